@@ -1,0 +1,1 @@
+"""Gramians, norms and simulation of systems."""

@@ -1,0 +1,1 @@
+"""Checkpoint formats: safe reading, recognition and atomic writing."""

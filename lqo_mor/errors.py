@@ -1,0 +1,56 @@
+"""Exceptions and warning categories. Every one of ours inherits the builtin that a caller would expect."""
+
+
+class LQOError(Exception):
+    """Base of every error that lqo-mor raises on purpose."""
+
+
+class InvalidInputError(LQOError, ValueError):
+    """A value that cannot be used: not finite, out of range, or contradictory."""
+
+
+class DimensionError(InvalidInputError):
+    """An array of the wrong shape; the message names the array, its shape and the wanted one."""
+
+
+class UnstableSystemError(InvalidInputError):
+    """An infinite-horizon quantity was asked of a system that is not asymptotically stable."""
+
+
+class OrderError(InvalidInputError):
+    """A reduced order that is not below the order of the system, or not positive."""
+
+
+class CheckpointError(InvalidInputError):
+    """A checkpoint that is damaged, unsafe, incomplete or of an unknown format."""
+
+
+class OutputError(LQOError, ValueError):
+    """An output path that already exists or cannot be written."""
+
+
+class MissingDependencyError(LQOError, ImportError):
+    """An optional library is needed; the message names the extra that brings it."""
+
+    def __init__(self, library: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs {library}; install it with: pip install 'lqo-mor[{extra}]'")
+
+
+class LQOWarning(UserWarning):
+    """Base of every warning of lqo-mor."""
+
+
+class SymmetrisedWarning(LQOWarning):
+    """A quadratic output matrix was not symmetric and its symmetric part was taken."""
+
+
+class StabilityWarning(LQOWarning):
+    """A reduced model was unstable and has been repaired."""
+
+
+class AccuracyWarning(LQOWarning):
+    """A result holds fewer correct digits than usual."""
+
+
+class ConvergenceWarning(LQOWarning):
+    """An iteration stopped before it converged."""

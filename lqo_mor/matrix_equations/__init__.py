@@ -1,0 +1,1 @@
+"""Matrix equations: plain arrays in, plain arrays out."""

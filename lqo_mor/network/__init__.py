@@ -1,0 +1,1 @@
+"""Deep state-space models: forward pass and compression."""

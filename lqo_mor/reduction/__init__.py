@@ -1,0 +1,1 @@
+"""Model order reduction: every method returns a `Reduction`."""

@@ -1,0 +1,1 @@
+"""Systems as frozen dataclasses; they carry arrays and know nothing of solvers."""

@@ -1,0 +1,51 @@
+"""Validation of the arrays of a system; each message names the array, its shape and the wanted one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.errors import DimensionError, InvalidInputError
+
+
+def as_array(name: str, value, dtype=None) -> np.ndarray:
+    """A read-only float64 or complex128 copy of `value`, every entry finite."""
+    try:
+        array = np.asarray(value)
+        if array.dtype == object or array.dtype.kind not in "biufc":
+            raise TypeError(f"dtype {array.dtype}")
+        wanted = dtype or (np.complex128 if array.dtype.kind == "c" else np.float64)
+        if array.dtype.kind == "c" and wanted == np.float64:
+            if np.any(array.imag):
+                raise InvalidInputError(f"{name} must be real, but has complex entries")
+            array = array.real
+        array = np.array(array, dtype=wanted, order="C")
+    except InvalidInputError:
+        raise
+    except (TypeError, ValueError) as err:
+        raise InvalidInputError(f"{name} is not a numeric array: {err}") from None
+    if not np.all(np.isfinite(array)):
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InvalidInputError(f"{name} has {np.sum(~np.isfinite(array))} entries that are not finite, first at {where}")
+    array.flags.writeable = False
+    return array
+
+
+def check_shape(name: str, array: np.ndarray, wanted: tuple, meaning: str) -> None:
+    """Raise unless `array.shape == wanted`; `meaning` spells the symbols, for instance ``"(n, m)"``."""
+    if array.shape != wanted:
+        hint = ""
+        if array.ndim == len(wanted) - 1 and array.size == np.prod(wanted, dtype=int):
+            hint = f"; reshape it with {name}.reshape{wanted}"
+        raise DimensionError(f"{name} has shape {array.shape}, expected {meaning} = {wanted}{hint}")
+
+
+def check_dt(dt) -> float | bool:
+    """`dt` as in python-control: 0 continuous, a positive number or True discrete."""
+    if dt is True:
+        return True
+    if isinstance(dt, (bool, np.bool_)) or dt is None or not np.isscalar(dt) or isinstance(dt, (str, complex)):
+        raise InvalidInputError(f"dt must be 0 (continuous), a positive number or True (discrete), got {dt!r}")
+    dt = float(dt)
+    if not np.isfinite(dt) or dt < 0:
+        raise InvalidInputError(f"dt must be 0 (continuous), a positive number or True (discrete), got {dt!r}")
+    return dt

@@ -1,0 +1,153 @@
+"""Exact conversion between dense and diagonal systems.
+
+Both sides share one set of real coordinates: for the slots ``x_s`` of a diagonal system, ``√2 Re x_s``
+(``x_s`` itself at a real pole) for every slot, followed by ``√2 Im x_s`` for the slots with a non-real
+pole. The change of coordinates from the set of states closed under conjugation is unitary, so Gramians
+keep their eigenvalues.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import scipy.linalg
+
+from lqo_mor.errors import AccuracyWarning, InvalidInputError
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+
+_ROOT2 = np.sqrt(2.0)
+
+
+def real_states(slots: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """State rows (s, m) of half storage in real coordinates, (n, m)."""
+    scale = np.where(real, 1.0, _ROOT2)[:, np.newaxis]
+    return np.concatenate([scale * slots.real, _ROOT2 * slots.imag[~real]])
+
+
+def real_rows(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Output rows (q, s) of half storage in real coordinates, (q, n)."""
+    scale = np.where(real, 1.0, _ROOT2)
+    return np.concatenate([scale * rows.real, -_ROOT2 * rows.imag[:, ~real]], axis=1)
+
+
+def slot_rows(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Inverse of `real_rows`: output rows (q, n) in real coordinates as half storage, (q, s)."""
+    s = real.size
+    slots = rows[:, :s] / np.where(real, 1.0, _ROOT2) + 0j
+    slots[:, ~real] -= 1j * rows[:, s:] / _ROOT2
+    return slots
+
+
+def real_state_matrix(poles: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """The state matrix (n, n) of half storage in real coordinates."""
+    s, pairs = poles.size, np.flatnonzero(~real)
+    A = np.zeros((s + pairs.size,) * 2)
+    A[np.arange(s), np.arange(s)] = poles.real
+    lower = s + np.arange(pairs.size)
+    A[lower, lower] = poles.real[pairs]
+    A[pairs, lower] = -poles.imag[pairs]
+    A[lower, pairs] = poles.imag[pairs]
+    return A
+
+
+def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
+    """The same system with real dense matrices, in the coordinates of this module.
+
+    Parameters
+    ----------
+    sys : DiagonalLQOSystem
+        A single system (index a batch first).
+
+    Returns
+    -------
+    LQOSystem
+        Of order `sys.order`; a quadratic output stays in factors.
+
+    Raises
+    ------
+    InvalidInputError
+        If `sys` is a batch.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.DiagonalLQOSystem(poles=[0.5j], B=[[1.0]], C=[[1.0]])
+    >>> lqo.to_dense(sys).A
+    array([[ 0. , -0.5],
+           [ 0.5,  0. ]])
+    """
+    if sys.batch:
+        raise InvalidInputError(f"to_dense takes one system, got a batch of shape {sys.batch}; index it first")
+    real = sys.is_real_pole
+    q = sys.quadratic
+    return LQOSystem(
+        real_state_matrix(sys.poles, real),
+        real_states(sys.B, real),
+        real_rows(sys.C, real),
+        sys.D,
+        None if q is None else QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W),
+        sys.dt,
+    )
+
+
+def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
+    """The same system with a diagonal state matrix, in half storage.
+
+    Parameters
+    ----------
+    sys : LQOSystem
+        Real, with a diagonalisable state matrix. A dense `M` is factored by its eigendecompositions.
+
+    Returns
+    -------
+    DiagonalLQOSystem
+        Exact up to rounding, which grows with the condition number of the eigenvectors.
+
+    Warns
+    -----
+    AccuracyWarning
+        If that condition number exceeds 1e8, with its value.
+
+    Raises
+    ------
+    InvalidInputError
+        If `sys` is complex, or its state matrix is not diagonalisable to working precision.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> lqo.to_diagonal(lqo.LQOSystem([[0.0, -0.25], [1.0, 0.0]], [[1.0], [0.0]], [[0.0, 1.0]])).poles
+    array([0.+0.5j])
+    """
+    if not sys.is_real:
+        raise InvalidInputError("the half storage of conjugate pairs is for real systems, but this one is complex")
+    poles, vectors = scipy.linalg.eig(sys.A)
+    condition = np.linalg.cond(vectors)
+    if not condition < 1 / (sys.order * np.finfo(float).eps):
+        raise InvalidInputError("the state matrix is not diagonalisable to working precision; keep the system dense")
+    if condition > 1e8:
+        warnings.warn(
+            f"the eigenvectors have condition number {condition:.1e}; the diagonal form loses as many digits",
+            AccuracyWarning,
+            stacklevel=2,
+        )
+    half = poles.imag >= 0
+    real = poles.imag[half] == 0
+    right = vectors[:, half]
+
+    def rows(matrix):
+        return np.where(real, (matrix @ right).real, matrix @ right)
+
+    B = scipy.linalg.solve(vectors, sys.B)[half]
+    M = factor_symmetric(sys.M) if isinstance(sys.M, np.ndarray) else sys.M
+    return DiagonalLQOSystem(
+        poles[half],
+        np.where(real[:, np.newaxis], B.real, B),
+        rows(sys.C),
+        sys.D,
+        None if M is None else QuadraticOutput(rows(M.U), rows(M.V), M.W),
+        sys.dt,
+    )

@@ -1,0 +1,143 @@
+"""Linear-quadratic-output systems with dense matrices."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.errors import DimensionError, SymmetrisedWarning
+from lqo_mor.systems._checks import as_array, check_dt, check_shape
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+
+@dataclass(frozen=True, eq=False)
+class LQOSystem:
+    """Linear-quadratic-output system with dense matrices.
+
+    Discrete time, ``x[k+1] = A x[k] + B u[k]``, or continuous, ``ẋ = A x + B u``, with the output
+    ``y_i = (C x + D u)_i + xᵀ M_i x`` (plain transpose, also for complex data).
+
+    Parameters
+    ----------
+    A : (n, n) array_like
+        State matrix, real or complex.
+    B : (n, m) array_like
+        Input matrix.
+    C : (p, n) array_like or None
+        Linear output matrix; None for a purely quadratic output, which then needs `M`.
+    D : (p, m) array_like, optional
+        Feedthrough; zero by default.
+    M : (p, n, n) array_like or QuadraticOutput, optional
+        Quadratic output, one symmetric matrix per output, or its factors; None for a linear system.
+        Only the symmetric part of a matrix matters; another one is symmetrised, with a
+        `SymmetrisedWarning` if its asymmetry exceeds rounding.
+    dt : float or True, default 1.0
+        As in python-control: 0 continuous, a positive number (seconds) or True discrete.
+
+    Raises
+    ------
+    DimensionError
+        If the shapes do not fit together.
+    InvalidInputError
+        If an entry is not finite or `dt` is not a time step.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.LQOSystem(A=[[0.5]], B=[[1.0]], C=[[1.0]], M=[[[2.0]]])
+    >>> sys
+    LQOSystem(order=1, inputs=1, outputs=1, quadratic=dense, dt=1.0)
+    """
+
+    A: np.ndarray
+    B: np.ndarray
+    C: np.ndarray | None = None
+    D: np.ndarray | None = None
+    M: np.ndarray | QuadraticOutput | None = None
+    dt: float | bool = 1.0
+
+    def __post_init__(self):
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        put("A", as_array("A", self.A))
+        put("B", as_array("B", self.B))
+        n = self.A.shape[0] if self.A.ndim else 0
+        check_shape("A", self.A, (n, n), "(n, n)")
+        if n == 0:
+            raise DimensionError("A is empty: a system needs at least one state")
+        m = self.B.shape[1] if self.B.ndim == 2 else 1
+        check_shape("B", self.B, (n, m), "(n, m)")
+        M = self.M if self.M is None or isinstance(self.M, QuadraticOutput) else _symmetric(self.M, n)
+        if self.C is None:
+            if M is None:
+                raise DimensionError("C is missing: give C of shape (p, n), or M for a purely quadratic output")
+            p = M.n_outputs if isinstance(M, QuadraticOutput) else M.shape[0]
+            put("C", as_array("C", np.zeros((p, n))))
+        put("C", as_array("C", self.C))
+        p = self.C.shape[0] if self.C.ndim == 2 else 1
+        check_shape("C", self.C, (p, n), "(p, n)")
+        if m == 0 or p == 0:
+            raise DimensionError(f"the system has {m} inputs and {p} outputs; both must be at least 1")
+        put("D", as_array("D", np.zeros((p, m)) if self.D is None else self.D))
+        check_shape("D", self.D, (p, m), "(p, m)")
+        if isinstance(M, QuadraticOutput):
+            check_shape("M.U", M.U, (M.rank, n), "(c, n)")
+            check_shape("M.W", M.W, (p, M.rank), "(p, c)")
+        elif M is not None:
+            check_shape("M", M, (p, n, n), "(p, n, n)")
+        put("M", M)
+        put("dt", check_dt(self.dt))
+
+    @property
+    def order(self) -> int:
+        """Number of states `n`."""
+        return self.A.shape[0]
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs `m`."""
+        return self.B.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs `p`."""
+        return self.C.shape[0]
+
+    @property
+    def is_continuous(self) -> bool:
+        """True for continuous time (``dt = 0``)."""
+        return self.dt is not True and self.dt == 0
+
+    @property
+    def is_real(self) -> bool:
+        """True if every matrix is real."""
+        M = () if self.M is None else (self.M.U, self.M.V, self.M.W) if isinstance(self.M, QuadraticOutput) else (self.M,)
+        return not any(np.iscomplexobj(a) for a in (self.A, self.B, self.C, self.D, *M))
+
+    def __repr__(self) -> str:
+        kind = "none" if self.M is None else f"rank {self.M.rank}" if isinstance(self.M, QuadraticOutput) else "dense"
+        return (
+            f"LQOSystem(order={self.order}, inputs={self.n_inputs}, outputs={self.n_outputs}, "
+            f"quadratic={kind}, dt={self.dt})"
+        )
+
+
+def _symmetric(M, n: int) -> np.ndarray:
+    """`M` as (p, n, n), its symmetric part; a single (n, n) matrix is taken as one output."""
+    M = as_array("M", M)
+    if M.ndim == 2:
+        M = M[np.newaxis]
+    if M.ndim != 3 or M.shape[1:] != (n, n):
+        raise DimensionError(f"M has shape {M.shape}, expected (p, n, n) = (p, {n}, {n}), one matrix per output")
+    transposed = M.transpose(0, 2, 1)
+    asymmetry = np.max(np.abs(M - transposed), initial=0.0)
+    if asymmetry > 1e-12 * np.max(np.abs(M), initial=0.0):
+        warnings.warn(
+            f"M is not symmetric (largest |M - Mᵀ| is {asymmetry:.2g}); its symmetric part gives the same output and is used",
+            SymmetrisedWarning,
+            stacklevel=4,
+        )
+    return as_array("M", 0.5 * (M + transposed))

@@ -1,0 +1,163 @@
+"""Linear-quadratic-output systems with a diagonal state matrix, in half storage, and batches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.systems._checks import as_array, check_dt, check_shape
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalLQOSystem:
+    """Real linear-quadratic-output system with a diagonal state matrix, or a batch of them.
+
+    Half storage, one row per *slot*: a slot with a non-real pole stands for the conjugate pair and
+    gives ``2 Re(c λ^k b)``; a slot with a real pole gives ``c λ^k b`` and needs a real `b` and `c`.
+    Leading axes are a batch of channels, each a system of its own.
+
+    Parameters
+    ----------
+    poles : (..., s) array_like
+        Poles, one per slot.
+    B : (..., s, m) array_like
+        Input rows.
+    C : (..., p, s) array_like
+        Linear output columns.
+    D : (..., p, m) array_like, optional
+        Real feedthrough; zero by default.
+    quadratic : QuadraticOutput, optional
+        Quadratic output with `U`, `V` of shape (..., c, s) in the same half storage and real `W`.
+    dt : float or True, default 1.0
+        As in python-control: 0 continuous, a positive number (seconds) or True discrete.
+
+    Raises
+    ------
+    DimensionError
+        If the shapes do not fit together.
+    InvalidInputError
+        If an entry is not finite, or a real pole has a complex row of `B`, `C`, `U` or `V`.
+
+    Examples
+    --------
+    >>> import numpy as np, lqo_mor as lqo
+    >>> sys = lqo.DiagonalLQOSystem(poles=[0.9 * np.exp(0.3j), 0.5], B=[[1.0], [1.0]], C=[[1j, 2.0]])
+    >>> sys
+    DiagonalLQOSystem(order=3, slots=2, inputs=1, outputs=1, quadratic=none, dt=1.0)
+    """
+
+    poles: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    D: np.ndarray | None = None
+    quadratic: QuadraticOutput | None = None
+    dt: float | bool = 1.0
+
+    def __post_init__(self):
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        for name in ("poles", "B", "C"):
+            put(name, as_array(name, getattr(self, name), np.complex128))
+        if self.poles.ndim == 0 or self.poles.shape[-1] == 0:
+            raise DimensionError(f"poles has shape {self.poles.shape}, expected (..., s) with at least one slot")
+        *batch, s = self.poles.shape
+        m = self.B.shape[-1] if self.B.ndim == len(batch) + 2 else 1
+        check_shape("B", self.B, (*batch, s, m), "(..., s, m)")
+        p = self.C.shape[-2] if self.C.ndim == len(batch) + 2 else 1
+        check_shape("C", self.C, (*batch, p, s), "(..., p, s)")
+        if m == 0 or p == 0 or 0 in batch:
+            raise DimensionError(f"the system has {m} inputs, {p} outputs and batch {tuple(batch)}; all must be at least 1")
+        put("D", as_array("D", np.zeros((*batch, p, m)) if self.D is None else self.D, np.float64))
+        check_shape("D", self.D, (*batch, p, m), "(..., p, m)")
+        real = self.is_real_pole
+        _check_real_slots("B", self.B, real[..., :, None])
+        _check_real_slots("C", self.C, real[..., None, :])
+        q = self.quadratic
+        if q is not None:
+            q = QuadraticOutput(as_array("U", q.U, np.complex128), as_array("V", q.V, np.complex128), as_array("W", q.W, np.float64))
+            check_shape("quadratic.U", q.U, (*batch, q.rank, s), "(..., c, s)")
+            check_shape("quadratic.W", q.W, (*batch, p, q.rank), "(..., p, c)")
+            _check_real_slots("quadratic.U", q.U, real[..., None, :])
+            _check_real_slots("quadratic.V", q.V, real[..., None, :])
+            put("quadratic", q)
+        put("dt", check_dt(self.dt))
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """Shape of the batch, ``()`` for a single system."""
+        return self.poles.shape[:-1]
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots of each system."""
+        return self.poles.shape[-1]
+
+    @property
+    def is_real_pole(self) -> np.ndarray:
+        """Boolean mask (..., s) of the slots that hold a real pole."""
+        return self.poles.imag == 0
+
+    @property
+    def order(self):
+        """Number of real states: two per conjugate pair, one per real pole; an array for a batch."""
+        orders = np.sum(2 - self.is_real_pole, axis=-1)
+        return orders if self.batch else int(orders)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs `m` of each system."""
+        return self.B.shape[-1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs `p` of each system."""
+        return self.C.shape[-2]
+
+    @property
+    def is_continuous(self) -> bool:
+        """True for continuous time (``dt = 0``)."""
+        return self.dt is not True and self.dt == 0
+
+    def __getitem__(self, index) -> DiagonalLQOSystem:
+        """The systems of the batch at `index`, as for the leading axes of an array."""
+        if not self.batch:
+            raise InvalidInputError("a single system has no batch to index")
+        q = self.quadratic
+        cut = np.empty(self.batch)[index].shape  # refuses an index that reaches beyond the batch
+        poles = self.poles[index]
+        if poles.shape[:-1] != cut:
+            raise InvalidInputError(f"index {index!r} reaches beyond the batch axes {self.batch}")
+        return DiagonalLQOSystem(
+            poles,
+            self.B[index],
+            self.C[index],
+            self.D[index],
+            None if q is None else QuadraticOutput(q.U[index], q.V[index], q.W[index]),
+            self.dt,
+        )
+
+    def __repr__(self) -> str:
+        order = self.order
+        if self.batch:
+            low, high = int(order.min()), int(order.max())
+            order = str(low) if low == high else f"{low}..{high}"
+        batch = f"batch={self.batch}, " if self.batch else ""
+        kind = "none" if self.quadratic is None else f"rank {self.quadratic.rank}"
+        return (
+            f"DiagonalLQOSystem({batch}order={order}, slots={self.n_slots}, inputs={self.n_inputs}, "
+            f"outputs={self.n_outputs}, quadratic={kind}, dt={self.dt})"
+        )
+
+
+def _check_real_slots(name: str, array: np.ndarray, real: np.ndarray) -> None:
+    bad = real & (array.imag != 0)
+    if np.any(bad):
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InvalidInputError(
+            f"{name} is complex at {where}, where the pole is real; a real pole has one real state and needs real rows "
+            "(for one input and one output only the product c·b matters: put it into C and set b = 1)"
+        )

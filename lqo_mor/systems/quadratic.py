@@ -1,0 +1,97 @@
+"""The quadratic part of an output, in factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.errors import DimensionError
+from lqo_mor.systems._checks import as_array, check_shape
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticOutput:
+    """Quadratic output in factors, ``y_quad = W ((U x) ∘ (V x))``.
+
+    The equivalent symmetric matrices are ``M_i = Σ_j W_ij ½ (u_j v_jᵀ + v_j u_jᵀ)``.
+    A gated output ``(C₁x)∘(C₂x)`` has ``W = I``; an energy ``‖E x‖²`` has ``U = V = E``, ``W = 1ᵀ``.
+
+    Parameters
+    ----------
+    U, V : (..., c, n) array_like
+        The two linear maps whose products are taken; `c` is the rank parameter. In a
+        `DiagonalLQOSystem` they are complex with one column per slot, and ``U x`` then means the
+        real row output ``Σ 2 Re(u_s x_s)`` over pairs plus ``Σ Re(u_s x_s)`` over real poles.
+    W : (..., p, c) array_like
+        Mixes the `c` products into `p` outputs.
+
+    Raises
+    ------
+    DimensionError
+        If the shapes do not fit together.
+    InvalidInputError
+        If an entry is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, lqo_mor as lqo
+    >>> energy = lqo.QuadraticOutput(U=np.eye(2), V=np.eye(2), W=np.ones((1, 2)))
+    >>> energy.to_dense()
+    array([[[1., 0.],
+            [0., 1.]]])
+    """
+
+    U: np.ndarray
+    V: np.ndarray
+    W: np.ndarray
+
+    def __post_init__(self):
+        for name in ("U", "V", "W"):
+            object.__setattr__(self, name, as_array(name, getattr(self, name)))
+            if getattr(self, name).ndim < 2:
+                raise DimensionError(f"{name} has shape {getattr(self, name).shape}, expected at least two axes")
+        check_shape("V", self.V, self.U.shape, "the shape of U")
+        batch, c = self.U.shape[:-2], self.U.shape[-2]
+        check_shape("W", self.W, (*batch, self.W.shape[-2], c), "(..., p, c)")
+
+    @property
+    def rank(self) -> int:
+        """The rank parameter `c`, the number of products."""
+        return self.U.shape[-2]
+
+    @property
+    def n_outputs(self) -> int:
+        """The number `p` of outputs."""
+        return self.W.shape[-2]
+
+    def to_dense(self) -> np.ndarray:
+        """The symmetric matrices ``M``, shape (p, n, n), of factors that are not in half storage."""
+        half = 0.5 * np.einsum("ij,ja,jb->iab", self.W, self.U, self.V)
+        return half + half.transpose(0, 2, 1)
+
+
+def factor_symmetric(M: np.ndarray) -> QuadraticOutput:
+    """Factors of real symmetric matrices by their eigendecompositions.
+
+    Parameters
+    ----------
+    M : (p, n, n) ndarray
+        Real symmetric matrices. Eigenvalues below ``n eps max|eigenvalue|`` count as zero.
+
+    Returns
+    -------
+    QuadraticOutput
+        With ``U = V`` and ``c`` the sum of the ranks; exact to rounding.
+    """
+    rows, weights = [], []
+    p, n = M.shape[0], M.shape[1]
+    for i in range(p):
+        eigenvalues, vectors = np.linalg.eigh(M[i])
+        keep = np.abs(eigenvalues) > n * np.finfo(float).eps * np.max(np.abs(eigenvalues), initial=0.0)
+        rows.append(vectors[:, keep].T)
+        weight = np.zeros((p, np.count_nonzero(keep)))
+        weight[i] = eigenvalues[keep]
+        weights.append(weight)
+    U = np.concatenate(rows) if rows else np.zeros((0, n))
+    return QuadraticOutput(U, U, np.concatenate(weights, axis=1) if weights else np.zeros((0, 0)))

@@ -1,1 +1,29 @@
 """lqo-mor: model order reduction of linear-quadratic-output systems and of the deep networks made of them."""
+
+from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian
+from lqo_mor.analysis.norms import h2_error, h2_inner, h2_norm
+from lqo_mor.analysis.simulate import simulate
+from lqo_mor.errors import LQOError, LQOWarning
+from lqo_mor.systems.convert import to_dense, to_diagonal
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiagonalLQOSystem",
+    "LQOError",
+    "LQOSystem",
+    "LQOWarning",
+    "QuadraticOutput",
+    "controllability_gramian",
+    "h2_error",
+    "h2_inner",
+    "h2_norm",
+    "hankel_singular_values",
+    "observability_gramian",
+    "simulate",
+    "to_dense",
+    "to_diagonal",
+]

@@ -1,0 +1,281 @@
+"""Controllability and observability Gramians, their factors, and Hankel singular values."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from lqo_mor.analysis._rows import observed_rows, pair_weights, row_products, split, stack_rows
+from lqo_mor.errors import InvalidInputError, UnstableSystemError
+from lqo_mor.matrix_equations.diagonal import check_horizon, pairing, real_form
+from lqo_mor.matrix_equations.lyapunov import lyapunov_factor, solve_lyapunov
+from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+_EPS = np.finfo(float).eps
+
+
+def check_system(sys, horizon: float | None = None) -> None:
+    """Raise unless `sys` is a system and `horizon` fits it; an infinite one needs asymptotic stability.
+
+    Raises
+    ------
+    InvalidInputError
+        If `sys` is no system of lqo-mor, or `horizon` is not a positive length of time.
+    UnstableSystemError
+        If the horizon is infinite and an eigenvalue is not strictly stable.
+    """
+    if not isinstance(sys, (LQOSystem, DiagonalLQOSystem)):
+        raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
+    if horizon is not None and horizon != np.inf:
+        check_horizon(sys.is_continuous, horizon)
+        return
+    poles = sys.poles if isinstance(sys, DiagonalLQOSystem) else np.linalg.eigvals(sys.A)
+    if sys.is_continuous:
+        largest, limit, what = poles.real.max(), 0.0, "spectral abscissa (largest real part of a pole)"
+    else:
+        largest, limit, what = np.abs(poles).max(), 1.0, "spectral radius (largest modulus of a pole)"
+    if not largest < limit:
+        where = ""
+        if isinstance(sys, DiagonalLQOSystem) and sys.batch:
+            unstable = np.argmax(poles.real if sys.is_continuous else np.abs(poles))
+            where = f" in channel {tuple(int(i) for i in np.unravel_index(unstable, poles.shape)[:-1])}"
+        raise UnstableSystemError(
+            f"the system is not asymptotically stable: its {what} is {largest:.10g}{where}, which must be below {limit:g}; "
+            "give a finite horizon to work with its first samples or seconds"
+        )
+
+
+def finite(horizon: float | None) -> float | None:
+    """`horizon`, with infinity written as None."""
+    return None if horizon is None or horizon == np.inf else horizon
+
+
+def controllability_gramian(sys, horizon: float | None = None) -> np.ndarray:
+    """Controllability Gramian ``P = Σ_{k<L} A^k B Bᴴ (Aᴴ)^k`` (continuous: ``∫ e^{At} B Bᴴ e^{Aᴴt} dt``).
+
+    Over the infinite horizon it solves ``A P Aᴴ − P + B Bᴴ = 0`` (continuous: ``A P + P Aᴴ + B Bᴴ = 0``).
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, or a batch of diagonal ones.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+
+    Returns
+    -------
+    (..., n, n) ndarray
+        Hermitian positive semidefinite. For a diagonal system it is real, in the coordinates of
+        `to_dense`: ``√2 Re x`` (``x`` at a real pole) for every slot, then ``√2 Im x`` of the other slots.
+
+    Raises
+    ------
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> lqo.controllability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[1.0]]))
+    array([[12.]])
+    """
+    check_system(sys, horizon)
+    if isinstance(sys, DiagonalLQOSystem):
+        plain, hermitian = half_gramians(sys, finite(horizon))
+        return real_form(plain, hermitian, sys.is_real_pole, sys.is_real_pole)
+    return _hermitian(_solve(sys, sys.A, sys.B @ sys.B.conj().T, finite(horizon)))
+
+
+def observability_gramian(sys, horizon: float | None = None) -> np.ndarray:
+    """Observability Gramian of a linear-quadratic-output system.
+
+    ``Q = Σ_{k<L} (Aᴴ)^k (CᴴC + Σ_i M_iᴴ conj(P) M_i) A^k`` with the controllability Gramian `P` of the same
+    horizon (for real data ``CᵀC + Σ M_i P M_i``); over the infinite horizon ``Aᴴ Q A − Q + … = 0``
+    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, or a batch of diagonal ones.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+
+    Returns
+    -------
+    (..., n, n) ndarray
+        Hermitian positive semidefinite, in the same coordinates as `controllability_gramian`.
+
+    Raises
+    ------
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    References
+    ----------
+    Benner, Goyal, Pontes Duff, "Gramians, energy functionals, and balanced truncation for linear dynamical
+    systems with quadratic outputs", IEEE Trans. Autom. Control 67 (2022).
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> lqo.observability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
+    array([[12.]])
+    """
+    check_system(sys, horizon)
+    horizon = finite(horizon)
+    if isinstance(sys, LQOSystem):
+        Q = sys.C.conj().T @ sys.C
+        if sys.M is not None:
+            P = controllability_gramian(sys, horizon)
+            M = sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
+            Q = Q + sum(Mi.conj().T @ P.conj() @ Mi for Mi in M)
+        return _hermitian(_solve(sys, sys.A.conj().T, Q, horizon))
+    norm, real = pairing(sys.is_continuous, horizon), sys.is_real_pole
+    rows = stack_rows(sys.C, sys.quadratic)
+    left = np.swapaxes(rows, -1, -2) @ _row_weights(sys, horizon)
+    plain = (left @ rows) * norm.outer(sys.poles, sys.poles)
+    hermitian = (left @ rows.conj()) * norm.outer(sys.poles, sys.poles.conj())
+    # A row z acts on √2 Re x and √2 Im x as √2 Re z and −√2 Im z, like a state with the conjugate entries.
+    return real_form(plain.conj(), hermitian.conj(), real, real)
+
+
+def half_gramians(sys: DiagonalLQOSystem, horizon: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` of the slots of a diagonal system, both (..., s, s)."""
+    norm = pairing(sys.is_continuous, horizon)
+    transposed = np.swapaxes(sys.B, -1, -2)
+    plain = (sys.B @ transposed) * norm.outer(sys.poles, sys.poles)
+    hermitian = (sys.B @ transposed.conj()) * norm.outer(sys.poles, sys.poles.conj())
+    return plain, hermitian
+
+
+def _row_weights(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+    """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``."""
+    p, q = sys.n_outputs, sys.quadratic
+    if q is None:
+        return np.broadcast_to(np.eye(p), (*sys.batch, p, p))
+    plain, hermitian = half_gramians(sys, horizon)
+    rows = stack_rows(sys.C, q) * pair_weights(sys)[..., np.newaxis, :]
+    S = row_products(rows, plain, hermitian, rows)
+    _, uu, uv, vu, vv = split(S, p, q.rank, p, q.rank)
+    T = np.swapaxes(q.W, -1, -2) @ q.W
+    K = np.zeros_like(S)
+    K[..., :p, :p] = np.eye(p)
+    middle = np.concatenate([np.concatenate([T * vv, T * vu], axis=-1), np.concatenate([T * uv, T * uu], axis=-1)], axis=-2)
+    K[..., p:, p:] = 0.25 * middle
+    return K
+
+
+def _solve(sys: LQOSystem, A: np.ndarray, Q: np.ndarray, horizon: float | None) -> np.ndarray:
+    if sys.is_continuous:
+        return solve_lyapunov(A, A, Q, horizon)
+    return solve_stein(A, A, Q, None if horizon is None else int(horizon))
+
+
+def _hermitian(P: np.ndarray) -> np.ndarray:
+    return 0.5 * (P + P.conj().T)
+
+
+def gramian_factors(sys, horizon: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Factors `R`, `S` of both Gramians, ``P = R Rᴴ`` and ``Q = S Sᴴ``, of one system.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        One system (index a batch first).
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+
+    Returns
+    -------
+    R, S : (n, k) and (n, l) ndarray
+        In the coordinates of the system, for a diagonal one those of `to_dense`. Dense systems never
+        form `P` and `Q`; for diagonal ones the factor comes from a pivoted Cholesky decomposition of the
+        elementwise solution, scaled to unit diagonal.
+
+    Raises
+    ------
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+    """
+    check_system(sys, horizon)
+    horizon = finite(horizon)
+    if isinstance(sys, DiagonalLQOSystem):
+        return _psd_factor(controllability_gramian(sys, horizon)), _psd_factor(observability_gramian(sys, horizon))
+    R = state_factor(sys, horizon)
+    rows = [sys.C]
+    if isinstance(sys.M, QuadraticOutput):
+        rows.append(observed_rows(sys.M, R))
+    elif sys.M is not None:
+        rows.extend(R.T @ Mi for Mi in sys.M)
+    rows = np.concatenate(rows)
+    if rows.shape[0] > rows.shape[1]:
+        rows = np.linalg.qr(rows, mode="r")
+    return R, _factor(sys.is_continuous, sys.A.conj().T, rows.conj().T, horizon)
+
+
+def state_factor(sys: LQOSystem, horizon: float | None) -> np.ndarray:
+    """A factor `R` of the controllability Gramian ``P = R Rᴴ`` of a dense system, without forming `P`."""
+    return _factor(sys.is_continuous, sys.A, sys.B, horizon)
+
+
+def _factor(continuous: bool, A: np.ndarray, B: np.ndarray, horizon: float | None) -> np.ndarray:
+    if continuous:
+        return lyapunov_factor(A, B, horizon)
+    return stein_factor(A, B, None if horizon is None else int(horizon))
+
+
+def _psd_factor(P: np.ndarray) -> np.ndarray:
+    """A factor (n, rank) of a positive semidefinite matrix, by pivoted Cholesky after scaling to unit diagonal."""
+    scale = np.sqrt(np.diag(P))
+    scale = np.where(scale > 0, scale, 1.0)
+    L, pivots, rank, _ = scipy.linalg.lapack.dpstrf(P / np.outer(scale, scale), tol=P.shape[0] * _EPS, lower=1)
+    R = np.zeros((P.shape[0], rank))
+    R[pivots - 1] = np.tril(L)[:, :rank]
+    return scale[:, np.newaxis] * R
+
+
+def hankel_singular_values(sys, horizon: float | None = None) -> np.ndarray:
+    """Hankel singular values: the singular values of ``Sᴴ R`` with factors of both Gramians.
+
+    For ``M = 0`` and an infinite horizon these are the Hankel singular values of the linear system; with a
+    quadratic output the observability Gramian contains it.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, or a batch of diagonal ones.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+
+    Returns
+    -------
+    (..., n) ndarray
+        In decreasing order, filled with zeros below the numerical rank. Values of a diagonal system below
+        about 1e-8 of the largest carry no correct digits.
+
+    Raises
+    ------
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> lqo.hankel_singular_values(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
+    array([12.])
+    """
+    if isinstance(sys, DiagonalLQOSystem) and sys.batch:
+        check_system(sys, horizon)
+        values = [hankel_singular_values(sys[index], horizon) for index in np.ndindex(sys.batch)]
+        out = np.zeros((len(values), int(np.max(sys.order))))
+        for row, value in zip(out, values, strict=True):
+            row[: value.size] = value
+        return out.reshape(*sys.batch, -1)
+    R, S = gramian_factors(sys, horizon)
+    out = np.zeros(sys.order)
+    values = np.linalg.svd(S.conj().T @ R, compute_uv=False)
+    out[: values.size] = values
+    return out

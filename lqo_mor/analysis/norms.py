@@ -1,0 +1,259 @@
+"""The h² norm, inner product and error of linear-quadratic-output systems, over an infinite or finite horizon."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from lqo_mor.analysis._rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
+from lqo_mor.analysis.gramians import check_system, finite, state_factor
+from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.matrix_equations.diagonal import pairing
+from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
+from lqo_mor.matrix_equations.stein import solve_stein
+from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+_CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits
+
+
+def h2_norm(sys, horizon: float | None = None):
+    """The h² norm (continuous time: H2 norm) of a linear-quadratic-output system.
+
+    ``‖Σ‖² = ‖D‖_F² + Σ_k ‖C A^k B‖_F² + Σ_i Σ_{k,l} ‖Bᵀ(A^k)ᵀ M_i A^l B‖_F²``, each sum over the horizon; with
+    the controllability Gramian ``tr(C P Cᴴ) + Σ_i tr(M_i P M_iᴴ conj(P)) + ‖D‖_F²``. In continuous time
+    integrals take the place of the sums, and a feedthrough makes the norm infinite.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, or a batch of diagonal ones.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+
+    Returns
+    -------
+    float or (...) ndarray
+        An array of the batch shape for a batch.
+
+    Raises
+    ------
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])), 12)
+    1.0
+    """
+    return _scalar(np.sqrt(np.maximum(h2_inner(sys, sys, horizon).real, 0.0)))
+
+
+def h2_inner(sys, other, horizon: float | None = None):
+    """The h² inner product of two systems with the same inputs and outputs.
+
+    ``⟨Σ, Σ'⟩ = tr(C X C'ᴴ) + Σ_i tr(M_i X M_i'ᴴ Xᵀ) + tr(D D'ᴴ)`` with the cross Gramian
+    ``X = Σ_k A^k B B'ᴴ (A'ᴴ)^k`` over the horizon.
+
+    Parameters
+    ----------
+    sys, other : LQOSystem or DiagonalLQOSystem
+        With equal numbers of inputs and outputs, both discrete or both continuous, and equal batches.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+
+    Returns
+    -------
+    float, complex or (...) ndarray
+        Complex for complex dense systems; an array of the batch shape for a batch.
+
+    Raises
+    ------
+    DimensionError
+        If inputs, outputs or batches differ.
+    UnstableSystemError
+        If the horizon is infinite and a system is not asymptotically stable.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> a, b = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]]), lqo.LQOSystem([[0.0]], [[1.0]], [[3.0]])
+    >>> lqo.h2_inner(a, b)
+    3.0
+    """
+    check_system(sys, horizon)
+    if other is not sys:
+        check_system(other, horizon)
+        check_comparable(sys, other)
+    horizon = finite(horizon)
+    feedthrough = np.sum(sys.D * other.D.conj(), axis=(-1, -2))
+    if sys.is_continuous and np.any(sys.D) and np.any(other.D):
+        feedthrough = np.where(feedthrough == 0, feedthrough, np.copysign(np.inf, feedthrough.real))
+    return _scalar(_strictly_proper_inner(sys, other, horizon) + feedthrough)
+
+
+def h2_error(sys, rom, horizon: float | None = None, relative: bool = False):
+    """The h² norm of the difference of two systems.
+
+    Parameters
+    ----------
+    sys, rom : LQOSystem or DiagonalLQOSystem
+        With equal numbers of inputs and outputs, both discrete or both continuous, and equal batches.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    relative : bool, default False
+        Divide by the norm of `sys`.
+
+    Returns
+    -------
+    float or (...) ndarray
+        An array of the batch shape for a batch.
+
+    Raises
+    ------
+    DimensionError
+        If inputs, outputs or batches differ.
+    UnstableSystemError
+        If the horizon is infinite and a system is not asymptotically stable.
+
+    Notes
+    -----
+    ``‖Σ − Σ_r‖² = ‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²`` cancels for small errors. Where the relative error falls below
+    about 3e-4, the error system is built and its norm computed from a factor `R` of its Gramian,
+    ``‖C_e R‖² + Σ_i ‖Rᵀ M_{e,i} R‖²``, which keeps correct digits down to a relative error of about 1e-13 for
+    well-conditioned systems.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.LQOSystem([[0.6, 0.0], [0.0, 0.0]], [[0.8], [1.0]], [[1.0, 1e-9]])
+    >>> rom = lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])
+    >>> round(lqo.h2_error(sys, rom), 15)
+    1e-09
+    """
+    check_system(sys, horizon)
+    check_system(rom, horizon)
+    check_comparable(sys, rom)
+    horizon = finite(horizon)
+    full = np.asarray(_strictly_proper_inner(sys, sys, horizon)).real
+    reduced = np.asarray(_strictly_proper_inner(rom, rom, horizon)).real
+    squared = full - 2 * np.asarray(_strictly_proper_inner(sys, rom, horizon)).real + reduced
+    squared = np.array(squared)
+    for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
+        squared[index] = _squared_error_by_factor(sys[index] if index else sys, rom[index] if index else rom, horizon)
+    change = np.sum(np.abs(sys.D - rom.D) ** 2, axis=(-1, -2))
+    error = np.sqrt(squared + (np.where(change > 0, np.inf, 0.0) if sys.is_continuous else change))
+    if relative:
+        norm = np.asarray(h2_norm(sys, horizon))
+        error = np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0)
+    return _scalar(error)
+
+
+def check_comparable(sys, other) -> None:
+    """Raise `DimensionError` unless two systems have the same inputs, outputs, batch and kind of time."""
+    for name in ("n_inputs", "n_outputs"):
+        if getattr(sys, name) != getattr(other, name):
+            raise DimensionError(f"the systems differ in {name}: {getattr(sys, name)} and {getattr(other, name)}")
+    if getattr(sys, "batch", ()) != getattr(other, "batch", ()):
+        raise DimensionError(f"the systems differ in their batch: {getattr(sys, 'batch', ())} and {getattr(other, 'batch', ())}")
+    if sys.is_continuous != other.is_continuous:
+        raise InvalidInputError(f"one system is continuous and the other discrete: dt is {sys.dt!r} and {other.dt!r}")
+
+
+def _strictly_proper_inner(sys, other, horizon):
+    """The inner product without the feedthrough."""
+    if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
+        return _diagonal_inner(sys, other, horizon)
+    a = to_dense(sys) if isinstance(sys, DiagonalLQOSystem) else sys
+    b = a if other is sys else to_dense(other) if isinstance(other, DiagonalLQOSystem) else other
+    return _dense_inner(a, b, horizon)
+
+
+def _diagonal_inner(sys, other, horizon):
+    norm = pairing(sys.is_continuous, horizon)
+    transposed = np.swapaxes(other.B, -1, -2)
+    plain = (sys.B @ transposed) * norm.outer(sys.poles, other.poles)
+    hermitian = (sys.B @ transposed.conj()) * norm.outer(sys.poles, other.poles.conj())
+    left, right = pair_weights(sys)[..., np.newaxis, :], pair_weights(other)[..., np.newaxis, :]
+    q, q_r = sys.quadratic, other.quadratic
+    if q is None or q_r is None:
+        weighted = (np.swapaxes(left * sys.C, -1, -2) @ (right * other.C)) * plain
+        conjugate = (np.swapaxes(left * sys.C, -1, -2) @ (right * other.C.conj())) * hermitian
+        return 2 * np.sum(weighted + conjugate, axis=(-1, -2)).real
+    p = sys.n_outputs
+    S = row_products(left * stack_rows(sys.C, q), plain, hermitian, right * stack_rows(other.C, q_r))
+    linear, uu, uv, vu, vv = split(S, p, q.rank, p, q_r.rank)
+    return np.trace(linear, axis1=-2, axis2=-1) + quadratic_inner(uu, uv, vu, vv, q.W, q_r.W)
+
+
+def _dense_inner(sys, other, horizon):
+    Q = sys.B @ other.B.conj().T
+    if sys.is_continuous:
+        X = solve_lyapunov(sys.A, other.A, Q, horizon)
+    else:
+        X = solve_stein(sys.A, other.A, Q, None if horizon is None else int(horizon))
+    inner = np.sum((sys.C @ X) * other.C.conj())
+    M, M_r = sys.M, other.M
+    if M is None or M_r is None:
+        return inner
+    if isinstance(M, QuadraticOutput) and isinstance(M_r, QuadraticOutput):
+        uu, vv = M.U @ X @ M_r.U.conj().T, M.V @ X @ M_r.V.conj().T
+        uv, vu = M.U @ X @ M_r.V.conj().T, M.V @ X @ M_r.U.conj().T
+        return inner + quadratic_inner(uu, uv, vu, vv, M.W, M_r.W.conj())
+    M, M_r = (m.to_dense() if isinstance(m, QuadraticOutput) else m for m in (M, M_r))
+    return inner + sum(np.sum((Mi @ X) * (X @ Mri.conj())) for Mi, Mri in zip(M, M_r, strict=True))
+
+
+def _squared_error_by_factor(sys, rom, horizon) -> float:
+    """The squared norm of one error system from a factor of its controllability Gramian."""
+    a, b = (to_dense(s) if isinstance(s, DiagonalLQOSystem) else s for s in (sys, rom))
+    error = LQOSystem(
+        scipy.linalg.block_diag(a.A, b.A),
+        np.vstack([a.B, b.B]),
+        np.hstack([a.C, -b.C]),
+        M=_difference(a, b),
+        dt=a.dt,
+    )
+    R = state_factor(error, horizon)
+    squared = np.linalg.norm(error.C @ R) ** 2
+    if isinstance(error.M, QuadraticOutput):
+        left, right = error.M.U @ R, error.M.V @ R
+        for w in error.M.W:
+            half = left.T @ (w[:, np.newaxis] * right)
+            squared += np.linalg.norm(0.5 * (half + half.T)) ** 2
+    elif error.M is not None:
+        squared += sum(np.linalg.norm(R.T @ Mi @ R) ** 2 for Mi in error.M)
+    return float(squared)
+
+
+def _difference(a: LQOSystem, b: LQOSystem):
+    """The quadratic output of the error system of two dense systems."""
+    if a.M is None and b.M is None:
+        return None
+    if isinstance(quadratic_of(a), np.ndarray) or isinstance(quadratic_of(b), np.ndarray):
+        M, M_r = (_dense_M(s) for s in (a, b))
+        return np.stack([scipy.linalg.block_diag(Mi, -Mri) for Mi, Mri in zip(M, M_r, strict=True)])
+    q, q_r = (_factored_M(s) for s in (a, b))
+    return QuadraticOutput(
+        scipy.linalg.block_diag(q.U, q_r.U), scipy.linalg.block_diag(q.V, q_r.V), np.hstack([q.W, -q_r.W])
+    )
+
+
+def _dense_M(sys: LQOSystem) -> np.ndarray:
+    if sys.M is None:
+        return np.zeros((sys.n_outputs, sys.order, sys.order))
+    return sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
+
+
+def _factored_M(sys: LQOSystem) -> QuadraticOutput:
+    if sys.M is None:
+        return QuadraticOutput(np.zeros((0, sys.order)), np.zeros((0, sys.order)), np.zeros((sys.n_outputs, 0)))
+    return sys.M
+
+
+def _scalar(value):
+    """A Python number instead of an array without axes."""
+    return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value

@@ -1,0 +1,100 @@
+"""Simulation of discrete-time systems in both timings of the output."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.analysis.gramians import check_system
+from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.systems._checks import as_array
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+
+def simulate(sys, u: np.ndarray, delay: int = 1) -> np.ndarray:
+    """Output of a discrete-time system that starts at rest.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, or a batch of diagonal ones.
+    u : (..., steps, m) array_like
+        Input; leading axes must fit the batch of `sys` (for a dense system they are independent runs).
+    delay : {1, 0}, default 1
+        1: the output reads the state before the update, ``y[k] = C x[k] + D u[k] + …`` with
+        ``x[k+1] = A x[k] + B u[k]`` (control). 0: it reads the updated state, ``x[k] = A x[k-1] + B u[k]``
+        (deep state-space models).
+
+    Returns
+    -------
+    (..., steps, p) ndarray
+
+    Raises
+    ------
+    DimensionError
+        If `u` does not have `m` columns or does not fit the batch.
+    InvalidInputError
+        If `sys` is continuous, `u` is not finite or `delay` is neither 0 nor 1.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]])
+    >>> lqo.simulate(sys, [[1.0], [0.0], [0.0]]).ravel()
+    array([0. , 1. , 0.5])
+    >>> lqo.simulate(sys, [[1.0], [0.0], [0.0]], delay=0).ravel()
+    array([1.  , 0.5 , 0.25])
+    """
+    check_system(sys, 1)
+    if sys.is_continuous:
+        raise InvalidInputError("simulate is for discrete time; this system is continuous (dt = 0), so discretise it first")
+    if delay not in (0, 1):
+        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
+    u = as_array("u", u)
+    if u.ndim < 2 or u.shape[-1] != sys.n_inputs:
+        raise DimensionError(f"u has shape {u.shape}, expected (..., steps, {sys.n_inputs})")
+    if isinstance(sys, LQOSystem):
+        return _simulate_dense(sys, u, delay)
+    try:
+        batch = np.broadcast_shapes(sys.batch, u.shape[:-2])
+    except ValueError:
+        raise DimensionError(f"u has shape {u.shape}, whose leading axes do not fit the batch {sys.batch}") from None
+    if np.iscomplexobj(u):
+        raise InvalidInputError("a diagonal system in half storage is real, but u is complex")
+    drive = u @ np.swapaxes(sys.B, -1, -2)
+    states = np.empty((*batch, *drive.shape[-2:]), complex)
+    x = np.zeros((*batch, sys.n_slots), complex)
+    for k in range(drive.shape[-2]):
+        if delay == 1:
+            states[..., k, :] = x
+        x = sys.poles * x + drive[..., k, :]
+        if delay == 0:
+            states[..., k, :] = x
+    scale = np.where(sys.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
+
+    def rows(Z):
+        return (states @ np.swapaxes(scale * Z, -1, -2)).real
+
+    y = rows(sys.C) + u @ np.swapaxes(sys.D, -1, -2)
+    if sys.quadratic is not None:
+        q = sys.quadratic
+        y = y + (rows(q.U) * rows(q.V)) @ np.swapaxes(q.W, -1, -2)
+    return y
+
+
+def _simulate_dense(sys: LQOSystem, u: np.ndarray, delay: int) -> np.ndarray:
+    drive = u @ sys.B.T
+    states = np.empty(drive.shape, np.result_type(drive, sys.A))
+    x = np.zeros_like(states[..., 0, :])
+    for k in range(drive.shape[-2]):
+        if delay == 1:
+            states[..., k, :] = x
+        x = x @ sys.A.T + drive[..., k, :]
+        if delay == 0:
+            states[..., k, :] = x
+    y = states @ sys.C.T + u @ sys.D.T
+    if isinstance(sys.M, QuadraticOutput):
+        y = y + ((states @ sys.M.U.T) * (states @ sys.M.V.T)) @ sys.M.W.T
+    elif sys.M is not None:
+        y = y + np.einsum("...ka,iab,...kb->...ki", states, sys.M, states, optimize=True)
+    return y

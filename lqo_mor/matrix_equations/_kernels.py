@@ -1,0 +1,161 @@
+"""Numba kernels of the pairing ``g(λ, μ)`` of two poles, each with a readable NumPy twin.
+
+A pairing is known to the kernels by a code and a vector of real parameters. Each pole brings one *feature*,
+computed once per pole, so that a pairing of two poles costs a few operations only:
+
+=================  ===============  ===========  ====================================
+code               parameters       feature      g(λ, μ)
+=================  ===============  ===========  ====================================
+DISCRETE           none             none         1 / (1 − λμ)
+DISCRETE_FINITE    samples L        λ^L          (1 − λ^L μ^L) / (1 − λμ)
+CONTINUOUS         none             none         −1 / (λ + μ)
+CONTINUOUS_FINITE  duration T       e^{λT}       (e^{λT} e^{μT} − 1) / (λ + μ)
+=================  ===============  ===========  ====================================
+
+A new norm joins by one more code in `_features`, `_pair` and their twins.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+DISCRETE, DISCRETE_FINITE, CONTINUOUS, CONTINUOUS_FINITE = range(4)
+
+_SERIES_RADIUS = 0.5  # below it the closed finite-horizon form has lost a digit and the series converges fast
+_SPLITTER = 134217729.0  # 2^27 + 1, Dekker's constant for splitting a double in two halves
+_CLOSE = 0.05  # |1 − λμ| below which the product needs more than one rounding
+
+
+@njit(cache=True, inline="always")
+def _product(a, b):
+    """The product of two doubles and its rounding error (Dekker)."""
+    p = a * b
+    c = _SPLITTER * a
+    a_high = c - (c - a)
+    a_low = a - a_high
+    c = _SPLITTER * b
+    b_high = c - (c - b)
+    b_low = b - b_high
+    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+@njit(cache=True, inline="always")
+def _sum(a, b):
+    """The sum of two doubles and its rounding error (Knuth)."""
+    s = a + b
+    z = s - a
+    return s, (a - (s - z)) + (b - z)
+
+
+@njit(cache=True)
+def _one_minus_product(lam, mu):
+    """``1 − λμ`` to full relative accuracy, also where λμ is close to 1."""
+    d = 1.0 - lam * mu
+    if abs(d.real) + abs(d.imag) > _CLOSE:
+        return d
+    p1, e1 = _product(-lam.real, mu.real)
+    p2, e2 = _product(lam.imag, mu.imag)
+    s1, t1 = _sum(1.0, p1)
+    s2, t2 = _sum(s1, p2)
+    q1, f1 = _product(-lam.real, mu.imag)
+    q2, f2 = _product(-lam.imag, mu.real)
+    r1, v1 = _sum(q1, q2)
+    return complex(s2 + (t1 + t2 + e1 + e2), r1 + (v1 + f1 + f2))
+
+
+@njit(cache=True)
+def _features(code, parameters, poles, out, derivative):
+    """Feature of every pole and its derivative with respect to the pole."""
+    for i in range(poles.size):
+        z = poles[i]
+        if code == DISCRETE_FINITE:
+            L = parameters[0]
+            power = 1.0 + 0.0j if L == 1.0 else (0.0j if z == 0 else z ** (L - 1.0))
+            out[i] = power * z
+            derivative[i] = L * power
+        elif code == CONTINUOUS_FINITE:
+            out[i] = np.exp(z * parameters[0])
+            derivative[i] = parameters[0] * out[i]
+        else:
+            out[i] = 0.0
+            derivative[i] = 0.0
+
+
+@njit(cache=True)
+def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
+    """``g(λ, μ)`` and ``∂g/∂μ`` from the two poles and their features."""
+    if code <= DISCRETE_FINITE:
+        d = _one_minus_product(lam, mu)
+        if code == DISCRETE:
+            inverse = d.conjugate() / (d.real * d.real + d.imag * d.imag)
+            return inverse, lam * inverse * inverse
+        L = parameters[0]
+        if L * (abs(d.real) + abs(d.imag)) < _SERIES_RADIUS:
+            # Σ_{k<L} z^k = Σ_j binom(L, j+1) (z − 1)^j
+            term, total, slope, j = L + 0.0j, L + 0.0j, 0.0j, 1.0
+            while j < L and j < 60.0:
+                factor = (L - j) / (j + 1.0)
+                slope += term * factor * j
+                term *= -d * factor
+                total += term
+                if abs(term.real) + abs(term.imag) < 1e-18 * L:
+                    break
+                j += 1.0
+            return total, lam * slope
+        inverse = d.conjugate() / (d.real * d.real + d.imag * d.imag)
+        g = (1.0 - f_lam * f_mu) * inverse
+        return g, (lam * g - f_lam * df_mu) * inverse
+    s = lam + mu
+    if code == CONTINUOUS:
+        inverse = s.conjugate() / (s.real * s.real + s.imag * s.imag)
+        return -inverse, inverse * inverse
+    T = parameters[0]
+    z = s * T
+    if abs(z.real) + abs(z.imag) < _SERIES_RADIUS:
+        # (e^z − 1)/z = Σ_j z^j / (j+1)!
+        term, total, slope, j = 1.0 + 0.0j, 1.0 + 0.0j, 0.0j, 1.0
+        while j < 60.0:
+            slope += term * j / (j + 1.0)
+            term *= z / (j + 1.0)
+            total += term
+            if abs(term.real) + abs(term.imag) < 1e-18:
+                break
+            j += 1.0
+        return T * total, T * T * slope
+    inverse = s.conjugate() / (s.real * s.real + s.imag * s.imag)
+    g = (f_lam * f_mu - 1.0) * inverse
+    return g, (f_lam * df_mu - g) * inverse
+
+
+@njit(cache=True, parallel=True)
+def _outer(code, parameters, lam, mu, out, derivative):
+    """``out[b, i, j] = g(λ_bi, μ_bj)`` and its derivative in μ, for a batch of pole sets."""
+    for b in prange(lam.shape[0]):
+        f_lam, f_mu = np.empty_like(lam[b]), np.empty_like(mu[b])
+        unused, df_mu = np.empty_like(lam[b]), np.empty_like(mu[b])
+        _features(code, parameters, lam[b], f_lam, unused)
+        _features(code, parameters, mu[b], f_mu, df_mu)
+        for i in range(lam.shape[1]):
+            for j in range(mu.shape[1]):
+                g, dg = _pair(code, parameters, lam[b, i], f_lam[i], mu[b, j], f_mu[j], df_mu[j])
+                out[b, i, j] = g
+                derivative[b, i, j] = dg
+
+
+def _outer_numpy(code, parameters, lam, mu):
+    """NumPy twin of `_outer`; accurate unless λμ is within 1e-8 of 1 (or λ + μ of 0)."""
+    lam, mu = lam[..., :, np.newaxis], mu[..., np.newaxis, :]
+    if code <= DISCRETE_FINITE:
+        z, d = lam * mu, 1 - lam * mu
+        if code == DISCRETE:
+            return 1 / d, lam / d**2
+        L = int(parameters[0])
+        g = (1 - z**L) / d
+        return g, lam * (g - L * z ** (L - 1)) / d
+    s = lam + mu
+    if code == CONTINUOUS:
+        return -1 / s, 1 / s**2
+    T = parameters[0]
+    g = np.expm1(s * T) / s
+    return g, (T * np.exp(s * T) - g) / s

@@ -1,0 +1,157 @@
+"""Stein equations ``A X Bᴴ − X + Q = 0``: the infinite sum, its first terms, and a factor of the solution."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from lqo_mor.matrix_equations.residuals import stein_residual
+
+_EPS = np.finfo(float).eps
+_MAX_DOUBLINGS = 60
+
+
+def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None = None) -> np.ndarray:
+    """Solve ``A X Bᴴ − X + Q = 0``, or sum the first terms of ``X = Σ_k A^k Q (Bᴴ)^k``.
+
+    Solvable if no product ``λ_i(A) conj(λ_j(B))`` equals 1; the sum of `terms` terms always exists.
+
+    Parameters
+    ----------
+    A, B : (n, n) and (r, r) ndarray
+        Coefficients, real or complex.
+    Q : (n, r) ndarray
+        Constant term.
+    terms : int, optional
+        Sum this many terms instead of all.
+
+    Returns
+    -------
+    (n, r) ndarray
+        Real if all inputs are real.
+
+    Notes
+    -----
+    Doubling (squared Smith iteration, R. A. Smith 1968): ``X ← X + A X Bᴴ, A ← A², B ← B²``. Where it does
+    not converge, or its residual is poor, a Schur method (Kitagawa 1977) takes over.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> solve_stein(np.array([[0.5]]), np.array([[0.5]]), np.array([[3.0]]))
+    array([[4.]])
+    """
+    dtype = np.result_type(A, B, Q, float)
+    A, B, Q = (np.asarray(a, dtype) for a in (A, B, Q))
+    if terms is not None:
+        return _sum_terms(A, B, Q, int(terms))
+    X, converged = _double(A, B, Q)
+    if converged and stein_residual(A, B, Q, X) < 100 * _EPS:
+        return X
+    return _solve_by_schur(A, B, Q)
+
+
+def _double(A, B, Q):
+    X = Q
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(_MAX_DOUBLINGS):
+            step = A @ X @ B.conj().T
+            X = X + step
+            size = np.linalg.norm(step)
+            if not np.isfinite(size):
+                return X, False
+            if size <= _EPS * np.linalg.norm(X):
+                return X, True
+            A, B = A @ A, B @ B
+    return X, False
+
+
+def _sum_terms(A, B, Q, terms):
+    """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first."""
+    X, power_A, power_B = Q, A, B
+    for digit in bin(terms)[3:]:
+        X = X + power_A @ X @ power_B.conj().T
+        power_A, power_B = power_A @ power_A, power_B @ power_B
+        if digit == "1":
+            X = Q + A @ X @ B.conj().T
+            power_A, power_B = power_A @ A, power_B @ B
+    return X
+
+
+def _solve_by_schur(A, B, Q):
+    """Column by column in the Schur bases of both coefficients, from the last column backwards."""
+    T, U = scipy.linalg.schur(A, output="complex")
+    S, V = (T, U) if B is A else scipy.linalg.schur(B, output="complex")
+    F = U.conj().T @ Q @ V
+    Y = np.zeros_like(F)
+    identity = np.eye(T.shape[0])
+    for j in reversed(range(S.shape[0])):
+        known = T @ (Y[:, j + 1 :] @ S[j, j + 1 :].conj())
+        Y[:, j] = scipy.linalg.solve_triangular(S[j, j].conj() * T - identity, -F[:, j] - known, check_finite=False)
+    X = U @ Y @ V.conj().T
+    return X if np.iscomplexobj(Q) else X.real
+
+
+def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.ndarray:
+    """A factor `R` of ``P = R Rᴴ``, the solution of ``A P Aᴴ − P + B Bᴴ = 0``, without forming `P`.
+
+    Needs a spectral radius of `A` below 1; with `terms` it factors the sum of the first terms
+    ``Σ_{k<terms} A^k B Bᴴ (Aᴴ)^k`` of any `A`.
+
+    Parameters
+    ----------
+    A : (n, n) ndarray
+        State matrix.
+    B : (n, m) ndarray
+        Factor of the constant term.
+    terms : int, optional
+        Number of terms of the sum; all by default.
+
+    Returns
+    -------
+    (n, k) ndarray
+        With at most `n` columns. Small singular values of `P` keep half as many digits more than those
+        of a computed `P` (they are squares of singular values of `R`).
+
+    Raises
+    ------
+    FloatingPointError
+        If the iteration does not converge because `A` is not stable to working precision.
+
+    Notes
+    -----
+    Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by a pivoted QR decomposition
+    whenever the factor becomes wider than `n`.
+    """
+    dtype = np.result_type(A, B, float)
+    A, B = np.asarray(A, dtype), np.asarray(B, dtype)
+    if terms is not None:
+        R, power = B, A
+        for digit in bin(int(terms))[3:]:
+            R, power = compress_factor(np.hstack([R, power @ R])), power @ power
+            if digit == "1":
+                R, power = compress_factor(np.hstack([B, A @ R])), power @ A
+        return R
+    R = compress_factor(B)
+    for _ in range(_MAX_DOUBLINGS):
+        step = A @ R
+        size = np.linalg.norm(step)
+        if not np.isfinite(size):
+            break
+        if size <= _EPS * np.linalg.norm(R):
+            return R
+        R, A = compress_factor(np.hstack([R, step])), A @ A
+    raise FloatingPointError("the doubling iteration for a Gramian factor did not converge: A is not stable to working precision")
+
+
+def compress_factor(R: np.ndarray) -> np.ndarray:
+    """A factor with the same ``R Rᴴ`` and at most `n` columns; unchanged if it has no more already."""
+    n, k = R.shape
+    if k <= n:
+        return R
+    T, pivots = scipy.linalg.qr(R.conj().T, mode="r", pivoting=True, check_finite=False)
+    T = T[:n]
+    rank = max(1, np.count_nonzero(np.abs(np.diag(T)) > _EPS * abs(T[0, 0])))
+    out = np.empty((n, rank), R.dtype)
+    out[pivots] = T[:rank].conj().T
+    return out

@@ -123,16 +123,11 @@ class DiagonalLQOSystem:
         return self.dt is not True and self.dt == 0
 
     def __getitem__(self, index) -> DiagonalLQOSystem:
-        """The systems of the batch at `index`, as for the leading axes of an array."""
-        if not self.batch:
-            raise InvalidInputError("a single system has no batch to index")
+        """The systems of the batch at `index`, as for the leading axes of an array; ``sys[()]`` is `sys`."""
+        np.empty(self.batch)[index]  # refuses an index that reaches beyond the batch
         q = self.quadratic
-        cut = np.empty(self.batch)[index].shape  # refuses an index that reaches beyond the batch
-        poles = self.poles[index]
-        if poles.shape[:-1] != cut:
-            raise InvalidInputError(f"index {index!r} reaches beyond the batch axes {self.batch}")
         return DiagonalLQOSystem(
-            poles,
+            self.poles[index],
             self.B[index],
             self.C[index],
             self.D[index],

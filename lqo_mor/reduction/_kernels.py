@@ -1,0 +1,362 @@
+"""Compiled counterpart of `_problem.py` for batches of diagonal systems with one input.
+
+The same quantities under the same names, one channel at a time; `_problem.py` is the readable twin that the
+tests hold it against. Arrays of a channel: `lam` (n,) poles of the full system, `rows` (q, n) its output rows
+times the input entries and the pair weights, `mu` and `b` (s,) of the reduced one, `real` its real poles.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from lqo_mor.matrix_equations._kernels import CONTINUOUS, _features, _pair
+
+_ROOT2 = np.sqrt(2.0)
+
+
+@njit(cache=True)
+def _real_size(real):
+    """Number of real coordinates of the slots."""
+    r = 0
+    for flag in real:
+        r += 1 if flag else 2
+    return r
+
+
+@njit(cache=True)
+def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH):
+    """Gramian `G` (r, r) and cross rows `D` (q, r) in real coordinates, with the parts their derivatives need."""
+    s, n, q = mu.size, lam.size, rows.shape[0]
+    f_mu, df_mu = np.empty_like(mu), np.empty_like(mu)
+    _features(code, parameters, mu, f_mu, df_mu)
+    H[:] = 0.0
+    dH[:] = 0.0
+    for j in range(s):
+        for i in range(n):
+            g, dg = _pair(code, parameters, lam[i], f_lam[i], mu[j], f_mu[j], df_mu[j])
+            h, dh = _pair(code, parameters, lam[i].conjugate(), f_lam[i].conjugate(), mu[j], f_mu[j], df_mu[j])
+            for a in range(q):
+                H[a, j] += rows[a, i] * g + rows[a, i].conjugate() * h
+                dH[a, j] += rows[a, i] * dg + rows[a, i].conjugate() * dh
+    im = s
+    for j in range(s):
+        for a in range(q):
+            z = H[a, j] * b[j]
+            D[a, j] = z.real if real[j] else _ROOT2 * z.real
+            if not real[j]:
+                D[a, im] = _ROOT2 * z.imag
+        if not real[j]:
+            im += 1
+    im_i = s
+    for i in range(s):
+        im_j = s
+        for j in range(s):
+            plain[i, j], d_plain[i, j] = _pair(code, parameters, mu[j], f_mu[j], mu[i], f_mu[i], df_mu[i])
+            hermitian[i, j], d_hermitian[i, j] = _pair(
+                code, parameters, mu[j].conjugate(), f_mu[j].conjugate(), mu[i], f_mu[i], df_mu[i]
+            )
+            t, h = b[i] * b[j] * plain[i, j], b[i] * b[j].conjugate() * hermitian[i, j]
+            scale = (1.0 / _ROOT2 if real[i] else 1.0) * (1.0 / _ROOT2 if real[j] else 1.0)
+            G[i, j] = (h + t).real * scale
+            if not real[j]:
+                G[i, im_j] = (t - h).imag * scale
+            if not real[i]:
+                G[im_i, j] = (h + t).imag * scale
+                if not real[j]:
+                    G[im_i, im_j] = (h - t).real
+            if not real[j]:
+                im_j += 1
+        if not real[i]:
+            im_i += 1
+
+
+@njit(cache=True)
+def _solve_rows(G, D, ridge, rows):
+    """``Θ = D (G + ridge diag G)⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding."""
+    r, q = G.shape[0], D.shape[0]
+    L = np.empty((r, r))
+    for i in range(r):
+        for j in range(i + 1):
+            total = G[i, j] if i != j else G[i, i] * (1.0 + ridge)
+            for k in range(j):
+                total -= L[i, k] * L[j, k]
+            if i == j:
+                if not total > 4e-16 * G[i, i]:
+                    return False
+                L[i, i] = np.sqrt(total)
+            else:
+                L[i, j] = total / L[j, j]
+    for a in range(q):
+        for i in range(r):
+            total = D[a, i]
+            for k in range(i):
+                total -= L[i, k] * rows[a, k]
+            rows[a, i] = total / L[i, i]
+        for i in range(r - 1, -1, -1):
+            total = rows[a, i]
+            for k in range(i + 1, r):
+                total -= L[k, i] * rows[a, k]
+            rows[a, i] = total / L[i, i]
+    return True
+
+
+@njit(cache=True)
+def _error_and_forms(squared_norm, p, W, G, D, rows, W_r, d_own, d_cross, d_W):
+    """Squared error and its derivatives by the row covariances and by the mixing matrix `W_r`."""
+    c = W.shape[1]
+    transposed = np.ascontiguousarray(rows.T)
+    own, cross = rows @ G @ transposed, D @ transposed
+    value = squared_norm
+    d_own[:] = 0.0
+    d_cross[:] = 0.0
+    d_W[:] = 0.0
+    for i in range(p):
+        value += own[i, i] - 2.0 * cross[i, i]
+        d_own[i, i] = 1.0
+        d_cross[i, i] = -2.0
+    for j in range(c):
+        for k in range(c):
+            u_j, u_k, v_j, v_k = p + j, p + k, p + c + j, p + c + k
+            t, t_r = 0.0, 0.0
+            for i in range(p):
+                t += W[i, j] * W_r[i, k]
+                t_r += W_r[i, j] * W_r[i, k]
+            product = own[u_j, u_k] * own[v_j, v_k] + own[u_j, v_k] * own[v_j, u_k]
+            product_cross = cross[u_j, u_k] * cross[v_j, v_k] + cross[u_j, v_k] * cross[v_j, u_k]
+            value += 0.5 * t_r * product - t * product_cross
+            d_own[u_j, u_k] = 0.5 * t_r * own[v_j, v_k]
+            d_own[v_j, v_k] = 0.5 * t_r * own[u_j, u_k]
+            d_own[u_j, v_k] = 0.5 * t_r * own[v_j, u_k]
+            d_own[v_j, u_k] = 0.5 * t_r * own[u_j, v_k]
+            d_cross[u_j, u_k] = -t * cross[v_j, v_k]
+            d_cross[v_j, v_k] = -t * cross[u_j, u_k]
+            d_cross[u_j, v_k] = -t * cross[v_j, u_k]
+            d_cross[v_j, u_k] = -t * cross[u_j, v_k]
+            for i in range(p):
+                d_W[i, k] += W_r[i, j] * product - W[i, j] * product_cross
+    return value
+
+
+@njit(cache=True)
+def _pole_gradients(d_G, d_D, b, real, plain, d_plain, hermitian, d_hermitian, H, dH, gamma, delta):
+    """``γ`` and ``δ`` with ``df = Re Σ γ dμ + Re Σ δ db``, from ``∂f/∂G`` (symmetric) and ``∂f/∂D``."""
+    s, q = b.size, H.shape[0]
+    im_i = s
+    for i in range(s):
+        g_total, d_total = 0.0j, 0.0j
+        scale_i = 1.0 / _ROOT2 if real[i] else 1.0
+        for a in range(q):
+            z = complex(d_D[a, i], 0.0) if real[i] else _ROOT2 * complex(d_D[a, i], -d_D[a, im_i])
+            g_total += z * dH[a, i] * b[i]
+            d_total += z * H[a, i]
+        im_j = s
+        for j in range(s):
+            scale = scale_i * (1.0 / _ROOT2 if real[j] else 1.0)
+            rr, ii, ri, ir = d_G[i, j] * scale, 0.0, 0.0, 0.0
+            if not real[j]:
+                ri = d_G[i, im_j] * scale
+            if not real[i]:
+                ir = d_G[im_i, j] * scale
+                if not real[j]:
+                    ii = d_G[im_i, im_j]
+            alpha, beta = complex(rr - ii, -(ri + ir)), complex(rr + ii, ri - ir)
+            g_total += 2.0 * b[i] * (alpha * b[j] * d_plain[i, j] + beta * b[j].conjugate() * d_hermitian[i, j])
+            d_total += 2.0 * (alpha * b[j] * plain[i, j] + beta * b[j].conjugate() * hermitian[i, j])
+            if not real[j]:
+                im_j += 1
+        gamma[i] = complex(g_total.real, 0.0) if real[i] else g_total
+        delta[i] = complex(d_total.real, 0.0) if real[i] else d_total
+        if not real[i]:
+            im_i += 1
+
+
+@njit(cache=True)
+def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, real, ridge, optimal, gamma):
+    """Squared error with the optimal outputs (input entries 1), which go to `optimal`; gradient to `gamma`."""
+    s, q, r = mu.size, rows.shape[0], _real_size(real)
+    b = np.ones(s, np.complex128)
+    G, D = np.empty((r, r)), np.empty((q, r))
+    plain, d_plain = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
+    hermitian, d_hermitian = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
+    H, dH = np.empty((q, s), np.complex128), np.empty((q, s), np.complex128)
+    _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH)
+    if not _solve_rows(G, D, ridge, optimal):
+        return np.inf
+    for i in range(r):
+        G[i, i] *= 1.0 + ridge
+    d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
+    value = _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
+    d_G = np.ascontiguousarray(optimal.T) @ (d_own @ optimal)
+    for i in range(r):
+        d_G[i, i] *= 1.0 + ridge
+    delta = np.empty_like(gamma)
+    _pole_gradients(d_G, d_cross @ optimal, b, real, plain, d_plain, hermitian, d_hermitian, H, dH, gamma, delta)
+    return value
+
+
+@njit(cache=True)
+def _parameters_from(code, mu, real, x, origin, scale):
+    """Free parameters of stable poles: a decay (logarithmic) and an angle per pair, one number per real pole.
+
+    Angles count from their `origin` in units of `scale`, the decay of the start: the change that matters.
+    """
+    k = 0
+    for i in range(real.size):
+        origin[i], scale[i] = 0.0, 1.0
+        if real[i]:
+            x[k] = np.log(-mu[i].real) if code >= CONTINUOUS else np.arctanh(mu[i].real)
+            k += 1
+        else:
+            decay = -mu[i].real if code >= CONTINUOUS else -np.log(abs(mu[i]))
+            origin[i] = mu[i].imag if code >= CONTINUOUS else np.arctan2(mu[i].imag, mu[i].real)
+            scale[i] = decay if code >= CONTINUOUS else min(decay, 1.0)
+            x[k], x[k + 1] = np.log(decay), 0.0
+            k += 2
+
+
+@njit(cache=True)
+def _poles_from(code, x, real, origin, scale, mu):
+    """Stable poles from their free parameters, the inverse of `_parameters_from`."""
+    k = 0
+    for i in range(real.size):
+        if real[i]:
+            mu[i] = -np.exp(x[k]) if code >= CONTINUOUS else np.tanh(x[k])
+            k += 1
+        else:
+            exponent = complex(-np.exp(x[k]), origin[i] + scale[i] * x[k + 1])
+            mu[i] = exponent if code >= CONTINUOUS else np.exp(exponent)
+            k += 2
+
+
+@njit(cache=True)
+def _parameter_gradient(code, x, real, scale, mu, gamma, gradient):
+    """Chain rule of `_poles_from`."""
+    k = 0
+    for i in range(real.size):
+        if real[i]:
+            slope = mu[i].real if code >= CONTINUOUS else 1.0 - mu[i].real ** 2
+            gradient[k] = gamma[i].real * slope
+            k += 1
+        else:
+            z = gamma[i] if code >= CONTINUOUS else gamma[i] * mu[i]
+            gradient[k] = -np.exp(x[k]) * z.real
+            gradient[k + 1] = -scale[i] * z.imag
+            k += 2
+
+
+@njit(cache=True)
+def _optimise_channel(code, parameters, lam, rows, p, W, squared_norm, mu, real, ridge, max_iterations, tolerance, history):
+    """BFGS on the poles of one channel, in place, with a weak Wolfe line search; status and iterations.
+
+    `mu` holds the start and then the best poles. Status 0: converged, 1: iterations used up, 2: the line search
+    finds no decrease, which at a smooth minimum means rounding.
+    """
+    s, q, r = mu.size, rows.shape[0], _real_size(real)
+    f_lam, unused = np.empty_like(lam), np.empty_like(lam)
+    _features(code, parameters, lam, f_lam, unused)
+    origin, scale, x = np.empty(s), np.empty(s), np.empty(r)
+    _parameters_from(code, mu, real, x, origin, scale)
+    optimal, gamma, trial = np.empty((q, r)), np.empty(s, np.complex128), np.empty_like(mu)
+    g, g_new = np.empty(r), np.empty(r)
+    inverse = np.eye(r)
+    value = _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, real, ridge, optimal, gamma)
+    history[0] = value
+    if not np.isfinite(value):
+        return 2, 0
+    _parameter_gradient(code, x, real, scale, mu, gamma, g)
+    fresh, small = True, 0
+    for iteration in range(max_iterations):
+        floor = max(value, 1e-15 * squared_norm)
+        if np.max(np.abs(g)) <= tolerance * floor:
+            return 0, iteration
+        direction = -(inverse @ g)
+        slope = direction @ g
+        if not slope < 0.0:
+            inverse = np.eye(r)
+            direction, slope, fresh = -g, -(g @ g), True
+        step, low, high, found = 1.0, 0.0, np.inf, False
+        largest = np.max(np.abs(direction))
+        if largest > 1.0:  # one unit is already a factor e in a decay
+            step = 1.0 / largest
+        for _ in range(30):
+            x_new = x + step * direction
+            _poles_from(code, x_new, real, origin, scale, trial)
+            new = _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, trial, real, ridge, optimal, gamma)
+            if not new <= value + 1e-4 * step * slope:
+                high = step
+            else:
+                _parameter_gradient(code, x_new, real, scale, trial, gamma, g_new)
+                found = True
+                if g_new @ direction >= 0.9 * slope or step * largest >= 4.0:
+                    break
+                low = step
+            step = 2.0 * low if high == np.inf else 0.5 * (low + high)
+        if not found:
+            if fresh:
+                return 2, iteration
+            inverse, fresh = np.eye(r), True
+            continue
+        if not new <= value + 1e-4 * step * slope:  # the bisection ended on a failed trial: back to the last good one
+            step = low
+            x_new = x + step * direction
+            _poles_from(code, x_new, real, origin, scale, trial)
+            new = _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, trial, real, ridge, optimal, gamma)
+            _parameter_gradient(code, x_new, real, scale, trial, gamma, g_new)
+        small = small + 1 if value - new <= 1e-3 * tolerance * floor else 0
+        change, y = x_new - x, g_new - g
+        curvature = change @ y
+        if curvature > 1e-12 * np.sqrt((change @ change) * (y @ y)):
+            if fresh:
+                inverse = np.eye(r) * (curvature / (y @ y))
+            hy = inverse @ y
+            factor = (1.0 + (y @ hy) / curvature) / curvature
+            for i in range(r):
+                for j in range(r):
+                    inverse[i, j] += factor * change[i] * change[j] - (hy[i] * change[j] + change[i] * hy[j]) / curvature
+            fresh = False
+        x, value = x_new, new
+        g[:] = g_new
+        mu[:] = trial
+        history[iteration + 1] = value
+        if small >= 3:
+            return 0, iteration + 1
+    return 1, max_iterations
+
+
+@njit(cache=True, parallel=True)
+def _optimise(code, parameters, lam, rows, p, W, squared_norm, mu, real, ridge, max_iterations, tolerance, history, status, iterations):
+    """`_optimise_channel` for every channel of a batch."""
+    for h in prange(mu.shape[0]):
+        status[h], iterations[h] = _optimise_channel(
+            code, parameters, lam[h], rows[h], p, W[h], squared_norm[h], mu[h], real[h], ridge, max_iterations, tolerance, history[h]
+        )
+
+
+@njit(cache=True)
+def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, ridge, optimal):
+    """Optimal output rows of given poles and input entries into `optimal` (q, r), and the squared error."""
+    s, q, r = mu.size, rows.shape[0], _real_size(real)
+    f_lam, unused = np.empty_like(lam), np.empty_like(lam)
+    _features(code, parameters, lam, f_lam, unused)
+    G, D = np.empty((r, r)), np.empty((q, r))
+    plain, d_plain = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
+    hermitian, d_hermitian = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
+    H, dH = np.empty((q, s), np.complex128), np.empty((q, s), np.complex128)
+    _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH)
+    attempt = ridge
+    while not _solve_rows(G, D, attempt, optimal):  # poles that meet: the smallest ridge that works
+        attempt = max(10.0 * attempt, 1e-15)
+    d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
+    return _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
+
+
+@njit(cache=True, parallel=True)
+def _fit(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, ridge, optimal, squared):
+    """`_fit_channel` for every channel of a batch; `optimal` (channels, q, 2s) is filled as far as it applies."""
+    for h in prange(mu.shape[0]):
+        fitted = np.empty((rows.shape[1], _real_size(real[h])))
+        squared[h] = _fit_channel(
+            code, parameters, lam[h], rows[h], p, W[h], squared_norm[h], mu[h], b[h], real[h], ridge, fitted
+        )
+        optimal[h, :, : fitted.shape[1]] = fitted

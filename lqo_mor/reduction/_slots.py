@@ -1,0 +1,98 @@
+"""Budgets in states or slots, and batches put together from single reduced systems."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.analysis.gramians import check_system
+from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+
+def check_budget(sys, order, slots, horizon=None) -> None:
+    """Raise unless `sys` can be reduced to exactly one of `order` states and `slots` slots over `horizon`.
+
+    Raises
+    ------
+    OrderError
+        If the budget is not a positive integer below the size of the system.
+    InvalidInputError
+        If both or none is given, slots are asked of a dense system, or the system is complex.
+    """
+    check_system(sys, horizon)
+    if (order is None) == (slots is None):
+        raise InvalidInputError("give exactly one of order (real states) and slots (stored pairs or real poles)")
+    if isinstance(sys, LQOSystem):
+        if not sys.is_real:
+            raise InvalidInputError("reduction is for real systems, but this one has complex matrices")
+        if slots is not None:
+            raise InvalidInputError("slots are a budget for diagonal systems; give order for a dense one")
+    name, value = ("order", order) if slots is None else ("slots", slots)
+    size = sys.n_slots if slots is not None else int(np.min(sys.order))
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value < size:
+        raise OrderError(f"{name} must be an integer from 1 to {size - 1}, below the {size} of the full system; got {value!r}")
+
+
+def slot_count(poles: np.ndarray) -> int:
+    """Slots that a set of poles closed under conjugation needs: pairs plus real poles."""
+    return int(np.count_nonzero(poles.imag >= 0))
+
+
+def stack(systems: list[DiagonalLQOSystem], batch: tuple[int, ...], n_slots: int | None = None) -> DiagonalLQOSystem:
+    """Single systems as one batch; shorter ones are filled with slots that have no input and no output."""
+    size = max(sys.n_slots for sys in systems) if n_slots is None else n_slots
+    systems = [pad(sys, size) for sys in systems]
+
+    def join(arrays):
+        return np.stack(arrays).reshape(*batch, *arrays[0].shape)
+
+    quadratic = None
+    if systems[0].quadratic is not None:
+        parts = [sys.quadratic for sys in systems]
+        quadratic = QuadraticOutput(join([q.U for q in parts]), join([q.V for q in parts]), join([q.W for q in parts]))
+    return DiagonalLQOSystem(
+        join([sys.poles for sys in systems]),
+        join([sys.B for sys in systems]),
+        join([sys.C for sys in systems]),
+        join([sys.D for sys in systems]),
+        quadratic,
+        systems[0].dt,
+    )
+
+
+def pad(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
+    """The same systems with slots appended that have a stable real pole, no input and no output."""
+    extra = n_slots - sys.n_slots
+    if extra <= 0:
+        return sys
+    pole = -1.0 if sys.is_continuous else 0.5
+
+    def widen(array, axis, value=0.0):
+        shape = list(array.shape)
+        shape[axis] = extra
+        return np.concatenate([array, np.full(shape, value)], axis=axis)
+
+    q = sys.quadratic
+    return DiagonalLQOSystem(
+        widen(sys.poles, -1, pole),
+        widen(sys.B, -2),
+        widen(sys.C, -1),
+        sys.D,
+        None if q is None else QuadraticOutput(widen(q.U, -1), widen(q.V, -1), q.W),
+        sys.dt,
+    )
+
+
+def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> DiagonalLQOSystem:
+    """Channel by channel `a` where `mask` (of the batch shape) holds, else `b`; the one with fewer slots is padded."""
+    size = max(a.n_slots, b.n_slots)
+    a, b = pad(a, size), pad(b, size)
+
+    def pick(x, y):
+        return np.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
+
+    q, r = a.quadratic, b.quadratic
+    quadratic = None if q is None else QuadraticOutput(pick(q.U, r.U), pick(q.V, r.V), pick(q.W, r.W))
+    return DiagonalLQOSystem(pick(a.poles, b.poles), pick(a.B, b.B), pick(a.C, b.C), pick(a.D, b.D), quadratic, a.dt)

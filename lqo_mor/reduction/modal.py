@@ -1,0 +1,164 @@
+"""Modal truncation and fresh HiPPO poles, both with outputs in closed form: cheap baselines and starts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.analysis.gramians import controllability_gramian, finite, observability_gramian
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.reduction._slots import check_budget, stack
+from lqo_mor.reduction.balanced import densified
+from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.result import Reduction, finish
+from lqo_mor.systems.convert import to_diagonal
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+
+def modal_truncation(
+    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, progress=None
+) -> Reduction:
+    """Keep the modes that contribute most and refit the outputs in closed form.
+
+    The contribution of a mode is the product of its controllability and its observability, the diagonal
+    entries of both Gramians in modal coordinates; it does not depend on the scaling of the states.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones; a dense one must be diagonalisable.
+    order : int, optional
+        Number of real states to keep at most, a conjugate pair counts as two.
+    slots : int, optional
+        For diagonal systems, instead of `order`: the number of slots (pairs or real poles) to keep.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    progress : callable, optional
+        Accepted for uniformity; the method has nothing to wait for.
+
+    Returns
+    -------
+    Reduction
+
+    Raises
+    ------
+    OrderError
+        If the budget is not a positive integer below the size of the system.
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+    InvalidInputError
+        If `order` is 1 and every pole is complex, or a dense system is not diagonalisable.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.1], [[1.0], [1.0]], [[1.0, 0.1]])
+    >>> lqo.modal_truncation(sys, order=1).system.poles
+    array([0.9+0.j])
+    """
+    check_budget(sys, order, slots, horizon)
+    horizon = finite(horizon)
+    full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
+    ranking = np.argsort(-mode_scores(full, horizon), axis=-1, kind="stable")
+    return _fit(sys, full, [_keep(full, ranking, i, order, slots) for i in np.ndindex(full.batch)], "modal", horizon)
+
+
+def hippo(
+    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, progress=None
+) -> Reduction:
+    """Fresh S4D-Lin poles of the small order with closed-form outputs: the untrained baseline.
+
+    The poles ``−½ + iπk`` (S4D-Lin, from the HiPPO matrix), k = 0, 1, …, are scaled by one time step per
+    channel, the geometric mean of ``−2 Re log λ`` over the poles of the full system. Each takes the input row
+    of the nearest full pole. ``k = 0`` is a real pole; for an even order it becomes a pair at ``k = ½``.
+
+    Parameters
+    ----------
+    sys, order, slots, horizon, progress
+        As for `modal_truncation`.
+
+    Returns
+    -------
+    Reduction
+
+    Raises
+    ------
+    OrderError
+        If the budget is not a positive integer below the size of the system.
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    References
+    ----------
+    Gu, Gupta, Goel, Ré, "On the parameterization and initialization of diagonal state space models",
+    NeurIPS 2022.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.9 + 0.1j], [[1.0], [1.0]], [[1.0, 0.1]])
+    >>> lqo.hippo(sys, slots=1).system.n_slots
+    1
+    """
+    check_budget(sys, order, slots, horizon)
+    horizon = finite(horizon)
+    full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
+    if slots is not None or order % 2:
+        shape = -0.5 + 1j * np.pi * np.arange(slots or order // 2 + 1)
+    else:
+        shape = -0.5 + 1j * np.pi * np.maximum(np.arange(order // 2), 0.5)
+    selected = []
+    for index in np.ndindex(full.batch):
+        poles = full.poles[index]
+        decay = -2 * (poles.real if full.is_continuous else np.log(np.maximum(np.abs(poles), 1e-300)))
+        exponents = np.exp(np.mean(np.log(np.maximum(decay, 1e-12)))) * shape
+        fresh = exponents if full.is_continuous else np.exp(exponents)
+        fresh = np.where(shape.imag == 0, fresh.real, fresh)
+        nearest = np.argmin(np.abs(fresh[:, np.newaxis] - poles), axis=1)
+        B = full.B[index][nearest]
+        selected.append((fresh, np.where((fresh.imag == 0)[:, np.newaxis], B.real, B)))
+    return _fit(sys, full, selected, "hippo", horizon)
+
+
+def mode_scores(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+    """Contribution of every slot, (..., s): the trace over its coordinates of P times that of Q."""
+    P, Q = (np.diagonal(g(sys, horizon), axis1=-2, axis2=-1) for g in (controllability_gramian, observability_gramian))
+    s = sys.n_slots
+    has_imaginary = np.any(~sys.is_real_pole, axis=tuple(range(len(sys.batch))))
+
+    def slot_trace(diagonal):
+        trace = diagonal[..., :s].copy()
+        trace[..., has_imaginary] += diagonal[..., s:]
+        return trace
+
+    return slot_trace(P) * slot_trace(Q)
+
+
+def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
+    """Poles and input rows of the best slots of one channel that fit the budget."""
+    chosen, left = [], order
+    for slot in ranking[index]:
+        cost = 1 if slots is not None or full.is_real_pole[(*index, slot)] else 2
+        if slots is not None:
+            if len(chosen) < slots:
+                chosen.append(slot)
+        elif cost <= left:
+            chosen.append(slot)
+            left -= cost
+    if not chosen:
+        raise InvalidInputError("order 1 cannot be met: every pole is one of a conjugate pair, which counts as two states")
+    return full.poles[index][chosen], full.B[index][chosen]
+
+
+def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon) -> Reduction:
+    """Optimal outputs for poles and inputs selected channel by channel."""
+    if full.batch and len({poles.size for poles, _ in selected}) == 1:
+        poles = np.stack([p for p, _ in selected]).reshape(*full.batch, -1)
+        B = np.stack([b for _, b in selected]).reshape(*full.batch, -1, full.n_inputs)
+        system = fit_outputs(full, poles, B, horizon)
+    elif full.batch:
+        indices = np.ndindex(full.batch)
+        system = stack([fit_outputs(full[i], p, b, horizon) for i, (p, b) in zip(indices, selected, strict=True)], full.batch)
+    else:
+        system = fit_outputs(full, *selected[0], horizon)
+    return finish(sys, densified(system, sys) if isinstance(sys, LQOSystem) else system, method=method, horizon=horizon)

@@ -1,0 +1,104 @@
+"""Closed-form optimal outputs of a reduced system with given poles and inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.analysis._rows import pair_weights, stack_rows
+from lqo_mor.analysis.gramians import finite
+from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.matrix_equations.diagonal import pairing
+from lqo_mor.reduction import _kernels
+from lqo_mor.reduction._problem import evaluate, problem_of, reduced_system, solve_rows, without_feedthrough
+from lqo_mor.reduction._slots import stack
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+
+def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = None, ridge: float = 0.0) -> DiagonalLQOSystem:
+    """The reduced system with given poles and inputs whose outputs minimise the h² error.
+
+    For fixed ``(A_r, B_r)`` the error is a linear least-squares problem in the outputs with the solution
+    ``C_r = C X P_r⁻¹``, ``U_r = U X P_r⁻¹``, ``V_r = V X P_r⁻¹``, ``W_r = W``.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones.
+    poles : (..., s) ndarray
+        Reduced poles in half storage.
+    B : (..., s, m) ndarray
+        Reduced input rows, real at real poles.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    ridge : float, default 0
+        Relative ridge on the scaled Gramian of the reduced system; bounds the outputs where poles meet.
+
+    Returns
+    -------
+    DiagonalLQOSystem
+    """
+    horizon = finite(horizon)
+    if isinstance(sys, DiagonalLQOSystem) and sys.batch:
+        if sys.n_inputs == 1:
+            return _fit_batch(sys, poles, B, horizon, ridge)
+        channels = [fit_outputs(sys[i], poles[i], B[i], horizon, ridge) for i in np.ndindex(sys.batch)]
+        return stack(channels, sys.batch)
+    problem, real = problem_of(sys, horizon), poles.imag == 0
+    e = evaluate(problem, poles, B + 0j, real)
+    return reduced_system(problem, poles, B, real, solve_rows(e.G, e.D, ridge), problem.W, sys.D, sys.dt)
+
+
+def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
+    """What the kernels need of a batch with one input, its axes flattened to one.
+
+    Returns the pairing's code and parameters, and per channel the poles (h, n), the weighted rows (h, q, n), the
+    number `p` of linear rows, the mixing matrices (h, p, c) and the squared norms (h,).
+    """
+    norm = pairing(sys.is_continuous, horizon)
+    rows = stack_rows(sys.C, sys.quadratic) * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]
+    p, count = sys.n_outputs, int(np.prod(sys.batch))
+    W = np.zeros((count, p, 0)) if sys.quadratic is None else sys.quadratic.W.reshape(count, p, -1)
+    squared = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
+    return (
+        norm.code,
+        np.array(norm.parameters),
+        sys.poles.reshape(count, -1),
+        np.ascontiguousarray(rows.reshape(count, *rows.shape[-2:])),
+        p,
+        np.ascontiguousarray(W),
+        squared,
+    )
+
+
+def channel_system(sys: DiagonalLQOSystem, mu, b, real_rows, W) -> DiagonalLQOSystem:
+    """The reduced batch from flattened poles and inputs (h, s) and rows (h, q, ≥ r) in real coordinates."""
+    count, s = mu.shape
+    p, c = sys.n_outputs, W.shape[-1]
+    real = mu.imag == 0
+    slots = real_rows[..., :s] / np.where(real, 1.0, np.sqrt(2.0))[:, np.newaxis] + 0j
+    position = s + np.cumsum(~real, axis=1) - 1  # where the imaginary part of a pair is
+    imaginary = np.take_along_axis(real_rows, np.broadcast_to(position[:, np.newaxis], slots.shape), axis=2)
+    slots -= 1j * np.where(real[:, np.newaxis], 0.0, imaginary / np.sqrt(2.0))
+    slots = slots.reshape(*sys.batch, p + 2 * c, s)
+    quadratic = None
+    if c:
+        quadratic = QuadraticOutput(slots[..., p : p + c, :], slots[..., p + c :, :], W.reshape(*sys.batch, p, c))
+    return DiagonalLQOSystem(
+        mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), slots[..., :p, :], sys.D, quadratic, sys.dt
+    )
+
+
+def _fit_batch(sys, poles, B, horizon, ridge):
+    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
+    count, s = lam.shape[0], poles.shape[-1]
+    mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)
+    optimal, error = np.zeros((count, rows.shape[1], 2 * s)), np.empty(count)
+    if np.all(b):
+        _kernels._fit(code, parameters, lam, rows, p, W, squared, mu, b, mu.imag == 0, ridge, optimal, error)
+        return channel_system(sys, mu, b, optimal, W)
+    channels = []
+    for h, index in enumerate(np.ndindex(sys.batch)):
+        used = b[h] != 0  # padding slots have no input, which would make the Gramian singular
+        channels.append(fit_outputs(sys[index], mu[h, used], b[h, used, np.newaxis], horizon, ridge))
+    return stack(channels, sys.batch, s)

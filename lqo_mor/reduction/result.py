@@ -1,0 +1,106 @@
+"""What a reduction returns."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.analysis.norms import h2_error, h2_norm
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+
+class Status(enum.Enum):
+    """How a reduction ended; the value is advice."""
+
+    DIRECT = "computed directly, nothing to iterate"
+    CONVERGED = "converged to a stationary point"
+    MAX_ITERATIONS = "did not converge: raise max_iterations"
+    STALLED = "stopped where rounding hides any further decrease"
+    START_KEPT = "found nothing better than the start, which has been kept"
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """A reduced system and how it came about.
+
+    For a batch of systems every number below is an array of the batch shape.
+
+    Attributes
+    ----------
+    system : LQOSystem or DiagonalLQOSystem
+        The reduced system, of the kind of the full one.
+    error, relative_error : float
+        h² norm of the difference to the full system over `horizon`, and that norm divided by the norm of the
+        full system.
+    start_error : float
+        h² error of the start of an iterative method; `error` itself for a direct one.
+    method : str
+        Name of the method.
+    horizon : float or None
+        Samples or seconds; None for the infinite horizon.
+    status : Status
+        How it ended.
+    iterations : int
+        Accepted steps.
+    history : ndarray or None
+        Squared objective after every accepted step, (iterations + 1,); (..., longest + 1) filled with NaN for
+        a batch. None for a direct method.
+    hsv : ndarray or None
+        Hankel singular values of the full system, if the method computed them.
+    bound : float or None
+        Bound on the H∞ norm of the error, ``2 Σ_{k>r} σ_k``, where one is known (balanced truncation of a
+        linear system over the infinite horizon).
+    repaired : bool
+        Whether unstable poles were reflected and the outputs refitted.
+    """
+
+    system: LQOSystem | DiagonalLQOSystem
+    error: float | np.ndarray
+    relative_error: float | np.ndarray
+    start_error: float | np.ndarray
+    method: str
+    horizon: float | None
+    status: Status | np.ndarray
+    iterations: int | np.ndarray = 0
+    history: np.ndarray | None = None
+    hsv: np.ndarray | None = None
+    bound: float | np.ndarray | None = None
+    repaired: bool | np.ndarray = False
+
+    def __str__(self) -> str:
+        horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
+        lines = [f"Reduction by {self.method} to {self.system!r}"]
+        if np.ndim(self.error) == 0:
+            lines.append(f"  relative h2 error   {self.relative_error:.4g}  ({horizon})")
+            if self.history is not None:
+                change = f"h2 error of the start {self.start_error:.4g}, now {self.error:.4g}"
+                lines.append(f"  iterations          {self.iterations}  ({change})")
+            lines.append(f"  status              {self.status.value}")
+        else:
+            median, worst = np.median(self.relative_error), np.max(self.relative_error)
+            lines.append(f"  relative h2 error   median {median:.4g}, worst {worst:.4g}  ({horizon})")
+            for status in Status:
+                count = sum(s is status for s in np.ravel(self.status))
+                if count:
+                    lines.append(f"  {count:5d} of {np.size(self.status)}      {status.value}")
+        if self.bound is not None:
+            lines.append(f"  H-infinity bound    {np.max(self.bound):.4g}")
+        if np.any(self.repaired):
+            lines.append(f"  repaired            {np.count_nonzero(self.repaired)} unstable reduced system(s)")
+        return "\n".join(lines)
+
+
+def finish(sys, system, *, method: str, horizon: float | None, status=None, **fields) -> Reduction:
+    """A `Reduction` with its errors computed; `status` defaults to a direct method."""
+    error = h2_error(sys, system, horizon)
+    norm = np.asarray(h2_norm(sys, horizon))
+    relative = np.divide(error, norm, out=np.where(np.asarray(error) > 0, np.inf, 0.0), where=norm > 0)
+    if status is None:
+        status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
+    fields.setdefault("start_error", error)
+    return Reduction(
+        system, error, relative if np.ndim(relative) else float(relative), method=method, horizon=horizon, status=status, **fields
+    )

@@ -1,0 +1,65 @@
+"""Repair of unstable reduced systems: reflect the poles, refit the outputs."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from lqo_mor.errors import StabilityWarning
+from lqo_mor.reduction._slots import choose
+from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+MARGIN = 1e-12  # closest approach of a repaired pole to the stability boundary, relative to its modulus
+
+
+def reflect(poles: np.ndarray, continuous: bool) -> np.ndarray:
+    """Poles with the unstable ones mirrored at the stability boundary, ``1/conj(μ)`` or ``−conj(μ)``."""
+    if continuous:
+        return np.where(poles.real < 0, poles, -np.maximum(np.abs(poles.real), MARGIN * np.abs(poles)) + 1j * poles.imag)
+    modulus = np.abs(poles)
+    inside = np.minimum(1 / np.maximum(modulus, 0.5), 1 - MARGIN)
+    return np.where(modulus < 1, poles, poles / np.maximum(modulus, 0.5) * inside)
+
+
+def unstable(poles: np.ndarray, continuous: bool) -> np.ndarray:
+    """Mask of the poles that are not asymptotically stable."""
+    return ~(poles.real < 0) if continuous else ~(np.abs(poles) < 1)
+
+
+def stabilise(sys, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[DiagonalLQOSystem, np.ndarray]:
+    """A stable version of a reduced system, and which members of its batch were repaired.
+
+    Unstable poles are reflected at the stability boundary and the outputs refitted in closed form.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system.
+    reduced : DiagonalLQOSystem
+        The reduced one, with the same batch.
+    horizon : float or None
+        Horizon of the refit; None for infinite.
+
+    Returns
+    -------
+    system : DiagonalLQOSystem
+    repaired : (...) ndarray of bool
+
+    Warns
+    -----
+    StabilityWarning
+        If anything was repaired.
+    """
+    repaired = np.any(unstable(reduced.poles, reduced.is_continuous), axis=-1)
+    if not np.any(repaired):
+        return reduced, repaired
+    count = np.count_nonzero(repaired)
+    what = "the reduced system was" if not reduced.batch else f"{count} of {repaired.size} reduced systems were"
+    warnings.warn(
+        f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning, stacklevel=3
+    )
+    fitted = fit_outputs(sys, reflect(reduced.poles, reduced.is_continuous), reduced.B, horizon)
+    return choose(repaired, fitted, reduced), repaired
+

@@ -1,0 +1,264 @@
+"""h²-optimal reduction: quasi-Newton steps on the poles alone, the outputs eliminated in closed form."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import scipy.optimize
+
+from lqo_mor.analysis.gramians import finite
+from lqo_mor.analysis.norms import h2_error
+from lqo_mor.errors import AccuracyWarning, InvalidInputError
+from lqo_mor.reduction import _kernels
+from lqo_mor.reduction._problem import problem_of, projected_error
+from lqo_mor.reduction._slots import check_budget, choose, pad, stack
+from lqo_mor.reduction._start import start_reduction
+from lqo_mor.reduction.balanced import densified
+from lqo_mor.reduction.modal import mode_scores
+from lqo_mor.reduction.outputs import channel_arrays, fit_outputs
+from lqo_mor.reduction.result import Reduction, Status, finish
+from lqo_mor.systems.convert import to_diagonal
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+_KERNEL_STATUS = np.array([Status.CONVERGED, Status.MAX_ITERATIONS, Status.STALLED])
+_CHUNK = 32  # channels per compiled call, so that progress is seen and an interrupt is heard
+_FARTHEST, _FARTHEST_REAL = 1 - 1e-14, 1 - 1e-9  # moduli of a start; further out a parameter has no slope
+_LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
+_APART = 1e-3  # distance at which two poles of a start count as different
+
+
+def variable_projection(
+    sys,
+    order: int | None = None,
+    *,
+    slots: int | None = None,
+    horizon: float | None = None,
+    start=None,
+    ridge: float = 1e-13,
+    max_iterations: int = 500,
+    tolerance: float = 1e-6,
+    progress=None,
+) -> Reduction:
+    """h²-optimal reduction with the outputs eliminated in closed form.
+
+    For fixed poles and inputs the optimal outputs are known, ``C_r = C X P_r⁻¹`` and so on, so that only the
+    poles ``μ`` (and with several inputs the input rows) are free. They move by BFGS steps on parameters that
+    keep them stable and conjugate by construction, ``μ = exp(−exp(α) + iθ)`` (continuous time:
+    ``μ = −exp(α) + iθ``); the gradient follows from the envelope theorem.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones. A real system of any kind; one input and a diagonal
+        state matrix is the compiled fast path.
+    order : int, optional
+        Number of real states of the reduced system, a conjugate pair counts as two.
+    slots : int, optional
+        For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    start : Reduction, system or str, optional
+        Where to start, or the name of the method that makes the start; balanced truncation by default. Which
+        poles are real does not change on the way.
+    ridge : float, default 1e-13
+        Relative ridge on the scaled Gramian of the reduced system. It bounds outputs that grow and cancel
+        where poles meet; about 1e-6 suits outputs that will be stored in single precision.
+    max_iterations : int, default 500
+        Most steps.
+    tolerance : float, default 1e-6
+        Stop when no component of the gradient exceeds this fraction of the squared error.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with channels of a batch.
+
+    Returns
+    -------
+    Reduction
+        Never worse than the start and never unstable. `history` holds the squared error.
+
+    Raises
+    ------
+    OrderError
+        If the budget is not a positive integer below the size of the system.
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    References
+    ----------
+    Golub, Pereyra, "Separable nonlinear least squares: the variable projection method", Inverse Problems 19
+    (2003), for the elimination.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.8, -0.3], [[1.0]] * 3, [[1.0, 0.5, 0.2]])
+    >>> red = lqo.variable_projection(sys, order=2)
+    >>> bool(red.error <= red.start_error)
+    True
+    """
+    check_budget(sys, order, slots, horizon)
+    horizon = finite(horizon)
+    begun = start_reduction(sys, order, slots, horizon, start)
+    options = {"ridge": ridge, "max_iterations": max_iterations, "tolerance": tolerance}
+    if isinstance(sys, LQOSystem):
+        system, history, status, iterations = _optimise_dense(sys, begun.system, horizon, **options)
+    elif sys.n_inputs == 1:
+        initial = begun.system if slots is None else _fill(sys, begun.system, slots, horizon)
+        system, history, status, iterations = _optimise_batch(sys, initial, horizon, progress, **options)
+    else:
+        parts = []
+        for index in np.ndindex(sys.batch):
+            parts.append(_optimise_one(sys[index], begun.system[index], horizon, **options))
+            if progress is not None:
+                progress(len(parts), int(np.prod(sys.batch)))
+        system = stack([part[0] for part in parts], sys.batch)
+        history = np.full((len(parts), max(part[1].size for part in parts)), np.nan)
+        for row, part in zip(history, parts, strict=True):
+            row[: part[1].size] = part[1]
+        history = history.reshape(*sys.batch, -1)
+        status, iterations = (np.reshape([part[k] for part in parts], sys.batch) for k in (2, 3))
+    better = np.asarray(h2_error(sys, system, horizon) < begun.error)
+    status = np.where(better, status, Status.START_KEPT)
+    if isinstance(sys, LQOSystem):
+        system = system if better else begun.system
+    elif not np.all(better):
+        system = choose(better, system, begun.system)
+    single = status.ndim == 0
+    return finish(
+        sys,
+        system,
+        method="optimal",
+        horizon=horizon,
+        status=status.item() if single else status,
+        start_error=begun.error,
+        iterations=int(iterations) if single else iterations,
+        history=history,
+        hsv=begun.hsv,
+        repaired=begun.repaired,
+    )
+
+
+def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, tolerance):
+    """Compiled, for diagonal systems with one input; channels with equally many slots in use go together."""
+    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
+    count, s = lam.shape[0], initial.n_slots
+    mu = _inside(initial.poles.reshape(count, s), sys.is_continuous)
+    used = np.count_nonzero(initial.B.reshape(count, s), axis=1)  # padding comes last and has no input
+    status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    history = np.full((count, max_iterations + 1), np.nan)
+    done = 0
+    for size in np.unique(used):
+        members = np.flatnonzero(used == size)
+        for first in range(0, members.size, _CHUNK):
+            part = members[first : first + _CHUNK]
+            poles, past = np.ascontiguousarray(mu[part, :size]), history[part]
+            ended, steps = np.empty(part.size, np.int64), np.empty(part.size, np.int64)
+            _kernels._optimise(
+                code, parameters, lam[part], rows[part], p, W[part], squared[part], poles, poles.imag == 0,
+                ridge, max_iterations, tolerance, past, ended, steps,
+            )  # fmt: skip
+            mu[part, :size], history[part], status[part], iterations[part] = poles, past, ended, steps
+            done += part.size
+            if progress is not None:
+                progress(done, count)
+    B = np.where(np.arange(s) < used[:, np.newaxis], 1.0 + 0j, 0.0)
+    system = fit_outputs(sys, mu.reshape(*sys.batch, s), B.reshape(*sys.batch, s, 1), horizon, ridge)
+    history = history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1)
+    return system, history, _KERNEL_STATUS[status].reshape(sys.batch), iterations.reshape(sys.batch)
+
+
+def _optimise_dense(sys: LQOSystem, start: LQOSystem, horizon, **options):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
+            initial = to_diagonal(start)
+    except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
+        return start, np.zeros(1), Status.START_KEPT, 0
+    system, *rest = _optimise_one(sys, initial, horizon, **options)
+    return densified(system, sys), *rest
+
+
+def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterations, tolerance):
+    """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
+    problem, real = problem_of(sys, horizon), initial.is_real_pole
+    s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
+    code = problem.norm.code
+    mu = _inside(initial.poles, problem.continuous)
+    x, origin, scale = np.empty(n_pole_parameters), np.empty(s), np.empty(s)
+    _kernels._parameters_from(code, mu, real, x, origin, scale)
+    if m == 1:
+        B = np.ones((s, 1), complex)
+    else:
+        B = initial.B / np.linalg.norm(initial.B, axis=1, keepdims=True)
+        x = np.concatenate([x, B.real.ravel(), B.imag[~real].ravel()])
+    pairs = np.flatnonzero(~real)
+
+    def unpack(x):
+        poles = np.empty(s, complex)
+        _kernels._poles_from(code, x[:n_pole_parameters], real, origin, scale, poles)
+        if m == 1:
+            return poles, B
+        inputs = x[n_pole_parameters : n_pole_parameters + s * m].reshape(s, m) + 0j
+        inputs[pairs] += 1j * x[n_pole_parameters + s * m :].reshape(-1, m)
+        return poles, inputs
+
+    def objective(x):
+        poles, inputs = unpack(x)
+        value, gamma, delta, _ = projected_error(problem, poles, inputs, real, ridge)
+        if not np.isfinite(value):
+            return np.inf, np.zeros_like(x)
+        gradient = np.empty(n_pole_parameters)
+        _kernels._parameter_gradient(code, x[:n_pole_parameters], real, scale, poles, gamma, gradient)
+        if m > 1:
+            gradient = np.concatenate([gradient, delta.real.ravel(), -delta.imag[pairs].ravel()])
+        return value / unit, gradient / unit
+
+    unit = 1.0
+    unit = max(objective(x)[0], 1e-15 * problem.squared_norm, np.finfo(float).tiny)
+    history = [objective(x)[0] * unit]
+
+    def remember(intermediate_result):
+        history.append(intermediate_result.fun * unit)
+
+    many = x.size > _LIMITED_MEMORY
+    options = {"maxiter": max_iterations, "gtol": tolerance}
+    options |= {"maxcor": 30, "ftol": 1e-3 * tolerance, "maxfun": 10 * max_iterations} if many else {}
+    result = scipy.optimize.minimize(
+        objective, x, jac=True, method="L-BFGS-B" if many else "BFGS", callback=remember, options=options
+    )
+    status = Status.CONVERGED if result.status == 0 else Status.MAX_ITERATIONS if result.status == 1 else Status.STALLED
+    poles, inputs = unpack(result.x)
+    return fit_outputs(sys, poles, inputs, horizon, ridge), np.array(history), status, len(history) - 1
+
+
+def _inside(poles: np.ndarray, continuous: bool) -> np.ndarray:
+    """Poles moved inside the region that the free parameters can reach."""
+    if continuous:
+        size = np.maximum(np.abs(poles), np.finfo(float).tiny)
+        return np.where(poles.real < -1e-15 * size, poles, -1e-15 * size + 1j * poles.imag)
+    modulus = np.abs(poles)
+    limit = np.where(poles.imag == 0, _FARTHEST_REAL, _FARTHEST)
+    inside = np.where(modulus > limit, poles / np.maximum(modulus, 1) * limit, poles)
+    return np.where((modulus < 1e-12) & (poles.imag != 0), 1e-12j, inside)
+
+
+def _fill(sys, initial: DiagonalLQOSystem, slots: int, horizon) -> DiagonalLQOSystem:
+    """A start that uses all its slots: unused ones take the strongest modes of the full system that it lacks."""
+    initial = pad(initial, slots)
+    unused = ~np.any(initial.B, axis=-1)
+    if not np.any(unused):
+        return initial
+    poles, B = initial.poles.copy(), initial.B.copy()
+    ranking = np.argsort(-mode_scores(sys, horizon), axis=-1, kind="stable")
+    for index in map(tuple, np.argwhere(np.any(unused, axis=-1))):
+        candidates = list(sys.poles[index][ranking[index]])
+        present = list(poles[index][~unused[index]])
+        for slot in np.flatnonzero(unused[index]):
+            distance = [np.min(np.abs(z - np.array(present)), initial=np.inf) for z in candidates]
+            new = next((z for z, d in zip(candidates, distance, strict=True) if d > _APART), candidates[int(np.argmax(distance))])
+            candidates.remove(new)
+            present.append(new)
+            poles[(*index, slot)] = new
+            B[(*index, slot)] = 1.0
+    return DiagonalLQOSystem(poles, B, initial.C, initial.D, initial.quadratic, initial.dt)

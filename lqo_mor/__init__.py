@@ -4,6 +4,16 @@ from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_v
 from lqo_mor.analysis.norms import h2_error, h2_inner, h2_norm
 from lqo_mor.analysis.simulate import simulate
 from lqo_mor.errors import LQOError, LQOWarning
+from lqo_mor.reduction import (
+    Reduction,
+    balanced_truncation,
+    hippo,
+    modal_truncation,
+    projected_gradient,
+    reduce,
+    variable_projection,
+)
+from lqo_mor.reduction.result import Status
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -17,13 +27,21 @@ __all__ = [
     "LQOSystem",
     "LQOWarning",
     "QuadraticOutput",
+    "Reduction",
+    "Status",
+    "balanced_truncation",
     "controllability_gramian",
     "h2_error",
     "h2_inner",
     "h2_norm",
     "hankel_singular_values",
+    "hippo",
+    "modal_truncation",
     "observability_gramian",
+    "projected_gradient",
+    "reduce",
     "simulate",
     "to_dense",
     "to_diagonal",
+    "variable_projection",
 ]

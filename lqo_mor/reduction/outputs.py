@@ -71,21 +71,35 @@ def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
     )
 
 
-def channel_system(sys: DiagonalLQOSystem, mu, b, real_rows, W) -> DiagonalLQOSystem:
-    """The reduced batch from flattened poles and inputs (h, s) and rows (h, q, ≥ r) in real coordinates."""
-    count, s = mu.shape
-    p, c = sys.n_outputs, W.shape[-1]
-    real = mu.imag == 0
+def rows_to_real(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Rows (h, q, s) of half storage in real coordinates, (h, q, 2s), each channel filled with zeros at the end."""
+    s = rows.shape[-1]
+    out = np.zeros((*rows.shape[:-1], 2 * s))
+    out[..., :s] = np.where(real, 1.0, np.sqrt(2.0))[:, np.newaxis] * rows.real
+    for h, slot in zip(*np.nonzero(~real), strict=True):
+        out[h, :, s + np.count_nonzero(~real[h, :slot])] = -np.sqrt(2.0) * rows.imag[h, :, slot]
+    return out
+
+
+def rows_from_real(real_rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Inverse of `rows_to_real`."""
+    s = real.shape[-1]
+    position = s + np.maximum(np.cumsum(~real, axis=1) - 1, 0)  # where the imaginary part of a pair is
+    shape = (*real_rows.shape[:-1], s)
+    imaginary = np.take_along_axis(real_rows, np.broadcast_to(position[:, np.newaxis], shape), axis=2)
     slots = real_rows[..., :s] / np.where(real, 1.0, np.sqrt(2.0))[:, np.newaxis] + 0j
-    position = s + np.cumsum(~real, axis=1) - 1  # where the imaginary part of a pair is
-    imaginary = np.take_along_axis(real_rows, np.broadcast_to(position[:, np.newaxis], slots.shape), axis=2)
-    slots -= 1j * np.where(real[:, np.newaxis], 0.0, imaginary / np.sqrt(2.0))
-    slots = slots.reshape(*sys.batch, p + 2 * c, s)
+    return slots - 1j * np.where(real[:, np.newaxis], 0.0, imaginary / np.sqrt(2.0))
+
+
+def channel_system(sys: DiagonalLQOSystem, mu, b, rows, W) -> DiagonalLQOSystem:
+    """The reduced batch from flattened poles and inputs (h, s), rows (h, q, s) in half storage and mixing (h, p, c)."""
+    s, p, c = mu.shape[1], sys.n_outputs, W.shape[-1]
+    rows = rows.reshape(*sys.batch, p + 2 * c, s)
     quadratic = None
     if c:
-        quadratic = QuadraticOutput(slots[..., p : p + c, :], slots[..., p + c :, :], W.reshape(*sys.batch, p, c))
+        quadratic = QuadraticOutput(rows[..., p : p + c, :], rows[..., p + c :, :], W.reshape(*sys.batch, p, c))
     return DiagonalLQOSystem(
-        mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), slots[..., :p, :], sys.D, quadratic, sys.dt
+        mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt
     )
 
 
@@ -95,8 +109,9 @@ def _fit_batch(sys, poles, B, horizon, ridge):
     mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)
     optimal, error = np.zeros((count, rows.shape[1], 2 * s)), np.empty(count)
     if np.all(b):
-        _kernels._fit(code, parameters, lam, rows, p, W, squared, mu, b, mu.imag == 0, ridge, optimal, error)
-        return channel_system(sys, mu, b, optimal, W)
+        real = mu.imag == 0
+        _kernels._fit(code, parameters, lam, rows, p, W, squared, mu, b, real, ridge, optimal, error)
+        return channel_system(sys, mu, b, rows_from_real(optimal, real), W)
     channels = []
     for h, index in enumerate(np.ndindex(sys.batch)):
         used = b[h] != 0  # padding slots have no input, which would make the Gramian singular

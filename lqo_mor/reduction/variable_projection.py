@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
+import contextlib
 
 import numpy as np
 import scipy.optimize
 
 from lqo_mor.analysis.gramians import finite
-from lqo_mor.analysis.norms import h2_error
-from lqo_mor.errors import AccuracyWarning, InvalidInputError
+from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction import _kernels
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, chunks, iterate, start_reduction, used_slots
 from lqo_mor.reduction._problem import problem_of, projected_error
-from lqo_mor.reduction._slots import check_budget, choose, pad, stack
-from lqo_mor.reduction._start import start_reduction
-from lqo_mor.reduction.balanced import densified
+from lqo_mor.reduction._slots import check_budget, pad
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.outputs import channel_arrays, fit_outputs
-from lqo_mor.reduction.result import Reduction, Status, finish
-from lqo_mor.systems.convert import to_diagonal
-from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.reduction.result import Reduction, Status
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-_KERNEL_STATUS = np.array([Status.CONVERGED, Status.MAX_ITERATIONS, Status.STALLED])
-_CHUNK = 32  # channels per compiled call, so that progress is seen and an interrupt is heard
 _FARTHEST, _FARTHEST_REAL = 1 - 1e-14, 1 - 1e-9  # moduli of a start; further out a parameter has no slope
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
 _APART = 1e-3  # distance at which two poles of a start count as different
@@ -60,8 +54,9 @@ def variable_projection(
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     start : Reduction, system or str, optional
-        Where to start, or the name of the method that makes the start; balanced truncation by default. Which
-        poles are real does not change on the way.
+        Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). By
+        default both "balanced" and "modal", and the better result is kept, channel by channel. Which poles are
+        real does not change on the way.
     ridge : float, default 1e-13
         Relative ridge on the scaled Gramian of the reduced system. It bounds outputs that grow and cancel
         where poles meet; about 1e-6 suits outputs that will be stored in single precision.
@@ -99,87 +94,50 @@ def variable_projection(
     """
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
-    begun = start_reduction(sys, order, slots, horizon, start)
     options = {"ridge": ridge, "max_iterations": max_iterations, "tolerance": tolerance}
-    if isinstance(sys, LQOSystem):
-        system, history, status, iterations = _optimise_dense(sys, begun.system, horizon, **options)
-    elif sys.n_inputs == 1:
-        initial = begun.system if slots is None else _fill(sys, begun.system, slots, horizon)
-        system, history, status, iterations = _optimise_batch(sys, initial, horizon, progress, **options)
+
+    def one(sys, initial):
+        return _optimise_one(sys, initial, horizon, **options)
+
+    def batch(sys, initial, progress):
+        if slots is not None:
+            initial = _fill(sys, initial, slots, horizon)
+        return _optimise_batch(sys, initial, horizon, progress, **options)
+
+    if start is not None:
+        starts = [start_reduction(sys, order, slots, horizon, start)]
     else:
-        parts = []
-        for index in np.ndindex(sys.batch):
-            parts.append(_optimise_one(sys[index], begun.system[index], horizon, **options))
-            if progress is not None:
-                progress(len(parts), int(np.prod(sys.batch)))
-        system = stack([part[0] for part in parts], sys.batch)
-        history = np.full((len(parts), max(part[1].size for part in parts)), np.nan)
-        for row, part in zip(history, parts, strict=True):
-            row[: part[1].size] = part[1]
-        history = history.reshape(*sys.batch, -1)
-        status, iterations = (np.reshape([part[k] for part in parts], sys.batch) for k in (2, 3))
-    better = np.asarray(h2_error(sys, system, horizon) < begun.error)
-    status = np.where(better, status, Status.START_KEPT)
-    if isinstance(sys, LQOSystem):
-        system = system if better else begun.system
-    elif not np.all(better):
-        system = choose(better, system, begun.system)
-    single = status.ndim == 0
-    return finish(
-        sys,
-        system,
-        method="optimal",
-        horizon=horizon,
-        status=status.item() if single else status,
-        start_error=begun.error,
-        iterations=int(iterations) if single else iterations,
-        history=history,
-        hsv=begun.hsv,
-        repaired=begun.repaired,
+        starts = [start_reduction(sys, order, slots, horizon, "balanced")]
+        with contextlib.suppress(InvalidInputError):  # a dense system without modes keeps its one start
+            starts.append(start_reduction(sys, order, slots, horizon, "modal"))
+    return iterate(sys, starts, one, batch, method="optimal", horizon=horizon, progress=progress)
+
+
+def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, tolerance) -> Outcome:
+    """Compiled, for diagonal systems with one input."""
+    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
+    count, s = lam.shape[0], initial.n_slots
+    mu, used = _inside(initial.poles.reshape(count, s), sys.is_continuous), used_slots(initial)
+    status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    history = np.full((count, max_iterations + 1), np.nan)
+    for part, size in chunks(used, progress):
+        poles, past = np.ascontiguousarray(mu[part, :size]), history[part]
+        ended, steps = np.empty(part.size, np.int64), np.empty(part.size, np.int64)
+        _kernels._optimise(
+            code, parameters, lam[part], rows[part], p, W[part], squared[part], poles, poles.imag == 0,
+            ridge, max_iterations, tolerance, past, ended, steps,
+        )  # fmt: skip
+        mu[part, :size], history[part], status[part], iterations[part] = poles, past, ended, steps
+    B = np.where(np.arange(s) < used[:, np.newaxis], 1.0 + 0j, 0.0)
+    return Outcome(
+        fit_outputs(sys, mu.reshape(*sys.batch, s), B.reshape(*sys.batch, s, 1), horizon, ridge),
+        history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1),
+        KERNEL_STATUS[status].reshape(sys.batch),
+        iterations.reshape(sys.batch),
     )
 
 
-def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, tolerance):
-    """Compiled, for diagonal systems with one input; channels with equally many slots in use go together."""
-    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
-    count, s = lam.shape[0], initial.n_slots
-    mu = _inside(initial.poles.reshape(count, s), sys.is_continuous)
-    used = np.count_nonzero(initial.B.reshape(count, s), axis=1)  # padding comes last and has no input
-    status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    history = np.full((count, max_iterations + 1), np.nan)
-    done = 0
-    for size in np.unique(used):
-        members = np.flatnonzero(used == size)
-        for first in range(0, members.size, _CHUNK):
-            part = members[first : first + _CHUNK]
-            poles, past = np.ascontiguousarray(mu[part, :size]), history[part]
-            ended, steps = np.empty(part.size, np.int64), np.empty(part.size, np.int64)
-            _kernels._optimise(
-                code, parameters, lam[part], rows[part], p, W[part], squared[part], poles, poles.imag == 0,
-                ridge, max_iterations, tolerance, past, ended, steps,
-            )  # fmt: skip
-            mu[part, :size], history[part], status[part], iterations[part] = poles, past, ended, steps
-            done += part.size
-            if progress is not None:
-                progress(done, count)
-    B = np.where(np.arange(s) < used[:, np.newaxis], 1.0 + 0j, 0.0)
-    system = fit_outputs(sys, mu.reshape(*sys.batch, s), B.reshape(*sys.batch, s, 1), horizon, ridge)
-    history = history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1)
-    return system, history, _KERNEL_STATUS[status].reshape(sys.batch), iterations.reshape(sys.batch)
-
-
-def _optimise_dense(sys: LQOSystem, start: LQOSystem, horizon, **options):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
-            initial = to_diagonal(start)
-    except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
-        return start, np.zeros(1), Status.START_KEPT, 0
-    system, *rest = _optimise_one(sys, initial, horizon, **options)
-    return densified(system, sys), *rest
-
-
-def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterations, tolerance):
+def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterations, tolerance) -> Outcome:
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
     problem, real = problem_of(sys, horizon), initial.is_real_pole
     s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
@@ -229,7 +187,8 @@ def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterat
     )
     status = Status.CONVERGED if result.status == 0 else Status.MAX_ITERATIONS if result.status == 1 else Status.STALLED
     poles, inputs = unpack(result.x)
-    return fit_outputs(sys, poles, inputs, horizon, ridge), np.array(history), status, len(history) - 1
+    system = fit_outputs(sys, poles, inputs, horizon, ridge)
+    return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
 
 
 def _inside(poles: np.ndarray, continuous: bool) -> np.ndarray:

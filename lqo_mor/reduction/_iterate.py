@@ -1,0 +1,152 @@
+"""What iterative methods share: starts, batches in chunks, and keeping the best of what was seen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.analysis.norms import h2_error
+from lqo_mor.errors import AccuracyWarning, InvalidInputError
+from lqo_mor.reduction._slots import choose, stack
+from lqo_mor.reduction.balanced import balanced_truncation, densified
+from lqo_mor.reduction.modal import hippo, modal_truncation
+from lqo_mor.reduction.result import Reduction, Status, finish
+from lqo_mor.systems.convert import to_diagonal
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+STARTS = {"balanced": balanced_truncation, "modal": modal_truncation, "hippo": hippo}
+KERNEL_STATUS = np.array([Status.CONVERGED, Status.MAX_ITERATIONS, Status.STALLED])
+_CHUNK = 32  # channels per compiled call, so that progress is seen and an interrupt is heard
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an optimiser returns: the system, and per channel its history, status and number of steps."""
+
+    system: LQOSystem | DiagonalLQOSystem
+    history: np.ndarray
+    status: np.ndarray
+    iterations: np.ndarray
+
+
+def start_reduction(sys, order, slots, horizon, start) -> Reduction:
+    """The start of an iterative method: a method's name, a `Reduction`, or a reduced system.
+
+    Raises
+    ------
+    InvalidInputError
+        If the name is unknown, or the system given is larger than the budget or of another kind than `sys`.
+    """
+    if isinstance(start, str):
+        if start not in STARTS:
+            raise InvalidInputError(f"unknown start {start!r}; known are {', '.join(STARTS)}, or give a reduced system")
+        return STARTS[start](sys, order, slots=slots, horizon=horizon)
+    system = start.system if isinstance(start, Reduction) else start
+    if type(system) is not type(sys):
+        raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
+    size, budget, what = (system.order, order, "order") if slots is None else (system.n_slots, slots, "slots")
+    if np.max(size) > budget:
+        raise InvalidInputError(f"the start has {what} {np.max(size)}, more than the {budget} asked for")
+    return finish(sys, system, method="start", horizon=horizon)
+
+
+def iterate(
+    sys, starts: list[Reduction], one: Callable, batch: Callable, *, method: str, horizon: float | None, progress
+) -> Reduction:
+    """Run an optimiser from every start and keep, channel by channel, the best of all starts and outcomes.
+
+    `one(sys, initial)` takes a single system and a diagonal start, `batch(sys, initial, progress)` a batch of
+    diagonal systems with one input; both return an `Outcome`.
+    """
+    systems, errors, outcomes = [], [], []
+    for number, begun in enumerate(starts):
+        outcome = _run(sys, begun.system, one, batch, _part_of(progress, number, len(starts)))
+        systems += [begun.system, outcome.system]
+        errors += [begun.error, h2_error(sys, outcome.system, horizon)]
+        outcomes.append(outcome)
+    errors = np.array(errors)
+    winner = np.argmin(errors, axis=0)  # even: a start, odd: the outcome of the start before it
+    system = systems[0] if winner.ndim else systems[int(winner)]
+    for k in range(1, len(systems) if winner.ndim else 0):
+        system = choose(winner == k, systems[k], system)
+    length = max(outcome.history.shape[-1] for outcome in outcomes)
+    history = np.full((*winner.shape, length), np.nan)
+    status, iterations = np.full(winner.shape, Status.START_KEPT), np.zeros(winner.shape, int)
+    for k, outcome in enumerate(outcomes):
+        own = winner // 2 == k
+        history[own, : outcome.history.shape[-1]] = outcome.history[own]
+        iterations = np.where(own, outcome.iterations, iterations)
+        status = np.where(winner == 2 * k + 1, outcome.status, status)
+    if not winner.ndim:
+        status, iterations = status.item(), int(iterations)
+        history = history[: iterations + 1]
+    repaired = np.choose(winner // 2, [np.asarray(begun.repaired) for begun in starts])
+    return finish(
+        sys,
+        system,
+        method=method,
+        horizon=horizon,
+        status=status,
+        start_error=np.min(errors[::2], axis=0) if winner.ndim else float(np.min(errors[::2])),
+        iterations=iterations,
+        history=history,
+        hsv=starts[0].hsv,
+        repaired=repaired if winner.ndim else bool(repaired),
+    )
+
+
+def _run(sys, initial, one, batch, progress) -> Outcome:
+    if isinstance(sys, LQOSystem):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
+                diagonal = to_diagonal(initial)
+        except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
+            return Outcome(initial, np.full(1, np.nan), np.array(Status.START_KEPT), np.array(0))
+        outcome = one(sys, diagonal)
+        return Outcome(densified(outcome.system, sys), outcome.history, outcome.status, outcome.iterations)
+    if sys.n_inputs == 1:
+        return batch(sys, initial, progress)
+    parts, total = [], int(np.prod(sys.batch))
+    for index in np.ndindex(sys.batch):
+        parts.append(one(sys[index], initial[index]))
+        progress(len(parts), total)
+    if not sys.batch:
+        return parts[0]
+    history = np.full((total, max(part.history.size for part in parts)), np.nan)
+    for row, part in zip(history, parts, strict=True):
+        row[: part.history.size] = part.history
+    return Outcome(
+        stack([part.system for part in parts], sys.batch),
+        history.reshape(*sys.batch, -1),
+        np.reshape([part.status for part in parts], sys.batch),
+        np.reshape([part.iterations for part in parts], sys.batch),
+    )
+
+
+def _part_of(progress, number: int, count: int) -> Callable:
+    """A callback for one of several runs, which reports the progress of all."""
+    if progress is None:
+        return lambda done, total: None
+    return lambda done, total: progress(number * total + done, count * total)
+
+
+def used_slots(initial: DiagonalLQOSystem) -> np.ndarray:
+    """How many slots each channel uses, (channels,); padding comes last and has no input."""
+    return np.count_nonzero(np.any(initial.B, axis=-1), axis=-1).reshape(-1)
+
+
+def chunks(used: np.ndarray, progress: Callable) -> Iterator[tuple[np.ndarray, int]]:
+    """Channels that can go through a kernel together, with their number of slots, a chunk at a time."""
+    done = 0
+    for size in np.unique(used):
+        members = np.flatnonzero(used == size)
+        for first in range(0, members.size, _CHUNK):
+            part = members[first : first + _CHUNK]
+            yield part, int(size)
+            done += part.size
+            progress(done, used.size)

@@ -85,7 +85,7 @@ def simulate(sys, u: np.ndarray, delay: int = 1) -> np.ndarray:
 def _simulate_dense(sys: LQOSystem, u: np.ndarray, delay: int) -> np.ndarray:
     drive = u @ sys.B.T
     states = np.empty(drive.shape, np.result_type(drive, sys.A))
-    x = np.zeros_like(states[..., 0, :])
+    x = np.zeros((*drive.shape[:-2], sys.order), states.dtype)
     for k in range(drive.shape[-2]):
         if delay == 1:
             states[..., k, :] = x

@@ -1,1 +1,3 @@
 """Checkpoint formats: safe reading, recognition and atomic writing."""
+
+from lqo_mor.checkpoints.registry import load_checkpoint as load_checkpoint

@@ -128,23 +128,34 @@ def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
     return g, (f_lam * df_mu - g) * inverse
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _outer(code, parameters, lam, mu, out, derivative):
-    """``out[b, i, j] = g(λ_bi, μ_bj)`` and its derivative in μ, for a batch of pole sets."""
+    """``out[i, j] = g(λ_i, μ_j)`` and its derivative in μ, for two sets of poles."""
+    f_lam, f_mu = np.empty_like(lam), np.empty_like(mu)
+    unused, df_mu = np.empty_like(lam), np.empty_like(mu)
+    _features(code, parameters, lam, f_lam, unused)
+    _features(code, parameters, mu, f_mu, df_mu)
+    for i in range(lam.size):
+        for j in range(mu.size):
+            out[i, j], derivative[i, j] = _pair(code, parameters, lam[i], f_lam[i], mu[j], f_mu[j], df_mu[j])
+
+
+@njit(cache=True)
+def _outer_batch(code, parameters, lam, mu, out, derivative):
+    """`_outer` for a batch of pole sets."""
+    for b in range(lam.shape[0]):
+        _outer(code, parameters, lam[b], mu[b], out[b], derivative[b])
+
+
+@njit(cache=True, parallel=True)
+def _outer_batch_parallel(code, parameters, lam, mu, out, derivative):
+    """`_outer_batch` over all cores; starting them costs more than a small batch takes."""
     for b in prange(lam.shape[0]):
-        f_lam, f_mu = np.empty_like(lam[b]), np.empty_like(mu[b])
-        unused, df_mu = np.empty_like(lam[b]), np.empty_like(mu[b])
-        _features(code, parameters, lam[b], f_lam, unused)
-        _features(code, parameters, mu[b], f_mu, df_mu)
-        for i in range(lam.shape[1]):
-            for j in range(mu.shape[1]):
-                g, dg = _pair(code, parameters, lam[b, i], f_lam[i], mu[b, j], f_mu[j], df_mu[j])
-                out[b, i, j] = g
-                derivative[b, i, j] = dg
+        _outer(code, parameters, lam[b], mu[b], out[b], derivative[b])
 
 
 def _outer_numpy(code, parameters, lam, mu):
-    """NumPy twin of `_outer`; accurate unless λμ is within 1e-8 of 1 (or λ + μ of 0)."""
+    """NumPy twin of `_outer`, for batches too; accurate unless λμ is within 1e-8 of 1 (or λ + μ of 0)."""
     lam, mu = lam[..., :, np.newaxis], mu[..., np.newaxis, :]
     if code <= DISCRETE_FINITE:
         z, d = lam * mu, 1 - lam * mu

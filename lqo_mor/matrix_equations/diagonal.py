@@ -14,6 +14,8 @@ import numpy as np
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations import _kernels
 
+_WORTH_THREADS = 100_000  # entries; about a millisecond of work
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -42,7 +44,8 @@ class Pairing:
         mu = np.broadcast_to(mu, (*batch, mu.shape[-1])).reshape(-1, mu.shape[-1]).astype(complex)
         g = np.empty((lam.shape[0], lam.shape[1], mu.shape[1]), complex)
         dg = np.empty_like(g)
-        _kernels._outer(self.code, np.array(self.parameters), lam, mu, g, dg)
+        kernel = _kernels._outer_batch_parallel if lam.shape[0] > 1 and g.size > _WORTH_THREADS else _kernels._outer_batch
+        kernel(self.code, np.array(self.parameters), lam, mu, g, dg)
         return g.reshape(shape), dg.reshape(shape)
 
     def features(self, poles: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.matrix_equations.stein import compress_factor, stein_factor
+from lqo_mor.matrix_equations.diagonal import check_horizon
+from lqo_mor.matrix_equations.stein import compress_factor, operands, stein_factor
 
 _EPS = np.finfo(float).eps
 
@@ -29,6 +30,11 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     (n, r) ndarray
         Real if all inputs are real.
 
+    Raises
+    ------
+    InvalidInputError
+        If an entry is not finite, or `duration` is not a positive finite number.
+
     Notes
     -----
     Infinite horizon: Bartels and Stewart (1972), by SciPy. Finite: Van Loan's (1978) exponential over a
@@ -40,10 +46,10 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     >>> solve_lyapunov(np.array([[-1.0]]), np.array([[-1.0]]), np.array([[2.0]]))
     array([[1.]])
     """
-    dtype = np.result_type(A, B, Q, float)
-    A, B, Q = (np.asarray(a, dtype) for a in (A, B, Q))
+    A, B, Q = operands(A, B, Q)
     if duration is None:
         return scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
+    check_horizon(True, duration)
     n, r = Q.shape
     step, doublings = _short_step(duration, A, B)
     block = np.block([[-A, Q], [np.zeros((r, n)), B.conj().T]])
@@ -78,6 +84,8 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
 
     Raises
     ------
+    InvalidInputError
+        If an entry is not finite, or `duration` is not a positive finite number.
     FloatingPointError
         If the iteration does not converge because `A` is not stable to working precision.
 
@@ -87,8 +95,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     turns the equation into a Stein equation, solved by `stein_factor`. Finite horizon: Gauss–Legendre
     quadrature, exact to rounding over a short step, then doubling of the step.
     """
-    dtype = np.result_type(A, B, float)
-    A, B = np.asarray(A, dtype), np.asarray(B, dtype)
+    A, B = operands(A, B)
     n = A.shape[0]
     if duration is None:
         moduli = np.abs(np.linalg.eigvals(A))
@@ -96,6 +103,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
         lu = scipy.linalg.lu_factor(A - shift * np.eye(n))
         cayley = scipy.linalg.lu_solve(lu, A + shift * np.eye(n))
         return stein_factor(cayley, np.sqrt(2 * shift) * scipy.linalg.lu_solve(lu, B))
+    check_horizon(True, duration)
     step, doublings = _short_step(duration, A, A)
     nodes, weights = np.polynomial.legendre.leggauss(12)
     times = 0.5 * step * (nodes + 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.matrix_equations.diagonal import check_horizon
 from lqo_mor.matrix_equations.residuals import stein_residual
 
 _EPS = np.finfo(float).eps
@@ -30,6 +32,11 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
     (n, r) ndarray
         Real if all inputs are real.
 
+    Raises
+    ------
+    InvalidInputError
+        If an entry is not finite, or `terms` is not a positive integer.
+
     Notes
     -----
     Doubling (squared Smith iteration, R. A. Smith 1968): ``X ← X + A X Bᴴ, A ← A², B ← B²``. Where it does
@@ -41,14 +48,23 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
     >>> solve_stein(np.array([[0.5]]), np.array([[0.5]]), np.array([[3.0]]))
     array([[4.]])
     """
-    dtype = np.result_type(A, B, Q, float)
-    A, B, Q = (np.asarray(a, dtype) for a in (A, B, Q))
+    A, B, Q = operands(A, B, Q)
     if terms is not None:
+        check_horizon(False, terms)
         return _sum_terms(A, B, Q, int(terms))
     X, converged = _double(A, B, Q)
     if converged and stein_residual(A, B, Q, X) < 100 * _EPS:
         return X
     return _solve_by_schur(A, B, Q)
+
+
+def operands(*arrays: np.ndarray) -> list[np.ndarray]:
+    """The arrays as float64, or all as complex128 if one is complex; raises where an entry is not finite."""
+    dtype = np.result_type(*arrays, float)
+    arrays = [np.asarray(array, dtype) for array in arrays]
+    if not all(np.all(np.isfinite(array)) for array in arrays):
+        raise InvalidInputError("a matrix equation was given coefficients with entries that are not finite")
+    return arrays
 
 
 def _double(A, B, Q):
@@ -115,6 +131,8 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.n
 
     Raises
     ------
+    InvalidInputError
+        If an entry is not finite, or `terms` is not a positive integer.
     FloatingPointError
         If the iteration does not converge because `A` is not stable to working precision.
 
@@ -123,9 +141,9 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.n
     Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by a pivoted QR decomposition
     whenever the factor becomes wider than `n`.
     """
-    dtype = np.result_type(A, B, float)
-    A, B = np.asarray(A, dtype), np.asarray(B, dtype)
+    A, B = operands(A, B)
     if terms is not None:
+        check_horizon(False, terms)
         R, power = B, A
         for digit in bin(int(terms))[3:]:
             R, power = compress_factor(np.hstack([R, power @ R])), power @ power

@@ -13,6 +13,7 @@ from numba import njit, prange
 from lqo_mor.matrix_equations._kernels import CONTINUOUS, _features, _pair
 
 _ROOT2 = np.sqrt(2.0)
+LOST = 1e-13  # relative size of a squared coordinate below which it is rounding
 
 
 @njit(cache=True)
@@ -22,6 +23,27 @@ def _real_size(real):
     for flag in real:
         r += 1 if flag else 2
     return r
+
+
+@njit(cache=True)
+def _drop_lost_coordinates(real, G, D):
+    """Take out of `G` and `D` the coordinate of a pair on the real axis whose size is only rounding.
+
+    Its diagonal entry is a difference of two nearly equal numbers; the row gets the unit of its partner and no
+    coupling, so that the fitted output along it is zero.
+    """
+    im = real.size
+    for i in range(real.size):
+        if real[i]:
+            continue
+        lost = im if G[im, im] < G[i, i] else i
+        partner = i if lost == im else im
+        if G[lost, lost] <= LOST * G[partner, partner]:
+            G[lost, :] = 0.0
+            G[:, lost] = 0.0
+            G[lost, lost] = G[partner, partner]
+            D[:, lost] = 0.0
+        im += 1
 
 
 @njit(cache=True)
@@ -69,6 +91,7 @@ def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain
                 im_j += 1
         if not real[i]:
             im_i += 1
+    _drop_lost_coordinates(real, G, D)
 
 
 @njit(cache=True)
@@ -347,6 +370,9 @@ def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, r
     attempt = ridge
     while not _solve_rows(G, D, attempt, optimal):  # poles that meet: the smallest ridge that works
         attempt = max(10.0 * attempt, 1e-15)
+        if attempt > 1.0:
+            optimal[:] = np.nan
+            return np.nan
     d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
     return _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
 

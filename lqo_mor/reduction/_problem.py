@@ -3,7 +3,7 @@
 The full system enters only through the transfer functions of its rows ``Z = [C; U; V]`` at the reduced poles,
 ``H(μ) = Σ_k μ^k Z A^k B``: the cross Gramian times the rows is ``D_j = H(μ_j) b_j``. The reduced one enters
 through its own Gramian ``G`` in the real coordinates of `lqo_mor.systems.convert`. All derivatives follow from
-``∂f/∂G`` and ``∂f/∂D``, so every method shares this file. `_siso_kernels.py` is its compiled counterpart.
+``∂f/∂G`` and ``∂f/∂D``, so every method shares this file. `_kernels.py` is its compiled counterpart.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import scipy.linalg
 from lqo_mor.analysis._rows import pair_weights, stack_rows
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations.diagonal import Pairing, pairing, real_form
+from lqo_mor.reduction import _kernels
 from lqo_mor.systems.convert import slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -148,7 +149,9 @@ def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) 
     H, dH = problem.transfer(mu)
     D = np.einsum("sqm,sm->qs", H, B)
     D = np.concatenate([np.where(real, 1.0, _ROOT2) * D.real, _ROOT2 * D.imag[:, ~real]], axis=1)
-    return Evaluation(0.5 * (G + G.T), D, B, real, H, dH, plain, hermitian)
+    G = 0.5 * (G + G.T)
+    _kernels._drop_lost_coordinates(real, G, D)
+    return Evaluation(G, D, B, real, H, dH, plain, hermitian)
 
 
 def solve_rows(G: np.ndarray, D: np.ndarray, ridge: float = 0.0) -> np.ndarray:

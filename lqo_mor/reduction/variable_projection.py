@@ -20,6 +20,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _FARTHEST, _FARTHEST_REAL = 1 - 1e-14, 1 - 1e-9  # moduli of a start; further out a parameter has no slope
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
+_FLAT = 1e-6  # angle, in units of the decay, below which a pair acts as one real pole
 _APART = 1e-3  # distance at which two poles of a start count as different
 
 
@@ -192,14 +193,19 @@ def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterat
 
 
 def _inside(poles: np.ndarray, continuous: bool) -> np.ndarray:
-    """Poles moved inside the region that the free parameters can reach."""
+    """Poles moved inside the region that the free parameters can reach; pairs on the real axis become real."""
     if continuous:
         size = np.maximum(np.abs(poles), np.finfo(float).tiny)
-        return np.where(poles.real < -1e-15 * size, poles, -1e-15 * size + 1j * poles.imag)
+        inside = np.where(poles.real < -1e-15 * size, poles, -1e-15 * size + 1j * poles.imag)
+        flat = np.abs(inside.imag) < _FLAT * np.abs(inside.real)
+        return np.where(flat, inside.real, inside)
     modulus = np.abs(poles)
     limit = np.where(poles.imag == 0, _FARTHEST_REAL, _FARTHEST)
     inside = np.where(modulus > limit, poles / np.maximum(modulus, 1) * limit, poles)
-    return np.where((modulus < 1e-12) & (poles.imag != 0), 1e-12j, inside)
+    inside = np.where((modulus < 1e-12) & (poles.imag != 0), 1e-12j, inside)
+    decay = -np.log(np.maximum(np.abs(inside), 1e-12))
+    flat = np.minimum(np.abs(np.angle(inside)), np.pi - np.abs(np.angle(inside))) < _FLAT * decay
+    return np.where(flat, inside.real, inside)
 
 
 def _fill(sys, initial: DiagonalLQOSystem, slots: int, horizon) -> DiagonalLQOSystem:

@@ -124,14 +124,19 @@ class DiagonalLQOSystem:
 
     def __getitem__(self, index) -> DiagonalLQOSystem:
         """The systems of the batch at `index`, as for the leading axes of an array; ``sys[()]`` is `sys`."""
-        np.empty(self.batch)[index]  # refuses an index that reaches beyond the batch
+        count = int(np.prod(self.batch))
+        chosen = np.arange(count).reshape(self.batch)[index]  # refuses an index that reaches beyond the batch
+
+        def pick(array):
+            return array.reshape(count, *array.shape[len(self.batch) :])[chosen]
+
         q = self.quadratic
         return DiagonalLQOSystem(
-            self.poles[index],
-            self.B[index],
-            self.C[index],
-            self.D[index],
-            None if q is None else QuadraticOutput(q.U[index], q.V[index], q.W[index]),
+            pick(self.poles),
+            pick(self.B),
+            pick(self.C),
+            pick(self.D),
+            None if q is None else QuadraticOutput(pick(q.U), pick(q.V), pick(q.W)),
             self.dt,
         )
 

@@ -1,0 +1,7 @@
+"""``python -m lqo_mor`` is the command line."""
+
+import sys
+
+from lqo_mor.cli import main
+
+sys.exit(main())

@@ -1,0 +1,114 @@
+"""What a checkpoint format offers, and the checks that all formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.errors import CheckpointError
+from lqo_mor.network.model import DeepSSM
+
+_MARGIN = 1e-12  # far above rounding, far below what a sequence of any length or a float32 could notice
+
+
+@dataclass(frozen=True)
+class Format:
+    """One checkpoint format as a record of functions; tensors are NumPy arrays by their bare keys.
+
+    Attributes
+    ----------
+    name : str
+        The name for ``load_checkpoint(..., format=name)``.
+    looks_like : str
+        One phrase for people: what its keys look like.
+    recognises : callable
+        ``recognises(keys) -> bool``; true also for an incomplete file, so that `read` can say what is missing.
+    read : callable
+        ``read(state, extras, prenorm) -> DeepSSM`` from the tensors and the other entries of the file;
+        raises `CheckpointError`.
+    write : callable
+        ``write(model, original) -> (state, extras)``: tensors for the `Original` file's own keys and
+        the entries beside them.
+    layer_parameters : callable
+        ``layer_parameters(model) -> tuple of int``: numbers that the format stores for the system of each block.
+    """
+
+    name: str
+    looks_like: str
+    recognises: Callable
+    read: Callable
+    write: Callable
+    layer_parameters: Callable
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The content of the file that a model was read from: tensors, other entries, and the model as read."""
+
+    state: dict[str, np.ndarray]
+    extras: dict
+    model: DeepSSM
+
+    def kept(self, block_index: int, model: DeepSSM) -> bool:
+        """Whether the system of that block is still the one that was read, so that its tensors can stay."""
+        blocks = self.model.blocks
+        return block_index < len(blocks) and model.blocks[block_index].ssm is blocks[block_index].ssm
+
+
+def layer_count(keys: Iterable[str], prefix: str) -> int:
+    """The number of layers ``prefix.0 ... prefix.{n-1}``; raises when one is missing between them."""
+    numbers = {key.split(".")[1] for key in keys if key.startswith(prefix + ".") and key.count(".") >= 2}
+    expected = {str(i) for i in range(len(numbers))}
+    if not numbers or numbers != expected:
+        found = ", ".join(sorted(numbers, key=lambda n: (len(n), n))[:8]) or "none"
+        raise CheckpointError(f"the layers {prefix}.* are not numbered 0, 1, 2, ...; found {found}")
+    return len(numbers)
+
+
+def check_tensors(state: dict, shapes: dict[str, tuple]) -> None:
+    """Raise unless `state` holds exactly the tensors of `shapes`, real floating-point and finite.
+
+    A None in a shape stands for any size of at least one.
+    """
+    missing = [key for key in shapes if key not in state]
+    unexpected = [key for key in state if key not in shapes]
+    problems = [f"missing: {listing(missing)}"] if missing else []
+    if unexpected:
+        problems.append(f"unexpected: {listing(unexpected)}")
+    if problems:
+        raise CheckpointError("the tensors do not fit the format; " + "; ".join(problems))
+    for key, wanted in shapes.items():
+        value = state[key]
+        if value.dtype.kind != "f":
+            raise CheckpointError(f"{key} holds {value.dtype}, expected floating-point numbers")
+        fits = value.ndim == len(wanted) and all(w in (None, n) and n > 0 for w, n in zip(wanted, value.shape, strict=True))
+        if not fits:
+            meaning = ", ".join("any" if w is None else str(w) for w in wanted)
+            raise CheckpointError(f"{key} has shape {value.shape}, expected ({meaning}{',' if len(wanted) == 1 else ''})")
+        if not np.all(np.isfinite(value)):
+            raise CheckpointError(f"{key} has {np.sum(~np.isfinite(value))} entries that are not finite")
+
+
+def listing(keys: list[str], most: int = 6) -> str:
+    """The first keys as text, with the number of the others."""
+    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + rest
+
+
+def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:
+    """The poles inside the unit circle; one that rounding has put onto it is pulled in, another outside raises."""
+    modulus = np.abs(poles)
+    if np.any(modulus > 1 + _MARGIN):
+        raise CheckpointError(f"{layer} has a pole of modulus {np.max(modulus):.6g}; the format stores stable systems only")
+    return np.where(modulus > 1 - _MARGIN, poles * ((1 - _MARGIN) / np.maximum(modulus, 0.5)), poles)
+
+
+def rounded(key: str, value: np.ndarray, dtype) -> np.ndarray:
+    """`value` in the precision of the file; raises where that overflows."""
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(value, dtype=dtype)
+    if not np.all(np.isfinite(array)):
+        raise CheckpointError(f"{key} cannot be stored: its values overflow {np.dtype(dtype)}")
+    return array

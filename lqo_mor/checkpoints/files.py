@@ -1,0 +1,229 @@
+"""Containers of tensors: safe reading and atomic writing of PyTorch, safetensors and npz files.
+
+A file is untrusted input. Its content decides what it is, nothing in it is executed, and sizes are bounded before
+memory is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from lqo_mor.checkpoints import torch_files
+from lqo_mor.errors import CheckpointError, OutputError
+
+MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
+_SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
+
+
+@dataclass(frozen=True, eq=False)
+class FileContent:
+    """What a file holds.
+
+    Attributes
+    ----------
+    tree : object
+        For PyTorch what was saved, with NumPy arrays for tensors; otherwise a dictionary of arrays.
+    extras : dict
+        Entries that the container stores beside its tensors (safetensors metadata, text in npz).
+    foreign : tuple of str
+        Names of the foreign classes in a pickle that were replaced by placeholders.
+    """
+
+    tree: object
+    extras: dict
+    foreign: tuple[str, ...] = ()
+
+
+def read_file(path: Path) -> FileContent:
+    """Read a checkpoint file of any known container; every failure is a `CheckpointError` that names the file."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(16)
+        if size == 0:
+            raise CheckpointError("is empty")
+        if size > MAX_BYTES:
+            raise CheckpointError(f"has {size / 2**30:.1f} GiB; more than {MAX_BYTES // 2**30} GiB are refused")
+        return _read(path, head)
+    except CheckpointError as err:
+        raise CheckpointError(f"{path.name} {err}") from None
+    except OSError as err:
+        raise CheckpointError(f"{path.name} cannot be read: {err.strerror or err}") from None
+
+
+def _read(path: Path, head: bytes) -> FileContent:
+    if head.startswith(b"PK\x03\x04"):
+        names = _zip_names(path)
+        if any(name.endswith("data.pkl") for name in names):
+            tree, foreign = torch_files.read_zip(path, MAX_BYTES)
+            return FileContent(tree, {}, foreign)
+        if names and all(name.endswith(".npy") for name in names):
+            return _read_npz(path)
+        raise CheckpointError("is a zip archive, but holds neither a PyTorch checkpoint nor NumPy arrays")
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_BYTES:
+        return _read_safetensors(path)
+    if head[:1] == b"\x80":
+        return FileContent(torch_files.read_legacy(path, MAX_BYTES), {})
+    raise CheckpointError("is not a checkpoint: neither a PyTorch file, nor safetensors, nor npz")
+
+
+def _zip_names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        raise CheckpointError("is damaged or truncated: its zip directory cannot be read") from None
+    if sum(entry.file_size for entry in entries) > MAX_BYTES:
+        raise CheckpointError(f"unpacks to more than {MAX_BYTES // 2**30} GiB, which is refused")
+    return [entry.filename for entry in entries]
+
+
+def _full_precision(array: np.ndarray) -> np.ndarray:
+    """Half precision as float32: poles need the digits."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _read_safetensors(path: Path) -> FileContent:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tree = {key: _full_precision(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except TypeError:
+        raise CheckpointError("holds a number format that NumPy does not have (bfloat16?); convert it to float32") from None
+    except Exception:  # the library raises its own class for damage, and others
+        raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
+    return FileContent(tree, {key: _from_text(value) for key, value in metadata.items()})
+
+
+def _read_npz(path: Path) -> FileContent:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError, SyntaxError):
+        raise CheckpointError("is damaged, or holds Python objects, which are refused") from None
+    texts = {key: _from_text(str(value)) for key, value in arrays.items() if value.dtype.kind == "U" and value.ndim == 0}
+    return FileContent({key: _full_precision(value) for key, value in arrays.items() if key not in texts}, texts)
+
+
+def _from_text(text: str):
+    """A metadata entry: JSON where it is JSON, otherwise the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def container_of(path: Path) -> str:
+    """The container that the suffix of an output path asks for."""
+    container = _SUFFIXES.get(path.suffix.lower())
+    if container is None:
+        raise OutputError(f"the suffix of {path} is unknown, expected one of {', '.join(_SUFFIXES)}")
+    return container
+
+
+def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overwrite: bool = False) -> list[str]:
+    """Write tensors and the entries beside them, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Output file; the suffix picks the container.
+    state : dict of str to ndarray
+        The tensors.
+    nesting : str or None
+        In a PyTorch file, the entry to put them under.
+    extras : dict
+        The other entries.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    list of str
+        Names of the entries that were left out: optimiser states, which no longer fit the tensors, and what the
+        container cannot hold.
+    """
+    container = container_of(path)
+    _check_output(path, overwrite)
+    kept = {key: value for key, value in extras.items() if not str(key).startswith("optim")}
+    if container == "torch":
+        payload, unstorable = torch_files.dump(state, nesting or ("model" if kept else None), kept)
+    else:
+        texts = {str(key): _to_text(value) for key, value in kept.items()}
+        unstorable = [key for key, text in texts.items() if text is None or key in state]
+        texts = {key: text for key, text in texts.items() if key not in unstorable}
+        if container == "safetensors":
+            payload = safetensors.numpy.save({key: np.ascontiguousarray(value) for key, value in state.items()}, texts or None)
+        else:
+            buffer = io.BytesIO()
+            np.savez(buffer, **{key: np.array(text) for key, text in texts.items()}, **state)
+            payload = buffer.getvalue()
+    _write_atomically(path, payload, overwrite)
+    return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
+
+
+def _to_text(value) -> str | None:
+    """The inverse of `_from_text`, or None if the value is not plain."""
+    if isinstance(value, str) and _from_text(value) == value:
+        return value
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path} is a directory")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist")
+
+
+def _write_atomically(path: Path, payload: bytes, overwrite: bool) -> None:
+    """Write to a temporary file beside `path` and give it its name when it is complete."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if not overwrite and _link(temporary, path):
+            return
+        temporary.replace(path)
+    except FileExistsError:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
+    except OSError as err:
+        raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Name the finished file by a hard link, which fails if the name was taken meanwhile; False where there are no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError from None
+        return False
+    return True

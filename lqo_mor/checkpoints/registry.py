@@ -1,0 +1,183 @@
+"""Find the tensors in a file, recognise the format, and write a changed model back in the same way."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from lqo_mor.checkpoints.contract import Format, Original, listing
+from lqo_mor.checkpoints.files import container_of, read_file, write_file
+from lqo_mor.checkpoints.lqo import LQO
+from lqo_mor.checkpoints.s4d import S4D
+from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError
+from lqo_mor.network.model import DeepSSM
+
+FORMATS = (S4D, LQO)
+_NESTINGS = ("state_dict", "model", "model_state_dict", "params")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+# Their state equation depends on the input, so they are no LQO systems.
+_INPUT_DEPENDENT = re.compile(r"(^|\.)(A_log|x_proj\.weight|dt_proj\.weight|input_gate\..*|a_param)$")
+
+
+def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = None) -> DeepSSM:
+    """Read a trained deep state-space model, ``x[k] = λ ∘ x[k-1] + B u[k]`` with maps of tokens between the layers.
+
+    Nothing in the file is ever executed: a pickle is read with tensors and plain values only, and
+    objects of other classes are replaced by inert placeholders.
+
+    Parameters
+    ----------
+    path : path-like
+        A .pth, .pt or .ckpt file of PyTorch (needs torch), or a .safetensors or .npz file; the content
+        decides, not the suffix.
+    format : {"s4d", "lqo"}, optional
+        Overrules the recognition of the format.
+    prenorm : bool, optional
+        Whether the normalisations stand before the layers of an S4D model. Its file does not tell; after
+        them by default. An LQO file holds it.
+
+    Returns
+    -------
+    DeepSSM
+        In double precision; `model.save` writes it back.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, unsafe, incomplete or of an unknown format.
+    MissingDependencyError
+        If the file is one of PyTorch, and torch is not installed.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> lqo.load_checkpoint("missing.pth")
+    Traceback (most recent call last):
+    ...
+    lqo_mor.errors.CheckpointError: missing.pth does not exist
+    """
+    path = Path(path)
+    content = read_file(path)
+    try:
+        state, nesting, extras = find_state(content.tree, content.extras)
+        bare, prefix = strip_prefixes(state)
+        chosen = _choose(bare, format)
+        model = chosen.read(bare, extras, prenorm)
+    except InvalidInputError as err:
+        raise CheckpointError(f"{path.name}: {err}") from None
+    source = Source(chosen.name, chosen, path.resolve(), prefix, nesting, Original(bare, extras, model), content.foreign)
+    return replace(model, source=source)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a model was read from, and how it is written back; see `ModelSource`.
+
+    Attributes
+    ----------
+    format : str
+        Name of the format.
+    adapter : Format
+        Its functions.
+    path : Path
+        The file.
+    prefix : str
+        What stood before every key, for instance ``"module."``.
+    nesting : str or None
+        Under which entry of the file the tensors were.
+    original : Original
+        What was read.
+    foreign : tuple of str
+        Names of the foreign classes in the file that were replaced by placeholders.
+    """
+
+    format: str
+    adapter: Format
+    path: Path
+    prefix: str
+    nesting: str | None
+    original: Original
+    foreign: tuple[str, ...]
+
+    def layer_parameters(self, model: DeepSSM) -> tuple[int, ...]:
+        """How many numbers the format stores for the system of each block."""
+        return self.adapter.layer_parameters(model)
+
+    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool) -> None:
+        """Store `model` at `path`, in the layout of the file that it was read from."""
+        path = Path(path)
+        container_of(path)  # refuses an unknown suffix before any work
+        if path.exists() and self.path.exists() and path.samefile(self.path):
+            raise OutputError(f"{path} is the file that the model was read from; choose another name")
+        state, extras = self.adapter.write(model, self.original)
+        dropped = write_file(path, {self.prefix + key: value for key, value in state.items()}, self.nesting, extras, overwrite)
+        if dropped:
+            warnings.warn(
+                f"{path.name} does not hold the entries {listing(dropped)} of {self.path.name}: "
+                "state of an optimiser, or objects that cannot be stored safely",
+                LQOWarning,
+                stacklevel=3,
+            )
+
+
+def find_state(tree, extras: dict) -> tuple[dict, str | None, dict]:
+    """The tensors of a file by name, the entry that they were under (or None), and the entries beside them."""
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"holds {_kind(tree)} instead of a dictionary of tensors; save model.state_dict() instead")
+    for nesting in _NESTINGS:
+        inner = tree.get(nesting)
+        if isinstance(inner, dict) and any(isinstance(value, np.ndarray) for value in inner.values()):
+            return _checked_state(inner), nesting, {key: value for key, value in tree.items() if key != nesting} | extras
+    wrapped = [key for key in _NESTINGS if key in tree and not isinstance(tree[key], (dict, np.ndarray))]
+    if wrapped:
+        raise CheckpointError(f"the entry {wrapped[0]!r} holds {_kind(tree[wrapped[0]])}, not a dictionary of tensors")
+    return _checked_state(tree), None, extras
+
+
+def _kind(value) -> str:
+    name = getattr(value, "foreign_name", None)
+    return f"an object of {name}" if name else f"a {type(value).__name__}"
+
+
+def _checked_state(state: dict) -> dict:
+    if not state:
+        raise CheckpointError("holds no tensors")
+    odd = [str(key) for key, value in state.items() if not isinstance(key, str) or not isinstance(value, np.ndarray)]
+    if odd:
+        raise CheckpointError(f"the dictionary of tensors has other entries too: {listing(odd)}")
+    return state
+
+
+def strip_prefixes(state: dict) -> tuple[dict, str]:
+    """The tensors without the prefixes that wrappers put before every key, and the prefix."""
+    prefix = ""
+    found = True
+    while found:
+        found = next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in state)), "")
+        prefix += found
+    return {key[len(prefix) :]: value for key, value in state.items()}, prefix
+
+
+def _choose(state: dict, name: str | None) -> Format:
+    """The format by its name, or by the keys."""
+    if name is not None:
+        chosen = next((f for f in FORMATS if f.name == name), None)
+        if chosen is None:
+            raise InvalidInputError(f"format {name!r} is unknown, expected one of {', '.join(f.name for f in FORMATS)}")
+        return chosen
+    chosen = next((f for f in FORMATS if f.recognises(state)), None)
+    if chosen is None:
+        gated = next((key for key in state if _INPUT_DEPENDENT.search(key)), None)
+        if gated is not None:
+            raise CheckpointError(
+                f"the key {gated} belongs to a model of the Mamba kind, whose state equation depends on its input; "
+                "such layers are no linear systems and cannot be reduced here"
+            )
+        seen = listing([f"{key} {value.shape}" for key, value in state.items()])
+        raise CheckpointError(f"format not recognised; found {seen}; expected {' or '.join(f.looks_like for f in FORMATS)}")
+    return chosen

@@ -1,0 +1,161 @@
+"""The S4D example model of state-spaces/s4: encoder, S4D layers, normalisations, decoder.
+
+Each of the H channels of a layer has `n` slots with ``A = -exp(log_A_real) + i A_imag``, a step
+``dt = exp(log_dt)`` and the zero-order-hold kernel ``K_k = 2 Re Σ C (e^{dt A} - 1)/A e^{dt A k}``, plus `D` at lag 0.
+Only the product of input and output row matters for a channel, so the models read here have ``B = 1``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_count, rounded, stable_poles
+from lqo_mor.errors import CheckpointError
+from lqo_mor.network.layers import LayerNorm, Linear
+from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+_KERNEL = ("C", "log_dt", "log_A_real", "A_imag")
+_ZERO = 1e-30  # a pole below this acts at lag 0 only, and exp(dt A) does not reach it
+_FLOAT32_EPS = float(np.finfo(np.float32).eps)
+
+
+def _recognises(keys) -> bool:
+    return any(key.startswith("s4_layers.") for key in keys)
+
+
+def _read(state: dict, extras: dict, prenorm: bool | None) -> DeepSSM:
+    """The model in `state`; whether it normalises first is not in the tensors (None means after)."""
+    n_layers = layer_count(state, "s4_layers")
+    check_tensors(state, _shapes(state, n_layers))
+    blocks = []
+    for i in range(n_layers):
+        layer = f"s4_layers.{i}"
+        blocks.append(
+            Block(
+                name=layer,
+                ssm=_system(layer, *(state[f"{layer}.kernel.{key}"].astype(np.float64) for key in _KERNEL), state[f"{layer}.D"]),
+                mixing=Linear(state[f"{layer}.output_linear.0.weight"][:, :, 0], state[f"{layer}.output_linear.0.bias"]),
+                norm=LayerNorm(state[f"norms.{i}.weight"], state[f"norms.{i}.bias"]),
+                prenorm=bool(prenorm),
+                activation="gelu",
+                gate="glu",
+            )
+        )
+    encoder = Linear(state["encoder.weight"], state["encoder.bias"])
+    return DeepSSM(encoder, tuple(blocks), Linear(state["decoder.weight"], state["decoder.bias"]))
+
+
+def _shapes(state: dict, n_layers: int) -> dict[str, tuple]:
+    """The expected shape of every key, with the sizes taken from the encoder and from each `kernel.C`."""
+    encoder = state.get("encoder.weight")
+    width = encoder.shape[0] if encoder is not None and encoder.ndim == 2 else None
+    shapes = {"encoder.weight": (None, None), "encoder.bias": (width,)}
+    for i in range(n_layers):
+        layer = f"s4_layers.{i}"
+        C = state.get(f"{layer}.kernel.C")
+        slots = C.shape[1] if C is not None and C.ndim == 3 else None
+        shapes |= {
+            f"{layer}.D": (width,),
+            f"{layer}.kernel.C": (width, slots, 2),
+            f"{layer}.kernel.log_dt": (width,),
+            f"{layer}.kernel.log_A_real": (width, slots),
+            f"{layer}.kernel.A_imag": (width, slots),
+            f"{layer}.output_linear.0.weight": (None if width is None else 2 * width, width, 1),
+            f"{layer}.output_linear.0.bias": (None if width is None else 2 * width,),
+            f"norms.{i}.weight": (width,),
+            f"norms.{i}.bias": (width,),
+        }
+    decoder = state.get("decoder.weight")
+    outputs = decoder.shape[0] if decoder is not None and decoder.ndim == 2 else None
+    return shapes | {"decoder.weight": (outputs, width), "decoder.bias": (outputs,)}
+
+
+def _system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
+    """The channels of a layer as a batch (H,) of systems with ``B = 1``."""
+    with np.errstate(all="ignore"):  # what overflows is reported below
+        A = -np.exp(log_A_real) + 1j * A_imag
+        z = np.exp(log_dt)[:, np.newaxis] * A
+        poles = np.exp(z)
+        residues = (C[..., 0] + 1j * C[..., 1]) * np.expm1(z) / A
+    if not (np.all(np.isfinite(poles)) and np.all(np.isfinite(residues))):
+        raise CheckpointError(f"{layer}: log_dt, log_A_real and A_imag give poles or residues that are not finite")
+    # A negative real pole is stored with the angle π, but float32 misses π a little: undo that rounding.
+    angle = np.abs(z.imag)
+    negative = (np.abs(angle - np.pi) < 4 * _FLOAT32_EPS * np.pi) & (np.abs(residues.imag) <= 1e-5 * np.abs(residues))
+    poles = np.where(negative, -np.abs(poles), poles)
+    # The file counts a real pole twice, 2 Re(C B) λ^k, our half storage once.
+    residues = np.where(poles.imag == 0, 2 * residues.real, residues)
+    return DiagonalLQOSystem(poles, np.ones((*poles.shape, 1)), residues[:, np.newaxis], D[:, np.newaxis, np.newaxis])
+
+
+def _kernel(layer: str, ssm: DiagonalLQOSystem, log_dt: np.ndarray, slots: int) -> dict[str, np.ndarray]:
+    """The inverse of `_system`: the tensors of a batch of systems for given steps, padded to `slots`."""
+    poles, D = stable_poles(layer, ssm.poles), ssm.D[:, 0, 0]
+    real = ssm.is_real_pole
+    residues = ssm.C[:, 0, :] * ssm.B[:, :, 0]
+    if ssm.quadratic is not None:
+        raise CheckpointError(f"{layer} has a quadratic output, which the S4D format cannot store")
+    zero = np.abs(poles) < _ZERO
+    D = D + np.sum(np.where(zero, np.where(real, 1, 2) * residues.real, 0), axis=-1)
+    poles = np.where(zero, 0.5, poles)  # any pole will do, the slot becomes padding
+    A = np.log(poles) / np.exp(log_dt)[:, np.newaxis]
+    C = np.where(real, 0.5, 1.0) * residues * A / (poles - 1)
+    A, C = np.where(zero, -0.5, A), np.where(zero, 0, C)
+    padding = ((0, 0), (0, slots - poles.shape[1]))
+    A, C = np.pad(A, padding, constant_values=-0.5), np.pad(C, padding)
+    return {"D": D, "kernel.C": np.stack([C.real, C.imag], -1), "kernel.log_A_real": np.log(-A.real), "kernel.A_imag": A.imag}
+
+
+def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
+    """The tensors of `model`; layers with fewer slots than the largest are padded with slots of zero output."""
+    _check_representable(model, original)
+    slots = max(block.ssm.n_slots for block in model.blocks)
+    values = {
+        "encoder.weight": model.encoder.weight,
+        "encoder.bias": model.encoder.bias,
+        "decoder.weight": model.decoder.weight,
+        "decoder.bias": model.decoder.bias,
+    }
+    for i, block in enumerate(model.blocks):
+        layer = f"s4_layers.{i}"
+        if not (original.kept(i, model) and block.ssm.n_slots == slots):
+            log_dt = original.state[f"{layer}.kernel.log_dt"].astype(np.float64)
+            kernel = _kernel(layer, block.ssm, log_dt, slots)
+            values |= {f"{layer}.{key}": value for key, value in kernel.items()}
+        values[f"{layer}.output_linear.0.weight"] = block.mixing.weight[:, :, np.newaxis]
+        values[f"{layer}.output_linear.0.bias"] = block.mixing.bias
+        values[f"norms.{i}.weight"], values[f"norms.{i}.bias"] = block.norm.weight, block.norm.bias
+    state = {key: rounded(key, values[key], old.dtype) if key in values else old for key, old in original.state.items()}
+    return state, original.extras
+
+
+def _check_representable(model: DeepSSM, original: Original) -> None:
+    """Raise where the model has another structure than the one that was read."""
+    old = original.model
+    same = len(model.blocks) == len(old.blocks) and type(model.encoder) is Linear and model.norm is None
+    same = same and model.pooling == old.pooling
+    for a, b in zip(model.blocks, old.blocks, strict=False):
+        same = same and all(
+            getattr(a, name) == getattr(b, name) for name in ("width", "prenorm", "activation", "gate", "residual")
+        )
+        same = (
+            same and a.ssm.batch == b.ssm.batch and type(a.mixing) is Linear and a.mixing.bias is not None and a.norm is not None
+        )
+    if not (same and model.encoder.bias is not None and model.decoder.bias is not None):
+        raise CheckpointError("the structure of the model was changed; the S4D format stores only changed numbers")
+
+
+def _layer_parameters(model: DeepSSM) -> tuple[int, ...]:
+    slots = max((block.ssm.n_slots for block in model.blocks), default=0)
+    return tuple(block.width * (4 * slots + 2) for block in model.blocks)
+
+
+S4D = Format(
+    name="s4d",
+    looks_like="the S4D example model (encoder, s4_layers.N.kernel.{C, log_dt, log_A_real, A_imag}, norms.N, decoder)",
+    recognises=_recognises,
+    read=_read,
+    write=_write,
+    layer_parameters=_layer_parameters,
+)

@@ -1,0 +1,207 @@
+"""The command line: ``lqo-mor inspect | compress | compare | demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from lqo_mor import __version__
+from lqo_mor.errors import InvalidInputError, LQOError, LQOWarning
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line with `argv` (default: the process's arguments); the exit code.
+
+    A bad input or file ends with one line on standard error and exit code 1.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LQOWarning)
+            warnings.showwarning = _show_warning
+            arguments.run(arguments)
+    except (LQOError, OSError, MemoryError) as err:
+        message = " ".join(str(err).split()) or type(err).__name__
+        print(f"lqo-mor: error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lqo-mor: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"lqo-mor: warning: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lqo_mor.reduction import METHODS
+
+    parser = argparse.ArgumentParser(
+        prog="lqo-mor",
+        description="Reduce the state-space layers of a trained deep model without retraining it.",
+        epilog="Start with: lqo-mor demo",
+    )
+    parser.add_argument("--version", action="version", version=f"lqo-mor {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    inspect = commands.add_parser("inspect", help="what a checkpoint holds", description="Print what a checkpoint holds.")
+    _add_reading(inspect, "FILE")
+    inspect.set_defaults(run=_inspect)
+
+    compress = commands.add_parser(
+        "compress", help="write a smaller checkpoint", description="Reduce every layer and write a smaller checkpoint."
+    )
+    _add_reading(compress, "FILE")
+    compress.add_argument("-o", "--output", metavar="OUT", required=True, help="new file; an existing one is never overwritten")
+    budget = compress.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--state-size", type=int, metavar="N", help="real states to keep in every system (even)")
+    budget.add_argument("--keep", type=float, metavar="F", help="fraction of the states to keep, between 0 and 1")
+    compress.add_argument("--method", choices=list(METHODS), default="optimal", help="reduction method (default: optimal)")
+    compress.add_argument("--horizon", type=int, metavar="L", help="sequence length over which errors count (default: infinite)")
+    compress.set_defaults(run=_compress)
+
+    compare = commands.add_parser(
+        "compare", help="how much the outputs of two checkpoints differ", description="Compare the outputs of two checkpoints."
+    )
+    _add_reading(compare, "FILE", "OTHER")
+    compare.add_argument("--inputs", metavar="X.npz", help="file with the array inputs (batch, steps, features), optionally labels")
+    compare.add_argument("--steps", type=int, default=1024, metavar="L", help="length of the random inputs (default: 1024)")
+    compare.add_argument("--seed", type=int, default=0, help="seed of the random inputs (default: 0)")
+    compare.set_defaults(run=_compare)
+
+    demo = commands.add_parser(
+        "demo", help="compress a small model that ships with lqo-mor", description="Compress a small model on real data."
+    )
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_reading(parser: argparse.ArgumentParser, *files: str) -> None:
+    for name in files:
+        parser.add_argument(name.lower(), metavar=name, help="checkpoint: .pth, .pt, .ckpt (need torch), .safetensors or .npz")
+    parser.add_argument("--format", help="name of the checkpoint format (default: recognised from the keys)")
+    parser.add_argument(
+        "--prenorm", action=argparse.BooleanOptionalAction, help="norms before the layers, where the file does not tell (S4D)"
+    )
+
+
+def _load(arguments, file: str):
+    from lqo_mor.checkpoints import load_checkpoint
+
+    return load_checkpoint(file, arguments.format, prenorm=arguments.prenorm)
+
+
+def _inspect(arguments) -> None:
+    from lqo_mor.network.inputs import input_kind
+    from lqo_mor.report import model_table
+
+    model = _load(arguments, arguments.file)
+    console = _console()
+    console.print(f"[bold]{Path(arguments.file).name}[/bold]: format {model.source.format}, {len(model.blocks)} layers")
+    norms = {None if b.norm is None else "pre-norm" if b.prenorm else "post-norm" for b in model.blocks}
+    console.print(
+        f"{input_kind(model)}, {', '.join(n or 'no norm' for n in norms)} blocks, pooling {model.pooling or 'none'}, "
+        f"{model.decoder.n_outputs} outputs\n"
+    )
+    console.print(model_table(model))
+
+
+def _compress(arguments) -> None:
+    from lqo_mor.analysis.norms import h2_error
+    from lqo_mor.checkpoints import load_checkpoint
+    from lqo_mor.checkpoints.files import check_output
+    from lqo_mor.network import compress
+    from lqo_mor.report import compression_table
+
+    check_output(Path(arguments.output), overwrite=False)
+    model = _load(arguments, arguments.file)
+    with _progress("reducing") as progress:
+        result = compress(
+            model,
+            state_size=arguments.state_size,
+            keep=arguments.keep,
+            method=arguments.method,
+            horizon=arguments.horizon,
+            progress=progress,
+        )
+    result.model.save(arguments.output)
+    stored = load_checkpoint(arguments.output, model.source.format, prenorm=arguments.prenorm)
+    errors = [
+        h2_error(a.ssm, b.ssm, arguments.horizon, relative=True) for a, b in zip(model.blocks, stored.blocks, strict=True)
+    ]
+    console = _console()
+    console.print(compression_table(result.report, errors))
+    repaired = sum(layer.repaired for layer in result.report.layers)
+    if repaired:
+        console.print(f"{repaired} reduced systems were unstable and have been repaired")
+    horizon = "infinite horizon" if arguments.horizon is None else f"the first {arguments.horizon} steps"
+    console.print(
+        f"\nmethod {arguments.method}; relative h2 errors over {horizon}, of the systems as stored\n"
+        f"written to {arguments.output}: {_size(arguments.file)} → {_size(arguments.output)}\n"
+        f"next: lqo-mor compare {arguments.file} {arguments.output} --inputs YOUR_DATA.npz"
+    )
+
+
+def _compare(arguments) -> None:
+    from lqo_mor.network.inputs import input_kind, random_inputs, read_inputs
+    from lqo_mor.report import comparison_table
+
+    model, other = _load(arguments, arguments.file), _load(arguments, arguments.other)
+    kinds = [f"{input_kind(m)} and {m.decoder.n_outputs} outputs" for m in (model, other)]
+    if kinds[0] != kinds[1]:
+        raise InvalidInputError(f"the models cannot be compared: the first has {kinds[0]}, the second {kinds[1]}")
+    if arguments.inputs:
+        inputs, labels = read_inputs(arguments.inputs)
+        origin = f"{len(inputs)} inputs of {Path(arguments.inputs).name}"
+    else:
+        inputs, labels = random_inputs(model, 16, arguments.steps, arguments.seed), None
+        origin = f"16 random inputs of {arguments.steps} steps, seed {arguments.seed}"
+    outputs = []
+    for m, name in ((model, arguments.file), (other, arguments.other)):
+        with _progress(f"running {Path(name).name}") as progress:
+            outputs.append(m(inputs, progress=progress))
+    console = _console()
+    console.print(f"{Path(arguments.file).name} and {Path(arguments.other).name} on {origin}\n")
+    console.print(comparison_table(*outputs, labels))
+
+
+def _demo(arguments) -> None:
+    from lqo_mor.demo import run
+
+    run(_console(), _progress)
+
+
+def _console():
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _size(path) -> str:
+    return f"{Path(path).stat().st_size / 1000:,.1f} kB"
+
+
+class _progress:
+    """A progress bar on standard error, as a context that gives a ``progress(done, total)`` callback."""
+
+    def __init__(self, description: str):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(description, total=None)
+
+    def __enter__(self):
+        self._bar.start()
+        return lambda done, total: self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *exception):
+        self._bar.stop()

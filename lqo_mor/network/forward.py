@@ -1,0 +1,184 @@
+"""Forward pass of a deep state-space model in NumPy.
+
+Signals are (features, batch, steps): the Fourier transforms then run along contiguous memory, and a linear map of
+tokens is one matrix product. The batch is cut into chunks, so that memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import scipy.fft
+
+from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.network import _kernels
+from lqo_mor.network.layers import Embedding
+
+_CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep the cores busy
+
+
+def forward(model, u, progress=None) -> np.ndarray:
+    """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
+    u = _check_inputs(model.encoder, u)
+    batch, steps = u.shape[:2]
+    layers = [_layer(block.ssm, steps) for block in model.blocks]
+    chunk = max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
+    outputs = []
+    for start in range(0, batch, chunk):
+        x = _encode(model.encoder, u[start : start + chunk])
+        for block, layer in zip(model.blocks, layers, strict=True):
+            x = _block(block, layer, x)
+        outputs.append(_decode(model, x))
+        if progress is not None:
+            progress(min(start + chunk, batch), batch)
+    return np.concatenate(outputs)
+
+
+def _check_inputs(encoder, u) -> np.ndarray:
+    u = np.asarray(u)
+    if isinstance(encoder, Embedding):
+        if u.ndim != 2 or 0 in u.shape:
+            raise DimensionError(f"u has shape {u.shape}, expected (batch, steps) of tokens")
+        if u.dtype.kind not in "iu":
+            raise InvalidInputError(f"u holds {u.dtype}, but the model reads tokens: give integers")
+        if u.min() < 0 or u.max() >= encoder.n_tokens:
+            raise InvalidInputError(f"u has tokens from {u.min()} to {u.max()}, expected 0 to {encoder.n_tokens - 1}")
+        return u
+    if u.dtype.kind not in "biuf":
+        raise InvalidInputError(f"u holds {u.dtype}, expected real numbers")
+    if u.ndim != 3 or 0 in u.shape or u.shape[2] != encoder.n_inputs:
+        raise DimensionError(f"u has shape {u.shape}, expected (batch, steps, features) with {encoder.n_inputs} features")
+    if not np.all(np.isfinite(u)):
+        raise InvalidInputError("u has entries that are not finite")
+    return u
+
+
+def _numbers_per_step(model) -> int:
+    """Rough number of real numbers that one example needs for one time step inside a layer."""
+
+    def numbers(block):
+        if block.ssm.batch:
+            inside = 10 * block.width  # transforms of padded signals
+        else:
+            rank = 0 if block.ssm.quadratic is None else block.ssm.quadratic.rank
+            inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
+        mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
+        return 3 * block.width + inside + mixed
+
+    return max((numbers(block) for block in model.blocks), default=model.encoder.n_outputs)
+
+
+def _linear(linear, x: np.ndarray) -> np.ndarray:
+    y = linear.weight @ x.reshape(x.shape[0], -1)
+    if linear.bias is not None:
+        y += linear.bias[:, np.newaxis]
+    return y.reshape(-1, *x.shape[1:])
+
+
+def _encode(encoder, u: np.ndarray) -> np.ndarray:
+    if isinstance(encoder, Embedding):
+        return np.ascontiguousarray(encoder.weight.T[:, u])
+    return _linear(encoder, u.transpose(2, 0, 1).astype(np.float64))
+
+
+def _normalise(norm, x: np.ndarray) -> np.ndarray:
+    x = x - np.mean(x, axis=0)
+    x /= np.sqrt(np.mean(x * x, axis=0) + norm.eps)
+    x *= norm.weight[:, np.newaxis, np.newaxis]
+    x += norm.bias[:, np.newaxis, np.newaxis]
+    return x
+
+
+def _activate(name: str, x: np.ndarray) -> np.ndarray:
+    """The activation, in place where that is possible; `x` is contiguous and belongs to the caller."""
+    if name == "gelu":
+        _kernels.gelu(x.reshape(-1, x.shape[-1]))
+    elif name == "gelu_tanh":
+        x *= 0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
+    elif name == "relu":
+        np.maximum(x, 0.0, out=x)
+    return x
+
+
+def _block(block, layer, x: np.ndarray) -> np.ndarray:
+    y = _normalise(block.norm, x) if block.norm is not None and block.prenorm else x
+    y = _activate(block.activation, layer(y))
+    if block.mixing is not None:
+        y = _linear(block.mixing, y)
+    if block.gate == "glu":
+        _kernels.glu(y.reshape(y.shape[0], -1))
+        y = y[: y.shape[0] // 2]
+    if block.residual:
+        y += x
+    return _normalise(block.norm, y) if block.norm is not None and not block.prenorm else y
+
+
+def _decode(model, x: np.ndarray) -> np.ndarray:
+    if model.norm is not None:
+        x = _normalise(model.norm, x)
+    if model.pooling == "mean":
+        x = x.mean(axis=2, keepdims=True)
+    elif model.pooling == "last":
+        x = x[:, :, -1:]
+    y = _linear(model.decoder, x).transpose(1, 2, 0)
+    return y if model.pooling is None else y[:, 0]
+
+
+def _rows(ssm) -> np.ndarray:
+    """The linear rows `C`, then `U` and `V`, (..., q, s), scaled so that each row output is ``Re Σ_s row_s x_s``."""
+    q = ssm.quadratic
+    rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V], axis=-2)
+    return rows * np.where(ssm.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
+
+
+def _layer(ssm, steps: int):
+    """The system as a function from signals to signals, both (features, batch, steps); the result is a new array."""
+    return _convolution(ssm, steps) if ssm.batch else _recursion(ssm)
+
+
+def _convolution(ssm, steps: int):
+    """Channels with one input and one output: products of Fourier transforms, padded so that nothing wraps around."""
+    residues = _rows(ssm) * ssm.B.transpose(0, 2, 1)
+    kernels = np.empty((*residues.shape[:2], steps))
+    _kernels.impulse_responses(ssm.poles, residues, kernels)
+    kernels[:, 0, 0] += ssm.D[:, 0, 0]
+    size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
+    workers = os.cpu_count()
+    spectra = scipy.fft.rfft(kernels, size, workers=workers)
+
+    def respond(transform, row):
+        y = scipy.fft.irfft(transform * spectra[:, row, np.newaxis], size, workers=workers, overwrite_x=True)
+        return np.ascontiguousarray(y[..., :steps])
+
+    def apply(x):
+        transform = scipy.fft.rfft(x, size, workers=workers)
+        y = respond(transform, 0)
+        if ssm.quadratic is not None:
+            c = ssm.quadratic.rank
+            for j in range(c):
+                product = respond(transform, 1 + j) * respond(transform, 1 + c + j)
+                y += ssm.quadratic.W[:, :, j, np.newaxis] * product
+        return y
+
+    return apply
+
+
+def _recursion(ssm):
+    """One system: forcings and row outputs as real matrix products, the states by a scan over time between them."""
+    B = np.concatenate([ssm.B.real, ssm.B.imag])
+    rows = _rows(ssm)
+    rows = np.concatenate([rows.real, -rows.imag], axis=1)
+    p, q = ssm.n_outputs, ssm.quadratic
+
+    def apply(x):
+        signal = x.reshape(x.shape[0], -1)
+        states = B @ signal
+        _kernels.scan(ssm.poles, states.reshape(-1, *x.shape[1:]))
+        outputs = rows @ states
+        y = outputs[:p] + ssm.D @ signal
+        if q is not None:
+            y += q.W @ (outputs[p : p + q.rank] * outputs[p + q.rank :])
+        return y.reshape(-1, *x.shape[1:])
+
+    return apply

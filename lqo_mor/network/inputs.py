@@ -1,0 +1,50 @@
+"""Inputs for models: read from a file, or random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.network.layers import Embedding
+from lqo_mor.network.model import DeepSSM
+
+
+def read_inputs(path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays ``inputs`` (batch, steps, features) or (batch, steps) and, where present, ``labels`` (batch,) of an .npz file.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is missing, no .npz file, or lacks ``inputs``, or the labels do not fit.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("inputs", "labels") if name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError, KeyError) as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else "it is not an .npz file of plain arrays"
+        raise InvalidInputError(f"cannot read inputs from {path}: {reason}") from None
+    if "inputs" not in arrays:
+        raise InvalidInputError(f"{path} has no array named inputs; save one with np.savez(path, inputs=x), x (batch, steps, features)")
+    labels = arrays.get("labels")
+    if labels is not None and labels.shape != arrays["inputs"].shape[:1]:
+        raise InvalidInputError(f"{path}: labels have shape {labels.shape}, expected one per input, {arrays['inputs'].shape[:1]}")
+    return arrays["inputs"], labels
+
+
+def random_inputs(model: DeepSSM, batch: int, steps: int, seed: int) -> np.ndarray:
+    """Standard normal inputs (batch, steps, features) for a model, or uniform tokens (batch, steps)."""
+    if steps < 1:
+        raise InvalidInputError(f"the number of steps must be at least 1, got {steps}")
+    rng = np.random.default_rng(seed)
+    if isinstance(model.encoder, Embedding):
+        return rng.integers(0, model.encoder.n_tokens, (batch, steps))
+    return rng.standard_normal((batch, steps, model.encoder.n_inputs))
+
+
+def input_kind(model: DeepSSM) -> str:
+    """What a model reads at every time step, in words."""
+    encoder = model.encoder
+    return f"tokens from {encoder.n_tokens}" if isinstance(encoder, Embedding) else f"{encoder.n_inputs} input feature(s)"

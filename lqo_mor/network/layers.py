@@ -1,0 +1,80 @@
+"""The maps of single tokens: linear, embedding and normalisation, as frozen records of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.systems import _checks
+
+
+def _freeze(record, **ndims) -> None:
+    """Replace the named fields of a frozen dataclass by checked read-only arrays (None stays)."""
+    for name, ndim in ndims.items():
+        value = getattr(record, name)
+        if value is None:
+            continue
+        array = _checks.as_array(name, value, np.float64)
+        if array.ndim != ndim or array.size == 0:
+            raise DimensionError(f"{name} has shape {array.shape}, expected {ndim} axes, none of them empty")
+        object.__setattr__(record, name, array)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Affine map of every token, ``x ↦ weight x + bias``, with `weight` (out, in) and `bias` (out,) or None."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+
+    def __post_init__(self):
+        _freeze(self, weight=2, bias=1)
+        if self.bias is not None:
+            _checks.check_shape("bias", self.bias, self.weight.shape[:1], "(out,)")
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of features that go in."""
+        return self.weight.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of features that come out."""
+        return self.weight.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Table of token vectors, `weight` (vocabulary, width); the tokens are integers."""
+
+    weight: np.ndarray
+
+    def __post_init__(self):
+        _freeze(self, weight=2)
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return self.weight.shape[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of features that come out."""
+        return self.weight.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm:
+    """Normalisation of every token, ``weight ∘ (x - mean x) / sqrt(var x + eps) + bias``, with vectors (width,)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        _freeze(self, weight=1, bias=1)
+        _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
+        if not 0 <= self.eps < np.inf:
+            raise InvalidInputError(f"eps must be a small number that is not negative, got {self.eps!r}")

@@ -1,0 +1,74 @@
+"""Tables of models, compressions and comparisons for the terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.table import Table
+
+from lqo_mor.network.compress import CompressionReport
+from lqo_mor.network.model import DeepSSM
+
+
+def model_table(model: DeepSSM) -> Table:
+    """One row per layer: systems, states, parameters and stability margin ``1 − max|λ|``."""
+    table = _table("layer", "systems", "states each", "quadratic rank", "parameters", "stability margin")
+    for block, parameters in zip(model.blocks, model.layer_parameters, strict=True):
+        ssm = block.ssm
+        table.add_row(
+            block.name,
+            f"{ssm.batch[0]} channels" if ssm.batch else f"{ssm.n_inputs} in, {ssm.n_outputs} out",
+            str(block.state_size),
+            "-" if ssm.quadratic is None else str(ssm.quadratic.rank),
+            f"{parameters:,}",
+            f"{1 - np.max(np.abs(ssm.poles)):.3g}",
+        )
+    table.add_section()
+    table.add_row("all layers", "", "", "", f"{sum(model.layer_parameters):,}", "")
+    table.add_row("whole model", "", "", "", f"{model.n_parameters:,}", "")
+    return table
+
+
+def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]) -> Table:
+    """One row per layer, with the relative h2 errors of the systems as they were written to the file."""
+    table = _table("layer", "states each", "parameters", "h2 error: median", "worst", "seconds")
+    for layer, errors in zip(report.layers, stored_errors, strict=True):
+        table.add_row(
+            layer.name,
+            f"{layer.states_before} → {layer.states_after}",
+            f"{layer.parameters_before:,} → {layer.parameters_after:,}",
+            f"{np.median(errors):.3%}",
+            f"{np.max(errors):.3%}",
+            f"{layer.seconds:.1f}",
+        )
+    table.add_section()
+    before, after = (sum(getattr(layer, f"parameters_{when}") for layer in report.layers) for when in ("before", "after"))
+    table.add_row("all layers", "", f"{before:,} → {after:,} ({_change(before, after)})", "", "", "")
+    before, after = report.parameters_before, report.parameters_after
+    table.add_row("whole model", "", f"{before:,} → {after:,} ({_change(before, after)})", "", "", "")
+    return table
+
+
+def comparison_table(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None) -> Table:
+    """Differences of two models' outputs on the same inputs, (batch, ..., outputs)."""
+    table = _table("quantity", "value")
+    scale = np.sqrt(np.mean(np.abs(a) ** 2))
+    rms = np.sqrt(np.mean(np.abs(b - a) ** 2))
+    table.add_row("relative rms difference of the outputs", f"{rms / scale:.3e}" if scale > 0 else f"{rms:.3e} (absolute)")
+    table.add_row("largest difference of an output", f"{np.max(np.abs(b - a)):.3e}")
+    if a.shape[-1] > 1:
+        table.add_row("agreement of the largest output", f"{np.mean(a.argmax(-1) == b.argmax(-1)):.2%}")
+        if labels is not None:
+            table.add_row("accuracy of the first", f"{np.mean(a.argmax(-1) == labels):.2%}")
+            table.add_row("accuracy of the second", f"{np.mean(b.argmax(-1) == labels):.2%}")
+    return table
+
+
+def _change(before: int, after: int) -> str:
+    return f"{after / before - 1:+.0%}" if before else "0"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    return table

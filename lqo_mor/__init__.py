@@ -3,7 +3,9 @@
 from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian
 from lqo_mor.analysis.norms import h2_error, h2_inner, h2_norm
 from lqo_mor.analysis.simulate import simulate
+from lqo_mor.checkpoints import load_checkpoint
 from lqo_mor.errors import LQOError, LQOWarning
+from lqo_mor.network import DeepSSM, compress
 from lqo_mor.reduction import (
     Reduction,
     balanced_truncation,
@@ -22,6 +24,7 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeepSSM",
     "DiagonalLQOSystem",
     "LQOError",
     "LQOSystem",
@@ -30,12 +33,14 @@ __all__ = [
     "Reduction",
     "Status",
     "balanced_truncation",
+    "compress",
     "controllability_gramian",
     "h2_error",
     "h2_inner",
     "h2_norm",
     "hankel_singular_values",
     "hippo",
+    "load_checkpoint",
     "modal_truncation",
     "observability_gramian",
     "projected_gradient",

@@ -138,9 +138,6 @@ def _compress(arguments) -> None:
     ]
     console = _console()
     console.print(compression_table(result.report, errors))
-    repaired = sum(layer.repaired for layer in result.report.layers)
-    if repaired:
-        console.print(f"{repaired} reduced systems were unstable and have been repaired")
     horizon = "infinite horizon" if arguments.horizon is None else f"the first {arguments.horizon} steps"
     console.print(
         f"\nmethod {arguments.method}; relative h2 errors over {horizon}, of the systems as stored\n"
@@ -181,7 +178,10 @@ def _demo(arguments) -> None:
 def _console():
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe: no need to squeeze the tables
+    return console
 
 
 def _size(path) -> str:
@@ -196,7 +196,8 @@ class _progress:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(description, total=None)
 
     def __enter__(self):

@@ -10,8 +10,8 @@ from lqo_mor.network.model import DeepSSM
 
 
 def model_table(model: DeepSSM) -> Table:
-    """One row per layer: systems, states, parameters and stability margin ``1 − max|λ|``."""
-    table = _table("layer", "systems", "states each", "quadratic rank", "parameters", "stability margin")
+    """One row per layer: systems, states of each, rank of the quadratic output, parameters, stability margin ``1 − max|λ|``."""
+    table = _table("layer", "systems", "states", "rank", "parameters", "1 − max|λ|")
     for block, parameters in zip(model.blocks, model.layer_parameters, strict=True):
         ssm = block.ssm
         table.add_row(
@@ -30,7 +30,7 @@ def model_table(model: DeepSSM) -> Table:
 
 def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]) -> Table:
     """One row per layer, with the relative h2 errors of the systems as they were written to the file."""
-    table = _table("layer", "states each", "parameters", "h2 error: median", "worst", "seconds")
+    table = _table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
     for layer, errors in zip(report.layers, stored_errors, strict=True):
         table.add_row(
             layer.name,

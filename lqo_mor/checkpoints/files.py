@@ -159,7 +159,7 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
         container cannot hold.
     """
     container = container_of(path)
-    _check_output(path, overwrite)
+    check_output(path, overwrite)
     kept = {key: value for key, value in extras.items() if not str(key).startswith("optim")}
     if container == "torch":
         payload, unstorable = torch_files.dump(state, nesting or ("model" if kept else None), kept)
@@ -187,7 +187,7 @@ def _to_text(value) -> str | None:
         return None
 
 
-def _check_output(path: Path, overwrite: bool) -> None:
+def check_output(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a directory")
     if path.exists() and not overwrite:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
 
 import lqo_mor.reduction as reduction
-from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.reduction.stabilise import warn_of_repair
+
+# Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet.
+_BOUNDED_OUTPUTS = {method: {"ridge": 1e-6} for method in ("optimal", "modal", "hippo")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +131,11 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
         With the fields `model` and `report`. The model is in double precision; `model.save` rounds it
         to the precision of the checkpoint.
 
+    Warns
+    -----
+    StabilityWarning
+        If reduced systems were unstable and had to be repaired.
+
     Raises
     ------
     OrderError
@@ -146,11 +156,17 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
     """
     sizes = _state_sizes(model, state_size, keep)
     reduced, seconds = [], []
+    options = _BOUNDED_OUTPUTS.get(method, {}) | {"method": method, "horizon": horizon}
     for index, (block, size) in enumerate(zip(model.blocks, sizes, strict=True)):
         start = time.perf_counter()
-        report = _layer_progress(progress, index, len(sizes))
-        reduced.append(reduction.reduce(block.ssm, slots=size // 2, method=method, horizon=horizon, progress=report))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)  # one warning for all layers, below
+            report = _layer_progress(progress, index, len(sizes))
+            reduced.append(reduction.reduce(block.ssm, slots=size // 2, progress=report, **options))
         seconds.append(time.perf_counter() - start)
+    repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
+    if np.any(repaired):
+        warn_of_repair(repaired)
     blocks = tuple(replace(block, ssm=result.system) for block, result in zip(model.blocks, reduced, strict=True))
     small = replace(model, blocks=blocks)
     layers = tuple(

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis.norms import h2_error
-from lqo_mor.errors import AccuracyWarning, InvalidInputError
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning
 from lqo_mor.reduction._slots import choose, stack
 from lqo_mor.reduction.balanced import balanced_truncation, densified
 from lqo_mor.reduction.modal import hippo, modal_truncation
 from lqo_mor.reduction.result import Reduction, Status, finish
+from lqo_mor.reduction.stabilise import warn_of_repair
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -44,7 +45,9 @@ def start_reduction(sys, order, slots, horizon, start) -> Reduction:
     if isinstance(start, str):
         if start not in STARTS:
             raise InvalidInputError(f"unknown start {start!r}; known are {', '.join(STARTS)}, or give a reduced system")
-        return STARTS[start](sys, order, slots=slots, horizon=horizon)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)  # a repaired start counts only if it is the result
+            return STARTS[start](sys, order, slots=slots, horizon=horizon)
     system = start.system if isinstance(start, Reduction) else start
     if type(system) is not type(sys):
         raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
@@ -84,7 +87,9 @@ def iterate(
     if not winner.ndim:
         status, iterations = status.item(), int(iterations)
         history = history[: iterations + 1]
-    repaired = np.choose(winner // 2, [np.asarray(begun.repaired) for begun in starts])
+    repaired = np.choose(winner // 2, [np.asarray(begun.repaired) for begun in starts]) & (winner % 2 == 0)
+    if np.any(repaired):
+        warn_of_repair(repaired)
     return finish(
         sys,
         system,

@@ -13,6 +13,7 @@ from numba import njit, prange
 from lqo_mor.matrix_equations._kernels import CONTINUOUS, _features, _pair
 
 _ROOT2 = np.sqrt(2.0)
+INSIDE = 1e-12  # least decay of a pole, so that rounding cannot make it unstable
 LOST = 1e-13  # relative size of a squared coordinate below which it is rounding
 
 
@@ -95,13 +96,45 @@ def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain
 
 
 @njit(cache=True)
-def _solve_rows(G, D, ridge, rows):
-    """``Θ = D (G + ridge diag G)⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding."""
+def _add_ridge(real, ridge, G):
+    """Add `ridge` times the size of each slot, ``Σ |μ^k|²``, to its diagonal entries.
+
+    Both coordinates of a pair get the same, so that it is the residues that stay bounded, also where a pair
+    comes close to the real axis and one of its coordinates is small.
+    """
+    im = real.size
+    for i in range(real.size):
+        if real[i]:
+            G[i, i] += ridge * G[i, i]
+        else:
+            size = 0.5 * (G[i, i] + G[im, im])
+            G[i, i] += ridge * size
+            G[im, im] += ridge * size
+            im += 1
+
+
+@njit(cache=True)
+def _add_ridge_adjoint(real, ridge, d_G):
+    """Chain rule of `_add_ridge`, in place."""
+    im = real.size
+    for i in range(real.size):
+        if real[i]:
+            d_G[i, i] += ridge * d_G[i, i]
+        else:
+            size = 0.5 * (d_G[i, i] + d_G[im, im])
+            d_G[i, i] += ridge * size
+            d_G[im, im] += ridge * size
+            im += 1
+
+
+@njit(cache=True)
+def _solve_rows(G, D, rows):
+    """``Θ = D G⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding."""
     r, q = G.shape[0], D.shape[0]
     L = np.empty((r, r))
     for i in range(r):
         for j in range(i + 1):
-            total = G[i, j] if i != j else G[i, i] * (1.0 + ridge)
+            total = G[i, j]
             for k in range(j):
                 total -= L[i, k] * L[j, k]
             if i == j:
@@ -204,15 +237,13 @@ def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu,
     hermitian, d_hermitian = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
     H, dH = np.empty((q, s), np.complex128), np.empty((q, s), np.complex128)
     _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH)
-    if not _solve_rows(G, D, ridge, optimal):
+    _add_ridge(real, ridge, G)
+    if not _solve_rows(G, D, optimal):
         return np.inf
-    for i in range(r):
-        G[i, i] *= 1.0 + ridge
     d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
     value = _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
     d_G = np.ascontiguousarray(optimal.T) @ (d_own @ optimal)
-    for i in range(r):
-        d_G[i, i] *= 1.0 + ridge
+    _add_ridge_adjoint(real, ridge, d_G)
     delta = np.empty_like(gamma)
     _pole_gradients(d_G, d_cross @ optimal, b, real, plain, d_plain, hermitian, d_hermitian, H, dH, gamma, delta)
     return value
@@ -228,7 +259,7 @@ def _parameters_from(code, mu, real, x, origin, scale):
     for i in range(real.size):
         origin[i], scale[i] = 0.0, 1.0
         if real[i]:
-            x[k] = np.log(-mu[i].real) if code >= CONTINUOUS else np.arctanh(mu[i].real)
+            x[k] = np.log(-mu[i].real) if code >= CONTINUOUS else np.arctanh(mu[i].real / (1.0 - INSIDE))
             k += 1
         else:
             decay = -mu[i].real if code >= CONTINUOUS else -np.log(abs(mu[i]))
@@ -244,10 +275,10 @@ def _poles_from(code, x, real, origin, scale, mu):
     k = 0
     for i in range(real.size):
         if real[i]:
-            mu[i] = -np.exp(x[k]) if code >= CONTINUOUS else np.tanh(x[k])
+            mu[i] = -np.exp(x[k]) if code >= CONTINUOUS else np.tanh(x[k]) * (1.0 - INSIDE)
             k += 1
         else:
-            exponent = complex(-np.exp(x[k]), origin[i] + scale[i] * x[k + 1])
+            exponent = complex(-np.exp(x[k]) - INSIDE, origin[i] + scale[i] * x[k + 1])
             mu[i] = exponent if code >= CONTINUOUS else np.exp(exponent)
             k += 2
 
@@ -258,7 +289,7 @@ def _parameter_gradient(code, x, real, scale, mu, gamma, gradient):
     k = 0
     for i in range(real.size):
         if real[i]:
-            slope = mu[i].real if code >= CONTINUOUS else 1.0 - mu[i].real ** 2
+            slope = mu[i].real if code >= CONTINUOUS else (1.0 - INSIDE) - mu[i].real ** 2
             gradient[k] = gamma[i].real * slope
             k += 1
         else:
@@ -367,12 +398,15 @@ def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, r
     hermitian, d_hermitian = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
     H, dH = np.empty((q, s), np.complex128), np.empty((q, s), np.complex128)
     _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH)
-    attempt = ridge
-    while not _solve_rows(G, D, attempt, optimal):  # poles that meet: the smallest ridge that works
+    attempt, regular = ridge, G.copy()
+    _add_ridge(real, attempt, regular)
+    while not _solve_rows(regular, D, optimal):  # poles that meet: the smallest ridge that works
         attempt = max(10.0 * attempt, 1e-15)
         if attempt > 1.0:
             optimal[:] = np.nan
             return np.nan
+        regular[:] = G
+        _add_ridge(real, attempt, regular)
     d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
     return _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
 

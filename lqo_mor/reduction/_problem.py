@@ -154,14 +154,14 @@ def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) 
     return Evaluation(G, D, B, real, H, dH, plain, hermitian)
 
 
-def solve_rows(G: np.ndarray, D: np.ndarray, ridge: float = 0.0) -> np.ndarray:
-    """The optimal output rows ``Θ = D G⁻¹`` (variable projection, theory: closed-form outputs).
+def solve_rows(G: np.ndarray, D: np.ndarray) -> np.ndarray:
+    """The optimal output rows ``Θ = D G⁻¹`` (variable projection: outputs in closed form).
 
     By a Cholesky decomposition of `G` scaled to unit diagonal; with eigenvalues below rounding cut off where
-    that fails. `ridge` is added to the unit diagonal and bounds the size of the rows.
+    that fails.
     """
     scale = 1 / np.sqrt(np.maximum(np.diag(G), np.finfo(float).tiny))
-    correlation = G * np.outer(scale, scale) + ridge * np.eye(G.shape[0])
+    correlation = G * np.outer(scale, scale)
     try:
         factor = scipy.linalg.cho_factor(correlation, lower=True)
         return scipy.linalg.cho_solve(factor, scale[:, np.newaxis] * D.T).T * scale
@@ -170,6 +170,13 @@ def solve_rows(G: np.ndarray, D: np.ndarray, ridge: float = 0.0) -> np.ndarray:
         keep = eigenvalues > G.shape[0] * np.finfo(float).eps * eigenvalues[-1]
         inverse = (vectors[:, keep] / eigenvalues[keep]) @ vectors[:, keep].T
         return (D * scale) @ inverse * scale
+
+
+def with_ridge(e: Evaluation, ridge: float) -> np.ndarray:
+    """The Gramian with `ridge` times the size of each slot on its diagonal, which bounds the fitted residues."""
+    G = e.G.copy()
+    _kernels._add_ridge(e.real, ridge, G)
+    return G
 
 
 def error_and_forms(problem: Problem, G, D, rows, W):
@@ -216,15 +223,15 @@ def pole_gradients(e: Evaluation, d_G: np.ndarray, d_D: np.ndarray) -> tuple[np.
 def projected_error(problem: Problem, mu, B, real, ridge: float = 0.0):
     """Squared error with optimal outputs, its gradient ``(γ, δ)`` in poles and input rows, and the rows.
 
-    By the envelope theorem the gradient is the partial one at the optimal outputs. With a `ridge` the
-    Gramian of the reduced model is ``G + ridge diag(G)`` throughout, so that the gradient stays exact.
+    By the envelope theorem the gradient is the partial one at the optimal outputs. A `ridge` enters the
+    Gramian of the reduced model throughout, so that the gradient stays exact.
     """
     e = evaluate(problem, mu, B, real)
-    rows = solve_rows(e.G, e.D, ridge)
-    G = e.G + ridge * np.diag(np.diag(e.G))
+    G = with_ridge(e, ridge)
+    rows = solve_rows(G, e.D)
     value, d_own, d_cross, _ = error_and_forms(problem, G, e.D, rows, problem.W)
     d_G = rows.T @ d_own @ rows
-    d_G[np.diag_indices_from(d_G)] *= 1 + ridge
+    _kernels._add_ridge_adjoint(real, ridge, d_G)
     gamma, delta = pole_gradients(e, d_G, d_cross @ rows)
     return value, gamma, delta, rows
 

@@ -16,7 +16,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
 def modal_truncation(
-    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, progress=None
+    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, ridge: float = 0.0, progress=None
 ) -> Reduction:
     """Keep the modes that contribute most and refit the outputs in closed form.
 
@@ -33,6 +33,8 @@ def modal_truncation(
         For diagonal systems, instead of `order`: the number of slots (pairs or real poles) to keep.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    ridge : float, default 0
+        Penalty on the squared residues in the refit, relative to the squared error; see `variable_projection`.
     progress : callable, optional
         Accepted for uniformity; the method has nothing to wait for.
 
@@ -60,11 +62,11 @@ def modal_truncation(
     horizon = finite(horizon)
     full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
     ranking = np.argsort(-mode_scores(full, horizon), axis=-1, kind="stable")
-    return _fit(sys, full, [_keep(full, ranking, i, order, slots) for i in np.ndindex(full.batch)], "modal", horizon)
+    return _fit(sys, full, [_keep(full, ranking, i, order, slots) for i in np.ndindex(full.batch)], "modal", horizon, ridge)
 
 
 def hippo(
-    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, progress=None
+    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, ridge: float = 0.0, progress=None
 ) -> Reduction:
     """Fresh S4D-Lin poles of the small order with closed-form outputs: the untrained baseline.
 
@@ -74,7 +76,7 @@ def hippo(
 
     Parameters
     ----------
-    sys, order, slots, horizon, progress
+    sys, order, slots, horizon, ridge, progress
         As for `modal_truncation`.
 
     Returns
@@ -117,7 +119,7 @@ def hippo(
         nearest = np.argmin(np.abs(fresh[:, np.newaxis] - poles), axis=1)
         B = full.B[index][nearest]
         selected.append((fresh, np.where((fresh.imag == 0)[:, np.newaxis], B.real, B)))
-    return _fit(sys, full, selected, "hippo", horizon)
+    return _fit(sys, full, selected, "hippo", horizon, ridge)
 
 
 def mode_scores(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
@@ -150,15 +152,15 @@ def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
     return full.poles[index][chosen], full.B[index][chosen]
 
 
-def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon) -> Reduction:
+def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge) -> Reduction:
     """Optimal outputs for poles and inputs selected channel by channel."""
     if full.batch and len({poles.size for poles, _ in selected}) == 1:
         poles = np.stack([p for p, _ in selected]).reshape(*full.batch, -1)
         B = np.stack([b for _, b in selected]).reshape(*full.batch, -1, full.n_inputs)
-        system = fit_outputs(full, poles, B, horizon)
+        system = fit_outputs(full, poles, B, horizon, ridge)
     elif full.batch:
         indices = np.ndindex(full.batch)
-        system = stack([fit_outputs(full[i], p, b, horizon) for i, (p, b) in zip(indices, selected, strict=True)], full.batch)
+        system = stack([fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in zip(indices, selected, strict=True)], full.batch)
     else:
-        system = fit_outputs(full, *selected[0], horizon)
+        system = fit_outputs(full, *selected[0], horizon, ridge)
     return finish(sys, densified(system, sys) if isinstance(sys, LQOSystem) else system, method=method, horizon=horizon)

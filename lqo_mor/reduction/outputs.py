@@ -9,7 +9,7 @@ from lqo_mor.analysis.gramians import finite
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _kernels
-from lqo_mor.reduction._problem import evaluate, problem_of, reduced_system, solve_rows, without_feedthrough
+from lqo_mor.reduction._problem import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough
 from lqo_mor.reduction._slots import stack
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -32,7 +32,7 @@ def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = N
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     ridge : float, default 0
-        Relative ridge on the scaled Gramian of the reduced system; bounds the outputs where poles meet.
+        Penalty on the residues relative to the squared error; bounds the outputs where poles meet.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = N
         return stack(channels, sys.batch)
     problem, real = problem_of(sys, horizon), poles.imag == 0
     e = evaluate(problem, poles, B + 0j, real)
-    return reduced_system(problem, poles, B, real, solve_rows(e.G, e.D, ridge), problem.W, sys.D, sys.dt)
+    return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
 
 
 def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):

@@ -55,11 +55,14 @@ def stabilise(sys, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[D
     repaired = np.any(unstable(reduced.poles, reduced.is_continuous), axis=-1)
     if not np.any(repaired):
         return reduced, repaired
-    count = np.count_nonzero(repaired)
-    what = "the reduced system was" if not reduced.batch else f"{count} of {repaired.size} reduced systems were"
-    warnings.warn(
-        f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning, stacklevel=3
-    )
+    warn_of_repair(repaired)
     fitted = fit_outputs(sys, reflect(reduced.poles, reduced.is_continuous), reduced.B, horizon)
     return choose(repaired, fitted, reduced), repaired
 
+
+def warn_of_repair(repaired: np.ndarray) -> None:
+    """Issue the `StabilityWarning` that says how many reduced systems were repaired."""
+    what = "the reduced system was" if np.size(repaired) == 1 else f"{np.count_nonzero(repaired)} of {np.size(repaired)} reduced systems were"
+    warnings.warn(
+        f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning, stacklevel=4
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 import numpy as np
-import scipy.optimize
 
 from lqo_mor.analysis.gramians import finite
 from lqo_mor.errors import InvalidInputError
@@ -18,7 +17,7 @@ from lqo_mor.reduction.outputs import channel_arrays, fit_outputs
 from lqo_mor.reduction.result import Reduction, Status
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-_FARTHEST, _FARTHEST_REAL = 1 - 1e-14, 1 - 1e-9  # moduli of a start; further out a parameter has no slope
+_FARTHEST, _FARTHEST_REAL = 1 - 1e-11, 1 - 1e-9  # moduli of a start; further out a parameter has no slope
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
 _FLAT = 1e-6  # angle, in units of the decay, below which a pair acts as one real pole
 _APART = 1e-3  # distance at which two poles of a start count as different
@@ -59,8 +58,9 @@ def variable_projection(
         default both "balanced" and "modal", and the better result is kept, channel by channel. Which poles are
         real does not change on the way.
     ridge : float, default 1e-13
-        Relative ridge on the scaled Gramian of the reduced system. It bounds outputs that grow and cancel
-        where poles meet; about 1e-6 suits outputs that will be stored in single precision.
+        Penalty on the squared residues, relative to the squared error. It bounds outputs that grow and cancel
+        where poles meet: about 1e-6 suits outputs that will be stored in single precision, since no residue then
+        exceeds about 1000 times the norm of the full system.
     max_iterations : int, default 500
         Most steps.
     tolerance : float, default 1e-6
@@ -140,6 +140,8 @@ def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, t
 
 def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterations, tolerance) -> Outcome:
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
+    import scipy.optimize  # a fifth of the import time of the package
+
     problem, real = problem_of(sys, horizon), initial.is_real_pole
     s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
     code = problem.norm.code

@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed, fresh for every test."""
+    return np.random.default_rng(20260101)
+
+
+@pytest.fixture(scope="session")
+def lqo_data():
+    """The folder with the reference systems; the test is skipped where it is missing."""
+    folder = SHARED_DATA / "lqo"
+    if not (folder / "reference.json").is_file():
+        pytest.skip("the reference systems are not there: no folder shared/data/lqo beside the repository")
+    return folder

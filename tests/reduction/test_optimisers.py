@@ -1,0 +1,220 @@
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+
+import lqo_mor as lqo
+from lqo_mor.errors import StabilityWarning
+from lqo_mor.reduction import projected_gradient as projected_gradient_module  # noqa: F401
+from lqo_mor.reduction.result import Status
+from tests.cases import dense, diagonal, get, parametrize, select
+
+SINGLE = select(diagonal=True, batch=False, hard=False)
+
+
+def module():
+    import sys
+
+    return sys.modules["lqo_mor.reduction.projected_gradient"]
+
+
+@parametrize(select(real=True, batch=False, hard=False))
+def test_armijo_decreases_monotonically_and_keeps_its_distance(sys):
+    margin = 1e-3
+    red = lqo.projected_gradient(sys, 4, margin=margin, max_iterations=60)
+    assert red.history.size == red.iterations + 1
+    assert np.all(np.diff(red.history) < 0)
+    poles = red.system.poles if isinstance(sys, lqo.DiagonalLQOSystem) else np.linalg.eigvals(red.system.A)
+    if red.status is not Status.START_KEPT:
+        reach = poles.real.max() + margin if sys.is_continuous else np.abs(poles).max() - 1 + margin
+        assert reach <= 1e-9
+        # The history is the squared error, up to the feedthrough, which is copied.
+        assert red.history[-1] == pytest.approx(red.error**2, rel=1e-6, abs=1e-13 * lqo.h2_norm(sys) ** 2)
+
+
+def test_the_projection_binds():
+    sys = lqo.DiagonalLQOSystem([0.999, 0.6j], np.ones((2, 1)), [[1.0, 0.3]])
+    red = lqo.projected_gradient(sys, 1, margin=0.05, max_iterations=200, start=lqo.DiagonalLQOSystem([0.5], [[1.0]], [[0.5]]))
+    assert np.abs(red.system.poles).max() == pytest.approx(0.95, rel=1e-12)
+
+
+@parametrize(SINGLE)
+@pytest.mark.parametrize("horizon", [None, 7])
+def test_compiled_and_numpy_descent_take_the_same_steps(sys, horizon):
+    if sys.n_inputs > 1:
+        pytest.skip("the compiled descent is for one input")
+    pg, start = module(), diagonal(33, pairs=1, reals=1, p=sys.n_outputs, continuous=sys.is_continuous)
+    if sys.quadratic is not None:
+        rank = sys.quadratic.rank
+        start = diagonal(33, pairs=1, reals=1, p=sys.n_outputs, c=rank, continuous=sys.is_continuous)
+    options = {"margin": 1e-6, "armijo": 1e-4, "max_iterations": 8, "tolerance": 1e-9}
+    readable = pg._descend_one(sys, start, horizon, **options)
+    compiled = pg._descend_batch(sys, start, horizon, progress=lambda done, total: None, **options)
+    np.testing.assert_allclose(compiled.history, readable.history, rtol=1e-8)
+    np.testing.assert_allclose(compiled.system.poles, readable.system.poles, rtol=1e-7)
+    assert compiled.iterations == readable.iterations
+    assert compiled.status == readable.status
+
+
+def test_projected_gradient_certifies_a_stationary_point():
+    sys = lqo.DiagonalLQOSystem([0.9, 0.5, -0.3], np.ones((3, 1)), [[1.0, 0.3, 0.2]])
+    red = lqo.projected_gradient(sys, 1, tolerance=1e-7, max_iterations=5000)
+    assert red.status is Status.CONVERGED
+    grid = np.linspace(-0.99, 0.99, 2001)  # one real pole: the error can be scanned
+    best = min(lqo.h2_error(sys, lqo.DiagonalLQOSystem([z], [[1.0]], [[transfer(sys, z) * (1 - z * z)]])) for z in grid)
+    assert red.error == pytest.approx(best, rel=1e-4)
+    assert lqo.variable_projection(sys, 1).error == pytest.approx(red.error, rel=1e-7)
+
+
+def transfer(sys, z):
+    return float(np.sum((sys.C[0] * sys.B[:, 0] / (1 - sys.poles * z)).real))
+
+
+@parametrize(SINGLE)
+def test_optimal_is_at_least_as_good_as_the_projected_gradient(sys):
+    a, b = lqo.variable_projection(sys, 3), lqo.projected_gradient(sys, 3, max_iterations=200)
+    assert a.error <= b.error * (1 + 1e-6) or a.error <= a.start_error
+
+
+@parametrize(select(real=True, batch=False, hard=False))
+def test_optimal_is_stationary(sys):
+    """Moving the poles of the result and refitting the outputs makes nothing better to first order."""
+    from lqo_mor.reduction.outputs import fit_outputs
+
+    red = lqo.variable_projection(sys, 2)
+    if red.status is Status.START_KEPT:
+        pytest.skip("kept the start")
+    system = red.system if isinstance(sys, lqo.DiagonalLQOSystem) else lqo.to_diagonal(red.system)
+    for turn in (1, -1, 1j, -1j):
+        step = np.where(system.is_real_pole, np.real(turn), turn) * 1e-4
+        moved = fit_outputs(sys, system.poles + step, system.B)
+        if isinstance(sys, lqo.LQOSystem):
+            moved = lqo.to_dense(moved)
+        assert lqo.h2_error(sys, moved) ** 2 >= red.error**2 - 1e-6 * lqo.h2_norm(sys) ** 2
+
+
+def embedded_diagonal(m, p, c, continuous):
+    small = diagonal(21, pairs=1, reals=1, m=m, p=p, c=c, continuous=continuous)
+    other = diagonal(22, pairs=2, m=m, p=p, c=c, continuous=continuous)
+    q, r = small.quadratic, other.quadratic
+    quadratic = lqo.QuadraticOutput(np.hstack([q.U, 0 * r.U]), np.hstack([q.V, 0 * r.V]), q.W) if c else None
+    return lqo.DiagonalLQOSystem(
+        np.concatenate([small.poles, other.poles]), np.concatenate([small.B, other.B]), np.hstack([small.C, 0 * other.C]),
+        None, quadratic, small.dt,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize(("m", "p", "c"), [(1, 1, 0), (1, 2, 2), (2, 2, 0), (2, 1, 1)])
+@pytest.mark.parametrize("as_dense", [False, True])
+def test_an_exactly_reducible_system_is_found(m, p, c, continuous, as_dense):
+    sys = embedded_diagonal(m, p, c, continuous)
+    if as_dense:
+        turn = np.linalg.qr(np.random.default_rng(1).standard_normal((sys.order, sys.order)))[0]
+        d = lqo.to_dense(sys)
+        M = None if d.M is None else lqo.QuadraticOutput(d.M.U @ turn, d.M.V @ turn, d.M.W)
+        sys = lqo.LQOSystem(turn.T @ d.A @ turn, turn.T @ d.B, d.C @ turn, None, M, d.dt)
+    for start in (None, "modal"):
+        assert lqo.variable_projection(sys, 3, start=start).relative_error < 1e-6
+
+
+def test_optimal_finds_the_poles_from_afar():
+    sys = embedded_diagonal(1, 1, 0, False)
+    start = lqo.DiagonalLQOSystem([0.5 * np.exp(1.5j), 0.1], np.ones((2, 1)), np.ones((1, 2)))
+    red = lqo.variable_projection(sys, 3, start=start)
+    assert red.relative_error < 1e-5
+    np.testing.assert_allclose(np.sort_complex(red.system.poles), np.sort_complex(sys.poles[:2]), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["optimal", "projected_gradient"])
+@pytest.mark.parametrize("name", ["diagonal discrete siso factored", "diagonal continuous mimo linear", "dense discrete mimo factored"])
+def test_starts(method, name):
+    sys = get(name)
+    balanced = lqo.balanced_truncation(sys, 3)
+    errors = [
+        lqo.reduce(sys, 3, method=method, start=start, max_iterations=40).error
+        for start in ("balanced", balanced, balanced.system)
+    ]
+    np.testing.assert_allclose(errors, errors[0], rtol=1e-9)
+    for start in ("modal", "hippo"):
+        red = lqo.reduce(sys, 3, method=method, start=start, max_iterations=40)
+        assert red.start_error == lqo.reduce(sys, 3, method=start).error
+        assert red.error <= red.start_error
+    smaller = lqo.balanced_truncation(sys, 2)
+    assert lqo.reduce(sys, 3, method=method, start=smaller, max_iterations=40).error <= smaller.error
+
+
+def test_the_default_start_of_optimal_is_the_better_of_two():
+    sys = get("diagonal discrete siso factored")
+    red = lqo.variable_projection(sys, 3)
+    parts = [lqo.variable_projection(sys, 3, start=start) for start in ("balanced", "modal")]
+    assert red.error == pytest.approx(min(part.error for part in parts), rel=1e-12)
+    assert red.start_error == pytest.approx(min(part.start_error for part in parts), rel=1e-12)
+
+
+def test_history_of_optimal_decreases_to_the_error():
+    for name in ("diagonal discrete siso factored", "diagonal discrete mimo factored"):
+        red = lqo.variable_projection(get(name), 3)
+        assert red.history.size == red.iterations + 1
+        assert np.all(np.diff(red.history) <= 0)
+        assert red.history[-1] == pytest.approx(red.error**2, rel=1e-6)
+
+
+def test_real_poles_of_the_start_stay_real():
+    sys = diagonal(44, pairs=4)
+    start = lqo.DiagonalLQOSystem([0.5, -0.5, 0.3j], np.ones((3, 1)), np.ones((1, 3)))
+    red = lqo.variable_projection(sys, 4, start=start)
+    np.testing.assert_array_equal(red.system.is_real_pole, [True, True, False])
+
+
+def test_slots_are_all_used():
+    """Balanced truncation may use fewer slots than there are; the optimiser fills them."""
+    sys = diagonal(45, pairs=6, batch=(4,))
+    red = lqo.variable_projection(sys, slots=3)
+    assert red.system.n_slots == 3
+    assert np.all(np.any(red.system.B, axis=-1))
+    assert np.all(red.error <= lqo.balanced_truncation(sys, slots=3).error)
+
+
+def test_a_real_pole_costs_a_whole_slot():
+    sys = lqo.DiagonalLQOSystem([0.9, 0.7, 0.5, 0.3], np.ones((4, 1)), [[1.0, -1.0, 1.0, 2.0]])
+    for method in ("balanced", "modal", "optimal"):
+        system = lqo.reduce(sys, slots=2, method=method).system
+        assert system.n_slots == 2
+    assert lqo.balanced_truncation(sys, slots=2).error == pytest.approx(lqo.balanced_truncation(sys, 2).error, rel=1e-8)
+
+
+def test_ridge_bounds_the_outputs_where_poles_meet():
+    sys = get("diagonal cluster")
+    sizes = []
+    for ridge in (1e-13, 1e-3):
+        system = lqo.variable_projection(sys, 4, start="modal", ridge=ridge, max_iterations=30).system
+        sizes.append(np.abs(system.C[0] * system.B[:, 0]).sum())
+    assert sizes[1] <= sizes[0] * (1 + 1e-9)
+
+
+def test_feedthrough_is_copied_and_does_not_change_the_result():
+    sys = get("diagonal discrete feedthrough")
+    proper = dataclasses.replace(sys, D=None)
+    for method in ("optimal", "projected_gradient", "balanced"):
+        a, b = (lqo.reduce(s, 3, method=method, **({} if method == "balanced" else {"max_iterations": 30})) for s in (sys, proper))
+        assert a.error == pytest.approx(b.error, rel=1e-9)
+        np.testing.assert_array_equal(a.system.D, sys.D)
+
+
+def test_a_pole_so_close_to_the_circle_that_rounding_matters():
+    sys = lqo.DiagonalLQOSystem([1 - 1e-13, (1 - 1e-14) * np.exp(1j), 0.5, 0.3j], np.ones((4, 1)), [[1e-6, 1e-6, 1.0, 1.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)
+        red = lqo.variable_projection(sys, 4)
+    assert np.abs(red.system.poles).max() < 1
+    assert red.error <= red.start_error
+
+
+def test_purely_quadratic_outputs_stay_so():
+    sys = dense(46, M="dense", linear=False)
+    for method in ("balanced", "optimal"):
+        system = lqo.reduce(sys, 3, method=method).system
+        assert not system.C.any()
+        np.testing.assert_array_equal(system.M, system.M.transpose(0, 2, 1))

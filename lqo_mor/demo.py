@@ -48,7 +48,9 @@ def run(console: Console, progress: Callable) -> None:
     for name in ("states", "method", "parameters", "file", "h2 error", "accuracy", "agreement", "seconds"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     accuracy = np.mean(full.argmax(-1) == labels)
-    table.add_row(str(states), "full model", f"{model.n_parameters:,}", f"{file_size / 1000:.0f} kB", "", f"{accuracy:.1%}", "", "")
+    table.add_row(
+        str(states), "full model", f"{model.n_parameters:,}", f"{file_size / 1000:.0f} kB", "", f"{accuracy:.1%}", "", ""
+    )
     repaired = {}
     with tempfile.TemporaryDirectory() as folder:
         for method, size in _RUNS:
@@ -76,7 +78,9 @@ def run(console: Console, progress: Callable) -> None:
     console.print(table)
     for method, count in repaired.items():
         if count:
-            console.print(f"\n{count} of the systems reduced by {method} were unstable: their poles were reflected, their outputs refitted.")
+            console.print(
+                f"\n{count} of the systems reduced by {method} were unstable: their poles were reflected, their outputs refitted."
+            )
     console.print(
         "\nThis small model was trained with a penalty that makes it easy to compress; yours will differ. Try it:\n"
         "  lqo-mor inspect  MODEL.pth\n"

@@ -29,6 +29,10 @@ class OutputError(LQOError, ValueError):
     """An output path that already exists or cannot be written."""
 
 
+class ConvergenceError(LQOError, ArithmeticError):
+    """An iteration of a solver did not converge."""
+
+
 class MissingDependencyError(LQOError, ImportError):
     """An optional library is needed; the message names the extra that brings it."""
 

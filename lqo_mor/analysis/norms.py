@@ -19,7 +19,7 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 _CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits
 
 
-def h2_norm(sys, horizon: float | None = None):
+def h2_norm(sys, horizon: float | None = None, delay: int = 1):
     """The h² norm (continuous time: H2 norm) of a linear-quadratic-output system.
 
     ``‖Σ‖² = ‖D‖_F² + Σ_k ‖C A^k B‖_F² + Σ_i Σ_{k,l} ‖Bᵀ(A^k)ᵀ M_i A^l B‖_F²``, each sum over the horizon; with
@@ -32,6 +32,9 @@ def h2_norm(sys, horizon: float | None = None):
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    delay : {1, 0}, default 1
+        Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
+        ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
 
     Returns
     -------
@@ -49,10 +52,10 @@ def h2_norm(sys, horizon: float | None = None):
     >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])), 12)
     1.0
     """
-    return _scalar(np.sqrt(np.maximum(h2_inner(sys, sys, horizon).real, 0.0)))
+    return _scalar(np.sqrt(np.maximum(h2_inner(sys, sys, horizon, delay).real, 0.0)))
 
 
-def h2_inner(sys, other, horizon: float | None = None):
+def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
     """The h² inner product of two systems with the same inputs and outputs.
 
     ``⟨Σ, Σ'⟩ = tr(C X C'ᴴ) + Σ_i tr(M_i X M_i'ᴴ Xᵀ) + tr(D D'ᴴ)`` with the cross Gramian
@@ -64,6 +67,9 @@ def h2_inner(sys, other, horizon: float | None = None):
         With equal numbers of inputs and outputs, both discrete or both continuous, and equal batches.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    delay : {1, 0}, default 1
+        Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
+        ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
 
     Returns
     -------
@@ -88,14 +94,16 @@ def h2_inner(sys, other, horizon: float | None = None):
     if other is not sys:
         check_system(other, horizon)
         check_comparable(sys, other)
-    horizon = finite(horizon)
+    _check_delay(delay)
     feedthrough = np.sum(sys.D * other.D.conj(), axis=(-1, -2))
     if sys.is_continuous and np.any(sys.D) and np.any(other.D):
         feedthrough = np.where(feedthrough == 0, feedthrough, np.copysign(np.inf, feedthrough.real))
-    return _scalar(_strictly_proper_inner(sys, other, horizon) + feedthrough)
+    elif delay == 0:  # C B moves to the lag of D
+        feedthrough = feedthrough + np.sum(sys.D * _markov(other).conj() + _markov(sys) * other.D.conj(), axis=(-1, -2))
+    return _scalar(_strictly_proper_inner(sys, other, finite(horizon)) + feedthrough)
 
 
-def h2_error(sys, rom, horizon: float | None = None, relative: bool = False):
+def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, delay: int = 1):
     """The h² norm of the difference of two systems.
 
     Parameters
@@ -105,7 +113,11 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False):
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     relative : bool, default False
-        Divide by the norm of `sys`.
+        Divide by the norm of `sys`; in continuous time, where a feedthrough makes it infinite, by that of its
+        strictly proper part.
+    delay : {1, 0}, default 1
+        Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
+        ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
 
     Returns
     -------
@@ -144,12 +156,26 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False):
     squared = np.array(squared)
     for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
         squared[index] = _squared_error_by_factor(sys[index] if index else sys, rom[index] if index else rom, horizon)
-    change = np.sum(np.abs(sys.D - rom.D) ** 2, axis=(-1, -2))
-    error = np.sqrt(squared + (np.where(change > 0, np.inf, 0.0) if sys.is_continuous else change))
-    if relative:
-        norm = np.asarray(h2_norm(sys, horizon))
-        error = np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0)
-    return _scalar(error)
+    _check_delay(delay)
+    change = sys.D - rom.D
+    if sys.is_continuous:
+        squared = squared + np.where(np.any(change != 0, axis=(-1, -2)), np.inf, 0.0)
+    else:
+        squared = squared + np.sum(np.abs(change) ** 2, axis=(-1, -2))
+        if delay == 0 and np.any(change):  # C B moves to the lag of D
+            squared = squared + 2 * np.sum(change.conj() * (_markov(sys) - _markov(rom)), axis=(-1, -2)).real
+    error = np.sqrt(np.maximum(squared, 0.0))
+    return relative_to(sys, error, horizon, delay) if relative else _scalar(error)
+
+
+def relative_to(sys, error, horizon: float | None = None, delay: int = 1):
+    """An h² error divided by the norm of `sys`; in continuous time by that of its strictly proper part."""
+    if sys.is_continuous:
+        norm = np.sqrt(np.maximum(np.asarray(_strictly_proper_inner(sys, sys, finite(horizon))).real, 0.0))
+    else:
+        norm = np.asarray(h2_norm(sys, horizon, delay))
+    error = np.asarray(error)
+    return _scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
 
 
 def check_comparable(sys, other) -> None:
@@ -161,6 +187,18 @@ def check_comparable(sys, other) -> None:
         raise DimensionError(f"the systems differ in their batch: {getattr(sys, 'batch', ())} and {getattr(other, 'batch', ())}")
     if sys.is_continuous != other.is_continuous:
         raise InvalidInputError(f"one system is continuous and the other discrete: dt is {sys.dt!r} and {other.dt!r}")
+
+
+def _check_delay(delay) -> None:
+    if delay not in (0, 1):
+        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
+
+
+def _markov(sys) -> np.ndarray:
+    """The first Markov parameter ``C B``, (..., p, m)."""
+    if isinstance(sys, DiagonalLQOSystem):
+        return 2 * ((sys.C * pair_weights(sys)[..., np.newaxis, :]) @ sys.B).real
+    return sys.C @ sys.B
 
 
 def _strictly_proper_inner(sys, other, horizon):
@@ -237,9 +275,7 @@ def _difference(a: LQOSystem, b: LQOSystem):
         M, M_r = (_dense_M(s) for s in (a, b))
         return np.stack([scipy.linalg.block_diag(Mi, -Mri) for Mi, Mri in zip(M, M_r, strict=True)])
     q, q_r = (_factored_M(s) for s in (a, b))
-    return QuadraticOutput(
-        scipy.linalg.block_diag(q.U, q_r.U), scipy.linalg.block_diag(q.V, q_r.V), np.hstack([q.W, -q_r.W])
-    )
+    return QuadraticOutput(scipy.linalg.block_diag(q.U, q_r.U), scipy.linalg.block_diag(q.V, q_r.V), np.hstack([q.W, -q_r.W]))
 
 
 def _dense_M(sys: LQOSystem) -> np.ndarray:

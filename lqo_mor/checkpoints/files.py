@@ -188,6 +188,7 @@ def _to_text(value) -> str | None:
 
 
 def check_output(path: Path, overwrite: bool) -> None:
+    """Raise `OutputError` where nothing can be written at `path`."""
     if path.is_dir():
         raise OutputError(f"{path} is a directory")
     if path.exists() and not overwrite:

@@ -86,7 +86,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     ------
     InvalidInputError
         If an entry is not finite, or `duration` is not a positive finite number.
-    FloatingPointError
+    ConvergenceError
         If the iteration does not converge because `A` is not stable to working precision.
 
     Notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import ConvergenceError, InvalidInputError
 from lqo_mor.matrix_equations.diagonal import check_horizon
 from lqo_mor.matrix_equations.residuals import stein_residual
 
@@ -133,7 +133,7 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.n
     ------
     InvalidInputError
         If an entry is not finite, or `terms` is not a positive integer.
-    FloatingPointError
+    ConvergenceError
         If the iteration does not converge because `A` is not stable to working precision.
 
     Notes
@@ -159,7 +159,7 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.n
         if size <= _EPS * np.linalg.norm(R):
             return R
         R, A = compress_factor(np.hstack([R, step])), A @ A
-    raise FloatingPointError("the doubling iteration for a Gramian factor did not converge: A is not stable to working precision")
+    raise ConvergenceError("the doubling iteration for a Gramian factor did not converge: A is not stable to working precision")
 
 
 def compress_factor(R: np.ndarray) -> np.ndarray:

@@ -10,12 +10,16 @@ from numbers import Real
 import numpy as np
 
 import lqo_mor.reduction as reduction
+from lqo_mor.analysis.norms import relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.stabilise import warn_of_repair
 
 # Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet.
-_BOUNDED_OUTPUTS = {method: {"ridge": 1e-6} for method in ("optimal", "modal", "hippo")}
+_BOUNDED_OUTPUTS = {"optimal": {"ridge": 1e-6}, "modal": {"ridge": 1e-6}, "hippo": {"ridge": 1e-6}}
+# Nor may optimised poles come closer to the unit circle than those that were trained (half their distance): beyond the
+# horizon they would integrate, and the model's own code computes λ − 1 in single precision.
+_MARGIN = {"optimal": 0.5, "projected_gradient": 0.5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,8 @@ class LayerReport:
     parameters_before, parameters_after : int
         Numbers stored for the systems of the layer (not for the maps around them).
     relative_error : ndarray
-        Relative h2 errors, one per channel, or a single one of shape ``()``.
+        h2 errors relative to the norm of the systems with their feedthrough (delay 0), one per channel, or a
+        single one of shape ``()``.
     repaired : int
         How many of the reduced systems were unstable and had to be repaired.
     seconds : float
@@ -162,6 +167,9 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # one warning for all layers, below
             report = _layer_progress(progress, index, len(sizes))
+            distance = 1 - np.max(np.abs(block.ssm.poles))
+            if method in _MARGIN and distance > 0:
+                options["margin"] = _MARGIN[method] * distance
             reduced.append(reduction.reduce(block.ssm, slots=size // 2, progress=report, **options))
         seconds.append(time.perf_counter() - start)
     repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
@@ -176,7 +184,7 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
             states_after=small.blocks[i].state_size,
             parameters_before=model.layer_parameters[i],
             parameters_after=small.layer_parameters[i],
-            relative_error=np.asarray(reduced[i].relative_error),
+            relative_error=np.asarray(relative_to(block.ssm, reduced[i].error, horizon, delay=0)),
             repaired=int(np.sum(reduced[i].repaired)),
             seconds=seconds[i],
         )

@@ -27,7 +27,9 @@ def read_inputs(path) -> tuple[np.ndarray, np.ndarray | None]:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else "it is not an .npz file of plain arrays"
         raise InvalidInputError(f"cannot read inputs from {path}: {reason}") from None
     if "inputs" not in arrays:
-        raise InvalidInputError(f"{path} has no array named inputs; save one with np.savez(path, inputs=x), x (batch, steps, features)")
+        raise InvalidInputError(
+            f"{path} has no array named inputs; save one with np.savez(path, inputs=x), x (batch, steps, features)"
+        )
     labels = arrays.get("labels")
     if labels is not None and labels.shape != arrays["inputs"].shape[:1]:
         raise InvalidInputError(f"{path}: labels have shape {labels.shape}, expected one per input, {arrays['inputs'].shape[:1]}")

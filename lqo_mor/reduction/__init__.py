@@ -70,6 +70,6 @@ def reduce(
     >>> red.system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise InvalidInputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     return METHODS[method](sys, order, slots=slots, horizon=horizon, progress=progress, **options)

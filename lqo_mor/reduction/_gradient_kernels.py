@@ -48,7 +48,9 @@ def _descend_channel(
     g_new, h_new, r_new, w_new = np.empty_like(mu), np.empty_like(b), np.empty_like(rows_r), np.empty_like(W_r)
     for i in range(s):
         mu[i] = _project_pole(code, mu[i], margin)
-    value = _free_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, gamma, delta, d_rows, d_W)
+    value = _free_error(
+        code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, gamma, delta, d_rows, d_W
+    )
     history[0] = value
     step = 1.0
     for iteration in range(max_iterations):
@@ -70,7 +72,8 @@ def _descend_channel(
             W_new[:] = W_r - step * d_W
             moved += np.sum((rows_new - rows_r) ** 2) + np.sum((W_new - W_r) ** 2)
             new = _free_error(
-                code, parameters, lam, f_lam, rows, p, W, squared_norm, mu_new, b_new, real, rows_new, W_new, g_new, h_new, r_new, w_new
+                code, parameters, lam, f_lam, rows, p, W, squared_norm, mu_new, b_new, real, rows_new, W_new,
+                g_new, h_new, r_new, w_new,
             )  # fmt: skip
             if new <= value - armijo / step * moved:
                 accepted = True

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis.norms import h2_error
-from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning
-from lqo_mor.reduction._slots import choose, stack
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
+from lqo_mor.reduction._slots import choose, stack, trim, used_order
 from lqo_mor.reduction.balanced import balanced_truncation, densified
 from lqo_mor.reduction.modal import hippo, modal_truncation
 from lqo_mor.reduction.result import Reduction, Status, finish
-from lqo_mor.reduction.stabilise import warn_of_repair
+from lqo_mor.reduction.stabilise import unstable, warn_of_repair
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -41,6 +41,8 @@ def start_reduction(sys, order, slots, horizon, start) -> Reduction:
     ------
     InvalidInputError
         If the name is unknown, or the system given is larger than the budget or of another kind than `sys`.
+    UnstableSystemError
+        If the system given is unstable, whatever the horizon: no result may be.
     """
     if isinstance(start, str):
         if start not in STARTS:
@@ -51,10 +53,31 @@ def start_reduction(sys, order, slots, horizon, start) -> Reduction:
     system = start.system if isinstance(start, Reduction) else start
     if type(system) is not type(sys):
         raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
-    size, budget, what = (system.order, order, "order") if slots is None else (system.n_slots, slots, "slots")
+    size, budget, what = (used_order(system), order, "order") if slots is None else (system.n_slots, slots, "slots")
     if np.max(size) > budget:
         raise InvalidInputError(f"the start has {what} {np.max(size)}, more than the {budget} asked for")
+    if isinstance(system, LQOSystem) and not system.is_real:
+        raise InvalidInputError("the start has complex matrices, but reduction is for real systems")
+    poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
+    if np.any(unstable(poles, system.is_continuous)):
+        raise UnstableSystemError("the start is not asymptotically stable, which a reduced system has to be over any horizon")
     return finish(sys, system, method="start", horizon=horizon)
+
+
+def check_options(continuous: bool, **options) -> None:
+    """Raise `InvalidInputError` unless the numbers that steer an iteration make sense."""
+    for name, value in options.items():
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if name == "max_iterations":
+            right, wanted = number and not isinstance(value, (float, np.floating)) and value >= 0, "an integer, at least 0"
+        elif name == "margin" and continuous:
+            right, wanted = number and 0 < value < np.inf, "a positive number"
+        elif name in ("margin", "armijo"):
+            right, wanted = number and 0 < value < 1, "a number between 0 and 1"
+        else:
+            right, wanted = number and 0 <= value < np.inf, "a number, at least 0"
+        if not right:
+            raise InvalidInputError(f"{name} must be {wanted}; got {value!r}")
 
 
 def iterate(
@@ -113,12 +136,17 @@ def _run(sys, initial, one, batch, progress) -> Outcome:
         except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
             return Outcome(initial, np.full(1, np.nan), np.array(Status.START_KEPT), np.array(0))
         outcome = one(sys, diagonal)
+        progress(1, 1)
         return Outcome(densified(outcome.system, sys), outcome.history, outcome.status, outcome.iterations)
     if sys.n_inputs == 1:
         return batch(sys, initial, progress)
     parts, total = [], int(np.prod(sys.batch))
     for index in np.ndindex(sys.batch):
-        parts.append(one(sys[index], initial[index]))
+        begun = trim(initial[index])
+        if np.any(begun.B):
+            parts.append(one(sys[index], begun))
+        else:  # a channel without transfer
+            parts.append(Outcome(begun, np.full(1, np.nan), np.array(Status.START_KEPT), np.array(0)))
         progress(len(parts), total)
     if not sys.batch:
         return parts[0]
@@ -152,6 +180,7 @@ def chunks(used: np.ndarray, progress: Callable) -> Iterator[tuple[np.ndarray, i
         members = np.flatnonzero(used == size)
         for first in range(0, members.size, _CHUNK):
             part = members[first : first + _CHUNK]
-            yield part, int(size)
+            if size:  # a channel without transfer has nothing to optimise
+                yield part, int(size)
             done += part.size
             progress(done, used.size)

@@ -67,22 +67,58 @@ def pad(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
     extra = n_slots - sys.n_slots
     if extra <= 0:
         return sys
-    pole = -1.0 if sys.is_continuous else 0.5
-
-    def widen(array, axis, value=0.0):
-        shape = list(array.shape)
-        shape[axis] = extra
-        return np.concatenate([array, np.full(shape, value)], axis=axis)
-
     q = sys.quadratic
     return DiagonalLQOSystem(
-        widen(sys.poles, -1, pole),
-        widen(sys.B, -2),
-        widen(sys.C, -1),
+        _widen(sys.poles, -1, extra, -1.0 if sys.is_continuous else 0.5),
+        _widen(sys.B, -2, extra),
+        _widen(sys.C, -1, extra),
         sys.D,
-        None if q is None else QuadraticOutput(widen(q.U, -1), widen(q.V, -1), q.W),
+        None if q is None else QuadraticOutput(_widen(q.U, -1, extra), _widen(q.V, -1, extra), q.W),
         sys.dt,
     )
+
+
+def _widen(array: np.ndarray, axis: int, extra: int, value: float = 0.0) -> np.ndarray:
+    shape = list(array.shape)
+    shape[axis] = extra
+    return np.concatenate([array, np.full(shape, value)], axis=axis)
+
+
+def used_order(sys):
+    """Real states of a reduced system (of each channel of a batch), without the slots that only fill up a batch."""
+    if isinstance(sys, LQOSystem):
+        return sys.order
+    return np.sum(np.where(np.any(sys.B, axis=-1), 2 - sys.is_real_pole, 0), axis=-1)
+
+
+def silent(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
+    """A system of one slot that has no input and no output, in place of a single one without transfer."""
+    return _slice(pad(sys, sys.n_slots + 1), slice(sys.n_slots, None))
+
+
+def _slice(sys: DiagonalLQOSystem, kept) -> DiagonalLQOSystem:
+    q = sys.quadratic
+    quadratic = None if q is None else QuadraticOutput(q.U[:, kept], q.V[:, kept], q.W)
+    return DiagonalLQOSystem(sys.poles[kept], sys.B[kept], sys.C[:, kept], sys.D, quadratic, sys.dt)
+
+
+def _products(sys: DiagonalLQOSystem, rank: int) -> QuadraticOutput:
+    """The quadratic factors with `rank` products, the missing ones zero."""
+    q, batch = sys.quadratic, sys.batch
+    if q is None:
+        none = np.zeros((*batch, 0, sys.n_slots))
+        q = QuadraticOutput(none, none, np.zeros((*batch, sys.n_outputs, 0)))
+    extra = rank - q.rank
+    return QuadraticOutput(_widen(q.U, -2, extra), _widen(q.V, -2, extra), _widen(q.W, -1, extra))
+
+
+def trim(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
+    """A single system without its slots that have no input."""
+    used, q = np.any(sys.B, axis=-1), sys.quadratic
+    if np.all(used) or not np.any(used):
+        return sys
+    quadratic = None if q is None else QuadraticOutput(q.U[:, used], q.V[:, used], q.W)
+    return DiagonalLQOSystem(sys.poles[used], sys.B[used], sys.C[:, used], sys.D, quadratic, sys.dt)
 
 
 def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> DiagonalLQOSystem:
@@ -93,6 +129,8 @@ def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> Diag
     def pick(x, y):
         return np.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
 
-    q, r = a.quadratic, b.quadratic
-    quadratic = None if q is None else QuadraticOutput(pick(q.U, r.U), pick(q.V, r.V), pick(q.W, r.W))
+    rank, quadratic = max(0 if sys.quadratic is None else sys.quadratic.rank for sys in (a, b)), None
+    if rank:
+        q, r = _products(a, rank), _products(b, rank)
+        quadratic = QuadraticOutput(pick(q.U, r.U), pick(q.V, r.V), pick(q.W, r.W))
     return DiagonalLQOSystem(pick(a.poles, b.poles), pick(a.B, b.B), pick(a.C, b.C), pick(a.D, b.D), quadratic, a.dt)

@@ -9,7 +9,7 @@ import numpy as np
 from lqo_mor.analysis._rows import quadratic_of
 from lqo_mor.analysis.gramians import finite, gramian_factors
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
-from lqo_mor.reduction._slots import check_budget, slot_count, stack
+from lqo_mor.reduction._slots import check_budget, silent, slot_count, stack
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.stabilise import stabilise, unstable
 from lqo_mor.systems.convert import to_dense, to_diagonal
@@ -73,7 +73,7 @@ def balanced_truncation(
     reduced, values = [], []
     indices = list(np.ndindex(sys.batch))
     for done, index in enumerate(indices):
-        system, hsv = _truncate_diagonal(sys[index] if sys.batch else sys, order, slots, horizon)
+        system, hsv = _truncate_diagonal(sys[index], order, slots, horizon, bool(sys.batch))
         reduced.append(system)
         values.append(hsv)
         if progress is not None:
@@ -99,9 +99,11 @@ def _truncate_dense(sys: LQOSystem, order: int, horizon) -> Reduction:
     return finish(sys, system, method="balanced", horizon=horizon, hsv=hsv, bound=bound, repaired=repaired)
 
 
-def _truncate_diagonal(sys: DiagonalLQOSystem, order, slots, horizon):
+def _truncate_diagonal(sys: DiagonalLQOSystem, order, slots, horizon, in_batch: bool):
     """One diagonal system; with a budget of slots, the largest order whose poles fit it."""
     R, S = gramian_factors(sys, horizon)
+    if in_batch and not np.any(S.T @ R):  # one channel without transfer is no reason to refuse all
+        return silent(sys), np.zeros(1)
     dense = to_dense(sys)
     size = order if slots is None else min(2 * slots, sys.order - 1)
     V, W, hsv = _projections(R, S, size)
@@ -141,7 +143,8 @@ def densified(system: DiagonalLQOSystem, sys: LQOSystem) -> LQOSystem:
     """A reduced diagonal system as a dense one, its quadratic output stored as that of `sys`."""
     dense = to_dense(system)
     if isinstance(sys.M, np.ndarray):
-        return LQOSystem(dense.A, dense.B, dense.C, dense.D, dense.M.to_dense(), dense.dt)
+        M = np.zeros((sys.n_outputs, dense.order, dense.order)) if dense.M is None else dense.M.to_dense()
+        return LQOSystem(dense.A, dense.B, dense.C, dense.D, M, dense.dt)
     return dense
 
 

@@ -36,7 +36,7 @@ def modal_truncation(
     ridge : float, default 0
         Penalty on the squared residues in the refit, relative to the squared error; see `variable_projection`.
     progress : callable, optional
-        Accepted for uniformity; the method has nothing to wait for.
+        Called once, as ``progress(1, 1)``, at the end; there is nothing to wait for.
 
     Returns
     -------
@@ -62,7 +62,9 @@ def modal_truncation(
     horizon = finite(horizon)
     full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
     ranking = np.argsort(-mode_scores(full, horizon), axis=-1, kind="stable")
-    return _fit(sys, full, [_keep(full, ranking, i, order, slots) for i in np.ndindex(full.batch)], "modal", horizon, ridge)
+    return _fit(
+        sys, full, [_keep(full, ranking, i, order, slots) for i in np.ndindex(full.batch)], "modal", horizon, ridge, progress
+    )
 
 
 def hippo(
@@ -119,7 +121,7 @@ def hippo(
         nearest = np.argmin(np.abs(fresh[:, np.newaxis] - poles), axis=1)
         B = full.B[index][nearest]
         selected.append((fresh, np.where((fresh.imag == 0)[:, np.newaxis], B.real, B)))
-    return _fit(sys, full, selected, "hippo", horizon, ridge)
+    return _fit(sys, full, selected, "hippo", horizon, ridge, progress)
 
 
 def mode_scores(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
@@ -152,7 +154,7 @@ def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
     return full.poles[index][chosen], full.B[index][chosen]
 
 
-def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge) -> Reduction:
+def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge, progress) -> Reduction:
     """Optimal outputs for poles and inputs selected channel by channel."""
     if full.batch and len({poles.size for poles, _ in selected}) == 1:
         poles = np.stack([p for p, _ in selected]).reshape(*full.batch, -1)
@@ -160,7 +162,11 @@ def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge) ->
         system = fit_outputs(full, poles, B, horizon, ridge)
     elif full.batch:
         indices = np.ndindex(full.batch)
-        system = stack([fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in zip(indices, selected, strict=True)], full.batch)
+        system = stack(
+            [fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in zip(indices, selected, strict=True)], full.batch
+        )
     else:
         system = fit_outputs(full, *selected[0], horizon, ridge)
+    if progress is not None:
+        progress(1, 1)
     return finish(sys, densified(system, sys) if isinstance(sys, LQOSystem) else system, method=method, horizon=horizon)

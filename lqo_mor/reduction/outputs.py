@@ -98,9 +98,7 @@ def channel_system(sys: DiagonalLQOSystem, mu, b, rows, W) -> DiagonalLQOSystem:
     quadratic = None
     if c:
         quadratic = QuadraticOutput(rows[..., p : p + c, :], rows[..., p + c :, :], W.reshape(*sys.batch, p, c))
-    return DiagonalLQOSystem(
-        mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt
-    )
+    return DiagonalLQOSystem(mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt)
 
 
 def _fit_batch(sys, poles, B, horizon, ridge):

@@ -8,7 +8,7 @@ from lqo_mor.analysis._rows import quadratic_of, stack_rows
 from lqo_mor.analysis.gramians import finite
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.reduction import _gradient_kernels as _kernels
-from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, chunks, iterate, start_reduction, used_slots
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, chunks, iterate, start_reduction, used_slots
 from lqo_mor.reduction._problem import (
     Problem,
     error_and_forms,
@@ -19,12 +19,12 @@ from lqo_mor.reduction._problem import (
     without_feedthrough,
 )
 from lqo_mor.reduction._slots import check_budget
-from lqo_mor.reduction.outputs import channel_arrays, channel_system, rows_from_real, rows_to_real
+from lqo_mor.reduction.outputs import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real
 from lqo_mor.reduction.result import Reduction, Status
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
 
 
 def projected_gradient(
@@ -98,6 +98,7 @@ def projected_gradient(
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
     options = {"margin": margin, "armijo": armijo, "max_iterations": max_iterations, "tolerance": tolerance}
+    check_options(sys.is_continuous, **options)
     begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
 
     def one(sys, initial):
@@ -113,10 +114,19 @@ def _normalised(descend, sys, initial, horizon, **options) -> Outcome:
     """Descend with the full system scaled to norm one and the states of the start to inputs as large as outputs."""
     norm = np.asarray(h2_norm(without_feedthrough(sys), horizon))
     norm = np.where(norm > 0, norm, 1.0)
-    outcome = descend(_scaled(sys, 1 / norm), _scaled(_even(initial), 1 / norm), horizon, **options)
+    initial = _same_products(sys, initial, horizon)
+    outcome = descend(_scaled(sys, 1 / norm), _even(_scaled(initial, 1 / norm)), horizon, **options)
     system = _scaled(outcome.system, norm)
     system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.quadratic, system.dt)
     return Outcome(system, outcome.history * norm[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
+
+
+def _same_products(sys, initial: DiagonalLQOSystem, horizon) -> DiagonalLQOSystem:
+    """A start with as many quadratic products as `sys`; where it has others, its outputs are fitted anew."""
+    q = quadratic_of(sys)
+    q = factor_symmetric(q) if isinstance(q, np.ndarray) else q
+    rank, own = (0 if part is None else part.rank for part in (q, initial.quadratic))
+    return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, horizon)
 
 
 def _scaled(sys, factor: np.ndarray):
@@ -183,7 +193,10 @@ def _descend_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, armijo, ma
     value, gradient = free_error(problem, real, *x)
     history, step, status = [value], 1.0, Status.MAX_ITERATIONS
     for _ in range(max_iterations):
-        if _distance((_project(x[0] - gradient[0], problem.continuous, margin), *_moved(x, gradient, 1.0)[1:]), x) <= tolerance**2:
+        if (
+            _distance((_project(x[0] - gradient[0], problem.continuous, margin), *_moved(x, gradient, 1.0)[1:]), x)
+            <= tolerance**2
+        ):
             status = Status.CONVERGED
             break
         step *= 2.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.norms import h2_error, h2_norm
+from lqo_mor.analysis.norms import h2_error, relative_to
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -34,7 +34,7 @@ class Reduction:
         The reduced system, of the kind of the full one.
     error, relative_error : float
         h² norm of the difference to the full system over `horizon`, and that norm divided by the norm of the
-        full system.
+        full system (see `h2_error`).
     start_error : float
         h² error of the start of an iterative method; `error` itself for a direct one.
     method : str
@@ -96,11 +96,8 @@ class Reduction:
 def finish(sys, system, *, method: str, horizon: float | None, status=None, **fields) -> Reduction:
     """A `Reduction` with its errors computed; `status` defaults to a direct method."""
     error = h2_error(sys, system, horizon)
-    norm = np.asarray(h2_norm(sys, horizon))
-    relative = np.divide(error, norm, out=np.where(np.asarray(error) > 0, np.inf, 0.0), where=norm > 0)
+    relative = relative_to(sys, error, horizon)
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
     fields.setdefault("start_error", error)
-    return Reduction(
-        system, error, relative if np.ndim(relative) else float(relative), method=method, horizon=horizon, status=status, **fields
-    )
+    return Reduction(system, error, relative, method=method, horizon=horizon, status=status, **fields)

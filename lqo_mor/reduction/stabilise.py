@@ -17,7 +17,8 @@ MARGIN = 1e-12  # closest approach of a repaired pole to the stability boundary,
 def reflect(poles: np.ndarray, continuous: bool) -> np.ndarray:
     """Poles with the unstable ones mirrored at the stability boundary, ``1/conj(μ)`` or ``−conj(μ)``."""
     if continuous:
-        return np.where(poles.real < 0, poles, -np.maximum(np.abs(poles.real), MARGIN * np.abs(poles)) + 1j * poles.imag)
+        least = MARGIN * np.where(poles == 0, 1.0, np.abs(poles))
+        return np.where(poles.real < 0, poles, -np.maximum(np.abs(poles.real), least) + 1j * poles.imag)
     modulus = np.abs(poles)
     inside = np.minimum(1 / np.maximum(modulus, 0.5), 1 - MARGIN)
     return np.where(modulus < 1, poles, poles / np.maximum(modulus, 0.5) * inside)
@@ -62,7 +63,9 @@ def stabilise(sys, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[D
 
 def warn_of_repair(repaired: np.ndarray) -> None:
     """Issue the `StabilityWarning` that says how many reduced systems were repaired."""
-    what = "the reduced system was" if np.size(repaired) == 1 else f"{np.count_nonzero(repaired)} of {np.size(repaired)} reduced systems were"
-    warnings.warn(
-        f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning, stacklevel=4
+    what = (
+        "the reduced system was"
+        if np.size(repaired) == 1
+        else f"{np.count_nonzero(repaired)} of {np.size(repaired)} reduced systems were"
     )
+    warnings.warn(f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning, stacklevel=4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 
 from lqo_mor.analysis.gramians import finite
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction import _kernels
-from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, chunks, iterate, start_reduction, used_slots
+from lqo_mor.reduction import _bfgs_kernels as _kernels
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, chunks, iterate, start_reduction, used_slots
 from lqo_mor.reduction._problem import problem_of, projected_error
 from lqo_mor.reduction._slots import check_budget, pad
 from lqo_mor.reduction.modal import mode_scores
@@ -17,7 +18,7 @@ from lqo_mor.reduction.outputs import channel_arrays, fit_outputs
 from lqo_mor.reduction.result import Reduction, Status
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-_FARTHEST, _FARTHEST_REAL = 1 - 1e-11, 1 - 1e-9  # moduli of a start; further out a parameter has no slope
+_TINY = 1e-12  # modulus of a pole of the start below which its angle means nothing
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
 _FLAT = 1e-6  # angle, in units of the decay, below which a pair acts as one real pole
 _APART = 1e-3  # distance at which two poles of a start count as different
@@ -30,6 +31,7 @@ def variable_projection(
     slots: int | None = None,
     horizon: float | None = None,
     start=None,
+    margin: float = 1e-12,
     ridge: float = 1e-13,
     max_iterations: int = 500,
     tolerance: float = 1e-6,
@@ -57,6 +59,10 @@ def variable_projection(
         Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). By
         default both "balanced" and "modal", and the better result is kept, channel by channel. Which poles are
         real does not change on the way.
+    margin : float, default 1e-12
+        Distance that poles keep from the stability boundary, ``|μ| ≤ 1 − margin`` (continuous time:
+        ``Re μ ≤ −margin``). Over a finite horizon the optimum may be a pole close to 1, which beyond the horizon
+        integrates.
     ridge : float, default 1e-13
         Penalty on the squared residues, relative to the squared error. It bounds outputs that grow and cancel
         where poles meet: about 1e-6 suits outputs that will be stored in single precision, since no residue then
@@ -95,30 +101,29 @@ def variable_projection(
     """
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
-    options = {"ridge": ridge, "max_iterations": max_iterations, "tolerance": tolerance}
+    options = {"margin": margin, "ridge": ridge, "max_iterations": max_iterations, "tolerance": tolerance}
+    check_options(sys.is_continuous, **options)
 
     def one(sys, initial):
         return _optimise_one(sys, initial, horizon, **options)
 
     def batch(sys, initial, progress):
-        if slots is not None:
-            initial = _fill(sys, initial, slots, horizon)
         return _optimise_batch(sys, initial, horizon, progress, **options)
 
-    if start is not None:
-        starts = [start_reduction(sys, order, slots, horizon, start)]
-    else:
-        starts = [start_reduction(sys, order, slots, horizon, "balanced")]
+    starts = [start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)]
+    if start is None:
         with contextlib.suppress(InvalidInputError):  # a dense system without modes keeps its one start
             starts.append(start_reduction(sys, order, slots, horizon, "modal"))
+    if slots is not None:
+        starts = [replace(begun, system=_fill(sys, begun.system, slots, horizon)) for begun in starts]
     return iterate(sys, starts, one, batch, method="optimal", horizon=horizon, progress=progress)
 
 
-def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, tolerance) -> Outcome:
+def _optimise_batch(sys, initial, horizon, progress, *, margin, ridge, max_iterations, tolerance) -> Outcome:
     """Compiled, for diagonal systems with one input."""
     code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
     count, s = lam.shape[0], initial.n_slots
-    mu, used = _inside(initial.poles.reshape(count, s), sys.is_continuous), used_slots(initial)
+    mu, used = _movable(initial.poles.reshape(count, s), sys.is_continuous), used_slots(initial)
     status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
     history = np.full((count, max_iterations + 1), np.nan)
     for part, size in chunks(used, progress):
@@ -126,7 +131,7 @@ def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, t
         ended, steps = np.empty(part.size, np.int64), np.empty(part.size, np.int64)
         _kernels._optimise(
             code, parameters, lam[part], rows[part], p, W[part], squared[part], poles, poles.imag == 0,
-            ridge, max_iterations, tolerance, past, ended, steps,
+            margin, ridge, max_iterations, tolerance, past, ended, steps,
         )  # fmt: skip
         mu[part, :size], history[part], status[part], iterations[part] = poles, past, ended, steps
     B = np.where(np.arange(s) < used[:, np.newaxis], 1.0 + 0j, 0.0)
@@ -138,16 +143,16 @@ def _optimise_batch(sys, initial, horizon, progress, *, ridge, max_iterations, t
     )
 
 
-def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterations, tolerance) -> Outcome:
+def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, ridge, max_iterations, tolerance) -> Outcome:
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
     import scipy.optimize  # a fifth of the import time of the package
 
     problem, real = problem_of(sys, horizon), initial.is_real_pole
     s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
     code = problem.norm.code
-    mu = _inside(initial.poles, problem.continuous)
+    mu = _movable(initial.poles, problem.continuous)
     x, origin, scale = np.empty(n_pole_parameters), np.empty(s), np.empty(s)
-    _kernels._parameters_from(code, mu, real, x, origin, scale)
+    _kernels._parameters_from(code, mu, real, margin, x, origin, scale)
     if m == 1:
         B = np.ones((s, 1), complex)
     else:
@@ -157,7 +162,7 @@ def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterat
 
     def unpack(x):
         poles = np.empty(s, complex)
-        _kernels._poles_from(code, x[:n_pole_parameters], real, origin, scale, poles)
+        _kernels._poles_from(code, x[:n_pole_parameters], real, margin, origin, scale, poles)
         if m == 1:
             return poles, B
         inputs = x[n_pole_parameters : n_pole_parameters + s * m].reshape(s, m) + 0j
@@ -170,7 +175,7 @@ def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterat
         if not np.isfinite(value):
             return np.inf, np.zeros_like(x)
         gradient = np.empty(n_pole_parameters)
-        _kernels._parameter_gradient(code, x[:n_pole_parameters], real, scale, poles, gamma, gradient)
+        _kernels._parameter_gradient(code, x[:n_pole_parameters], real, margin, scale, poles, gamma, gradient)
         if m > 1:
             gradient = np.concatenate([gradient, delta.real.ravel(), -delta.imag[pairs].ravel()])
         return value / unit, gradient / unit
@@ -194,38 +199,32 @@ def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, ridge, max_iterat
     return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
 
 
-def _inside(poles: np.ndarray, continuous: bool) -> np.ndarray:
-    """Poles moved inside the region that the free parameters can reach; pairs on the real axis become real."""
+def _movable(poles: np.ndarray, continuous: bool) -> np.ndarray:
+    """A start without pairs that have no angle of their own: flat ones become real poles, one at zero gets an angle."""
     if continuous:
-        size = np.maximum(np.abs(poles), np.finfo(float).tiny)
-        inside = np.where(poles.real < -1e-15 * size, poles, -1e-15 * size + 1j * poles.imag)
-        flat = np.abs(inside.imag) < _FLAT * np.abs(inside.real)
-        return np.where(flat, inside.real, inside)
-    modulus = np.abs(poles)
-    limit = np.where(poles.imag == 0, _FARTHEST_REAL, _FARTHEST)
-    inside = np.where(modulus > limit, poles / np.maximum(modulus, 1) * limit, poles)
-    inside = np.where((modulus < 1e-12) & (poles.imag != 0), 1e-12j, inside)
-    decay = -np.log(np.maximum(np.abs(inside), 1e-12))
-    flat = np.minimum(np.abs(np.angle(inside)), np.pi - np.abs(np.angle(inside))) < _FLAT * decay
-    return np.where(flat, inside.real, inside)
+        return np.where(np.abs(poles.imag) < _FLAT * np.abs(poles.real), poles.real, poles)
+    tiny = (np.abs(poles) < _TINY) & (poles.imag != 0)
+    decay = -np.log(np.maximum(np.abs(poles), _TINY))
+    flat = np.minimum(np.abs(np.angle(poles)), np.pi - np.abs(np.angle(poles))) < _FLAT * decay
+    return np.where(tiny, _TINY * 1j, np.where(flat, poles.real, poles))
 
 
 def _fill(sys, initial: DiagonalLQOSystem, slots: int, horizon) -> DiagonalLQOSystem:
-    """A start that uses all its slots: unused ones take the strongest modes of the full system that it lacks."""
+    """The same start with all its slots in use: idle ones take the strongest modes of the full system that it lacks.
+
+    The outputs of the new modes are zero, so that the system stays what it was.
+    """
     initial = pad(initial, slots)
-    unused = ~np.any(initial.B, axis=-1)
-    if not np.any(unused):
+    idle = ~np.any(initial.B, axis=-1)
+    if not np.any(idle):
         return initial
     poles, B = initial.poles.copy(), initial.B.copy()
     ranking = np.argsort(-mode_scores(sys, horizon), axis=-1, kind="stable")
-    for index in map(tuple, np.argwhere(np.any(unused, axis=-1))):
-        candidates = list(sys.poles[index][ranking[index]])
-        present = list(poles[index][~unused[index]])
-        for slot in np.flatnonzero(unused[index]):
-            distance = [np.min(np.abs(z - np.array(present)), initial=np.inf) for z in candidates]
-            new = next((z for z, d in zip(candidates, distance, strict=True) if d > _APART), candidates[int(np.argmax(distance))])
-            candidates.remove(new)
-            present.append(new)
-            poles[(*index, slot)] = new
-            B[(*index, slot)] = 1.0
+    for index in map(tuple, np.argwhere(np.any(idle, axis=-1))):
+        taken = poles[index][~idle[index]]
+        candidates = ranking[index]
+        distance = np.min(np.abs(sys.poles[index][candidates, np.newaxis] - taken), axis=1, initial=np.inf)
+        new = candidates[np.argsort(distance <= _APART, kind="stable")]  # those that are present already come last
+        for slot, mode in zip(np.flatnonzero(idle[index]), new, strict=False):
+            poles[(*index, slot)], B[(*index, slot)] = sys.poles[(*index, mode)], sys.B[(*index, mode)]
     return DiagonalLQOSystem(poles, B, initial.C, initial.D, initial.quadratic, initial.dt)

@@ -10,7 +10,7 @@ from lqo_mor.errors import DimensionError, InvalidInputError
 def as_array(name: str, value, dtype=None) -> np.ndarray:
     """A read-only float64 or complex128 copy of `value`, every entry finite."""
     try:
-        array = np.asarray(value)
+        array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)  # SciPy's sparse matrices
         if array.dtype == object or array.dtype.kind not in "biufc":
             raise TypeError(f"dtype {array.dtype}")
         wanted = dtype or (np.complex128 if array.dtype.kind == "c" else np.float64)

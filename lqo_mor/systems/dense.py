@@ -22,7 +22,7 @@ class LQOSystem:
     Parameters
     ----------
     A : (n, n) array_like
-        State matrix, real or complex.
+        State matrix, real or complex. Sparse matrices of SciPy are taken too, here and below, and stored dense.
     B : (n, m) array_like
         Input matrix.
     C : (p, n) array_like or None
@@ -64,10 +64,10 @@ class LQOSystem:
 
         put("A", as_array("A", self.A))
         put("B", as_array("B", self.B))
-        n = self.A.shape[0] if self.A.ndim else 0
+        if self.A.size == 0:
+            raise DimensionError(f"A is empty, of shape {self.A.shape}: a system needs at least one state")
+        n = self.A.shape[0] if self.A.ndim else 1
         check_shape("A", self.A, (n, n), "(n, n)")
-        if n == 0:
-            raise DimensionError("A is empty: a system needs at least one state")
         m = self.B.shape[1] if self.B.ndim == 2 else 1
         check_shape("B", self.B, (n, m), "(n, m)")
         M = self.M if self.M is None or isinstance(self.M, QuadraticOutput) else _symmetric(self.M, n)
@@ -119,10 +119,7 @@ class LQOSystem:
 
     def __repr__(self) -> str:
         kind = "none" if self.M is None else f"rank {self.M.rank}" if isinstance(self.M, QuadraticOutput) else "dense"
-        return (
-            f"LQOSystem(order={self.order}, inputs={self.n_inputs}, outputs={self.n_outputs}, "
-            f"quadratic={kind}, dt={self.dt})"
-        )
+        return f"LQOSystem(order={self.order}, inputs={self.n_inputs}, outputs={self.n_outputs}, quadratic={kind}, dt={self.dt})"
 
 
 def _symmetric(M, n: int) -> np.ndarray:

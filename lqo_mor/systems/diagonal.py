@@ -78,7 +78,9 @@ class DiagonalLQOSystem:
         _check_real_slots("C", self.C, real[..., None, :])
         q = self.quadratic
         if q is not None:
-            q = QuadraticOutput(as_array("U", q.U, np.complex128), as_array("V", q.V, np.complex128), as_array("W", q.W, np.float64))
+            q = QuadraticOutput(
+                as_array("U", q.U, np.complex128), as_array("V", q.V, np.complex128), as_array("W", q.W, np.float64)
+            )
             check_shape("quadratic.U", q.U, (*batch, q.rank, s), "(..., c, s)")
             check_shape("quadratic.W", q.W, (*batch, p, q.rank), "(..., p, c)")
             _check_real_slots("quadratic.U", q.U, real[..., None, :])

@@ -161,7 +161,9 @@ def test_the_unstable_channel_is_named():
 
 
 @pytest.mark.parametrize("horizon", [0, -3, 2.5, np.nan, True, "10", 1j])
-@pytest.mark.parametrize("function", [lqo.controllability_gramian, lqo.observability_gramian, lqo.hankel_singular_values, lqo.h2_norm])
+@pytest.mark.parametrize(
+    "function", [lqo.controllability_gramian, lqo.observability_gramian, lqo.hankel_singular_values, lqo.h2_norm]
+)
 def test_wrong_horizons(function, horizon):
     for name in ("dense discrete siso linear", "diagonal discrete batch siso linear"):
         with pytest.raises(InvalidInputError, match="horizon must be a positive integer number of samples"):

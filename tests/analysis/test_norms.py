@@ -13,7 +13,6 @@ from tests.cases import CASES, dense, diagonal, get, parametrize, select, single
 DISCRETE, CONTINUOUS = [1, 2, 7, 40], [0.3, 2.0]
 
 
-
 @parametrize([case for case in CASES if not case.continuous])
 @pytest.mark.parametrize("horizon", DISCRETE)
 def test_discrete_norm_is_the_sum_over_the_kernels(sys, horizon):
@@ -122,7 +121,9 @@ def test_small_errors_of_linear_outputs_keep_digits(sys, size, digits, horizon, 
     np.testing.assert_allclose(lqo.h2_error(sys, perturbed, horizon), exact, rtol=digits)
 
 
-@pytest.mark.parametrize("name", ["dense discrete mimo quadratic", "dense continuous siso quadratic", "dense complex discrete siso quadratic"])
+@pytest.mark.parametrize(
+    "name", ["dense discrete mimo quadratic", "dense continuous siso quadratic", "dense complex discrete siso quadratic"]
+)
 @pytest.mark.parametrize(("size", "digits"), [(1e-6, 1e-6), (1e-9, 1e-4), (1e-12, 2e-2)])
 def test_small_errors_of_quadratic_outputs_keep_digits(name, size, digits, rng):
     sys = get(name)
@@ -160,7 +161,10 @@ def test_relative_error_of_a_zero_system():
 
 
 systems = st.builds(
-    lambda seed, n, c: diagonal(seed, pairs=n, reals=1, m=2, p=2, c=c), st.integers(0, 10**6), st.integers(1, 3), st.integers(0, 2)
+    lambda seed, n, c: diagonal(seed, pairs=n, reals=1, m=2, p=2, c=c),
+    st.integers(0, 10**6),
+    st.integers(1, 3),
+    st.integers(0, 2),
 )
 
 

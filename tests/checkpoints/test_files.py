@@ -208,7 +208,7 @@ def test_an_unwritable_folder_is_an_output_error(tmp_path, monkeypatch):
 
 def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
-    monkeypatch.setattr("lqo_mor.checkpoints.files._check_output", lambda *args: path.write_text("precious"))
+    monkeypatch.setattr("lqo_mor.checkpoints.files.check_output", lambda *args: path.write_text("precious"))
     with pytest.raises(OutputError, match="exists already"):
         write_file(path, s4d_state(), None, {})
     assert path.read_text() == "precious"

@@ -66,7 +66,9 @@ def test_derivative_is_the_slope(rng, continuous, horizon):
             # An analytic g has ∂ Re g/∂Re + i ∂ Re g/∂Im = conj(g').
             at = mu[j : j + 1]
             np.testing.assert_allclose(complex_derivative(lambda z: part(z, 1.0), at, 1e-4), slope[i, j].conj(), 1e-8, 1e-10)
-            np.testing.assert_allclose(complex_derivative(lambda z: part(z, -1j), at, 1e-4), (-1j * slope[i, j]).conj(), 1e-8, 1e-10)
+            np.testing.assert_allclose(
+                complex_derivative(lambda z: part(z, -1j), at, 1e-4), (-1j * slope[i, j]).conj(), 1e-8, 1e-10
+            )
 
 
 @NORMS

@@ -11,8 +11,6 @@ import lqo_mor as lqo
 from lqo_mor.reduction._problem import Problem, problem_of
 from tests.cases import diagonal, get
 
-RANDOM = np.random.default_rng(5)
-
 
 @dataclass(frozen=True)
 class Point:
@@ -38,7 +36,9 @@ NAMES = [
     "diagonal {} siso real poles",
     "diagonal {} mimo factored",
 ]
-WHERE = [(name.format(time), horizon) for time, h in (("discrete", 7), ("continuous", 1.7)) for name in NAMES for horizon in (None, h)]
+WHERE = [
+    (name.format(time), horizon) for time, h in (("discrete", 7), ("continuous", 1.7)) for name in NAMES for horizon in (None, h)
+]
 POINTS = pytest.mark.parametrize(("name", "horizon"), WHERE)
 
 

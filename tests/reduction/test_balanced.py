@@ -16,7 +16,7 @@ ALL_LINEAR = select(batch=False, real=True, linear=True, hard=False)
 
 
 @parametrize(DENSE)
-@pytest.mark.parametrize("horizon", [None, 5])
+@pytest.mark.parametrize("horizon", [None, 9])
 def test_the_balancing_transformation_makes_both_gramians_diagonal(sys, horizon):
     V, W, values = _projections(*gramian_factors(sys, horizon), sys.order)
     np.testing.assert_allclose(W.T @ V, np.eye(V.shape[1]), atol=1e-6)
@@ -78,7 +78,7 @@ def test_the_bound_holds_and_is_twice_the_sum_of_the_dropped_values(sys, order):
     red = lqo.balanced_truncation(sys, order)
     assert red.bound == pytest.approx(2 * np.sum(lqo.hankel_singular_values(sys)[order:]), rel=1e-6)
     error = h_infinity_error(sys, red.system)
-    assert red.hsv[order] * (1 - 1e-3) <= error <= red.bound * (1 + 1e-9)
+    assert red.hsv[order] * (1 - 1e-3) <= error <= red.bound * (1 + 1e-6) + 1e-9 * red.hsv[0]
 
 
 @parametrize(select(batch=True, linear=True))

@@ -36,11 +36,10 @@ def test_a_reduction_of_a_batch_can_be_a_start(sys, method):
     np.testing.assert_array_equal(red.start_error, start.error)
 
 
-def mixed(m, p=1, c=0):
+def mixed(m):
     """A batch whose balanced truncations to order 2 differ in their slots: two real poles, and a pair."""
-    real = lqo.DiagonalLQOSystem([0.9, -0.8, 0.1j], np.ones((3, m)), np.concatenate([np.ones((p, 2)), 1e-3 * np.ones((p, 1))], axis=1))
-    pair = lqo.DiagonalLQOSystem([0.1, -0.1, 0.9j], np.ones((3, m)), np.concatenate([1e-3 * np.ones((p, 2)), np.ones((p, 1))], axis=1))
-    return lqo.DiagonalLQOSystem(*(np.stack([getattr(real, a), getattr(pair, a)]) for a in ("poles", "B", "C")))
+    poles = [[0.9, -0.8, 0.1j], [0.1, -0.1, 0.9j]]
+    return lqo.DiagonalLQOSystem(poles, np.ones((2, 3, m)), [[[1.0, 1.0, 1e-3]], [[1e-3, 1e-3, 1.0]]])
 
 
 @pytest.mark.parametrize("m", [1, 2])

@@ -53,7 +53,9 @@ def test_repair_reflects_and_refits():
     assert lqo.h2_error(FULL, system) <= lqo.h2_norm(FULL)
 
 
-@pytest.mark.parametrize("name", ["diagonal discrete siso factored", "diagonal discrete mimo factored", "dense continuous mimo quadratic"])
+@pytest.mark.parametrize(
+    "name", ["diagonal discrete siso factored", "diagonal discrete mimo factored", "dense continuous mimo quadratic"]
+)
 def test_fitted_outputs_are_optimal(name, rng):
     sys = get(name)
     rom = diagonal(4, pairs=1, reals=1, m=sys.n_inputs, continuous=sys.is_continuous)

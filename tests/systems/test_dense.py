@@ -31,8 +31,14 @@ A, B, C = np.diag([0.5, 0.2]), np.ones((2, 1)), np.ones((1, 2))
         ({"M": np.ones((2, 3, 3))}, "M has shape (2, 3, 3), expected (p, n, n) = (p, 2, 2)"),
         ({"M": np.ones(2)}, "M has shape (2,)"),
         ({"M": np.ones((3, 2, 2))}, "M has shape (3, 2, 2), expected (p, n, n) = (1, 2, 2)"),
-        ({"M": QuadraticOutput(np.ones((1, 3)), np.ones((1, 3)), np.ones((1, 1)))}, "M.U has shape (1, 3), expected (c, n) = (1, 2)"),
-        ({"M": QuadraticOutput(np.ones((1, 2)), np.ones((1, 2)), np.ones((2, 1)))}, "M.W has shape (2, 1), expected (p, c) = (1, 1)"),
+        (
+            {"M": QuadraticOutput(np.ones((1, 3)), np.ones((1, 3)), np.ones((1, 1)))},
+            "M.U has shape (1, 3), expected (c, n) = (1, 2)",
+        ),
+        (
+            {"M": QuadraticOutput(np.ones((1, 2)), np.ones((1, 2)), np.ones((2, 1)))},
+            "M.W has shape (2, 1), expected (p, c) = (1, 1)",
+        ),
     ],
 )
 def test_wrong_shapes_name_the_array_and_both_shapes(arguments, message):
@@ -65,7 +71,9 @@ def test_wrong_time_steps(dt):
         LQOSystem(A, B, C, dt=dt)
 
 
-@pytest.mark.parametrize(("dt", "continuous"), [(0, True), (0.0, True), (1, False), (0.1, False), (True, False), (np.float64(2), False)])
+@pytest.mark.parametrize(
+    ("dt", "continuous"), [(0, True), (0.0, True), (1, False), (0.1, False), (True, False), (np.float64(2), False)]
+)
 def test_time_steps_as_in_python_control(dt, continuous):
     sys = LQOSystem(A, B, C, dt=dt)
     assert sys.is_continuous is continuous

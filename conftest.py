@@ -1,0 +1,5 @@
+"""Collection without the optional libraries: files that need torch are left out where it is missing."""
+
+from importlib.util import find_spec
+
+collect_ignore = [] if find_spec("torch") else ["lqo_mor/torch_modules.py", "tests/s4d_example.py"]

@@ -1,0 +1,108 @@
+"""Pictures of a reduction, with Matplotlib (extra ``plot``)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.analysis.gramians import hankel_singular_values
+from lqo_mor.errors import InvalidInputError, MissingDependencyError
+from lqo_mor.reduction.result import Reduction
+from lqo_mor.systems.dense import LQOSystem
+
+
+def plot_reduction(sys, reduction: Reduction, steps: int = 400):
+    """Poles, Hankel singular values and impulse responses of a system and its reduction, side by side.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system; of a batch give one channel and the reduction of it.
+    reduction : Reduction
+        What came of it.
+    steps : int, default 400
+        Samples of the impulse response (first input to first output, linear part); in continuous time they
+        span three times the slowest time constant of the reduced system, or the horizon.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not shown; save it with ``figure.savefig(path)``.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Matplotlib is not installed.
+    InvalidInputError
+        If `sys` is a batch.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("Matplotlib", "plot", "plotting") from None
+    if getattr(sys, "batch", ()) or getattr(reduction.system, "batch", ()):
+        raise InvalidInputError("plot_reduction shows one system; index the batch and reduce that channel")
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    _poles(left, sys, reduction.system)
+    values = reduction.hsv if reduction.hsv is not None else hankel_singular_values(sys, reduction.horizon)
+    _singular_values(middle, values, reduction.system.order)
+    _responses(right, sys, reduction, steps)
+    relative = f"relative h2 error {reduction.relative_error:.2e}"
+    figure.suptitle(f"{reduction.method}: order {sys.order} to {reduction.system.order}, {relative}")
+    return figure
+
+
+def _all_poles(sys) -> np.ndarray:
+    if isinstance(sys, LQOSystem):
+        return np.linalg.eigvals(sys.A)
+    return np.concatenate([sys.poles, sys.poles[~sys.is_real_pole].conj()])
+
+
+def _poles(axes, sys, rom) -> None:
+    full, reduced = _all_poles(sys), _all_poles(rom)
+    axes.plot(full.real, full.imag, "o", mfc="none", color="C0", label="full")
+    axes.plot(reduced.real, reduced.imag, "x", color="C1", label="reduced")
+    if sys.is_continuous:
+        axes.axvline(0, color="0.7", lw=0.8)
+    else:
+        angle = np.linspace(0, 2 * np.pi, 400)
+        axes.plot(np.cos(angle), np.sin(angle), color="0.7", lw=0.8)
+        axes.set_aspect("equal")
+    axes.set(title="poles", xlabel="real part", ylabel="imaginary part")
+    axes.legend(loc="best")
+
+
+def _singular_values(axes, values: np.ndarray, order: int) -> None:
+    positive = values[values > values[0] * np.finfo(float).eps]
+    index = np.arange(1, positive.size + 1)
+    axes.semilogy(index, positive, ".-", color="C0")
+    axes.axvline(order + 0.5, color="C1", ls="--", label=f"order {order}")
+    axes.set(title="Hankel singular values", xlabel="index", ylabel="value")
+    axes.legend(loc="best")
+
+
+def _responses(axes, sys, reduction: Reduction, steps: int) -> None:
+    if sys.is_continuous:
+        slowest = -1 / np.max(_all_poles(reduction.system).real)
+        time, unit = np.linspace(0, reduction.horizon or 3 * slowest, steps), "time (s)"
+    else:
+        time, unit = np.arange(steps), "sample"
+    for system, style, label in ((sys, "-", "full"), (reduction.system, "--", "reduced")):
+        axes.plot(time, _impulse_response(system, time), style, label=label)
+    axes.set(title="impulse response, input 1 to output 1", xlabel=unit)
+    axes.legend(loc="best")
+
+
+def _impulse_response(sys, time: np.ndarray) -> np.ndarray:
+    """Linear kernel from the first input to the first output at evenly spaced times."""
+    if isinstance(sys, LQOSystem):
+        from scipy.linalg import expm
+
+        step = expm(sys.A * (time[1] - time[0])) if sys.is_continuous else sys.A
+        x, out = sys.B[:, 0], np.empty(time.size)
+        for k in range(time.size):
+            out[k] = (sys.C[0] @ x).real
+            x = step @ x
+        return out
+    modes = np.exp(np.outer(time, sys.poles)) if sys.is_continuous else sys.poles ** time[:, np.newaxis]
+    return (modes @ (np.where(sys.is_real_pole, 1, 2) * sys.C[0] * sys.B[:, 0])).real

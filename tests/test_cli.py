@@ -1,0 +1,159 @@
+"""The command line as a user meets it: in a process of its own for exit codes, in this one for the rest."""
+
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+import lqo_mor as lqo
+from lqo_mor.cli import main
+
+DATA = files("lqo_mor") / "data"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "digits.safetensors"
+    shutil.copy(str(DATA / "demo_digits.safetensors"), path)
+    return path
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    with np.load(str(DATA / "demo_digits.npz")) as file:
+        path = tmp_path / "digits.npz"
+        np.savez(path, inputs=file["inputs"][:60], labels=file["labels"][:60])
+    return path
+
+
+def fails(capsys, *arguments):
+    """The one line on standard error of a command that must end with exit code 1."""
+    assert main([str(a) for a in arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("lqo-mor: error: ")
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_inspect_tells_the_format_and_the_true_number_of_parameters(checkpoint, capsys):
+    assert main(["inspect", str(checkpoint)]) == 0
+    out = capsys.readouterr().out
+    from safetensors.numpy import load_file
+
+    assert "format s4d, 3 layers" in out
+    assert f"{sum(a.size for a in load_file(checkpoint).values()):,}" in out
+
+
+def test_compress_and_compare(checkpoint, sequences, tmp_path, capsys):
+    small = tmp_path / "small.safetensors"
+    before = checkpoint.read_bytes()
+    assert main(["compress", str(checkpoint), "-o", str(small), "--state-size", "8", "--horizon", "64"]) == 0
+    out = capsys.readouterr().out
+    assert "64 → 8" in out
+    assert "33,706 → 17,578" in out
+    assert checkpoint.read_bytes() == before
+    model = lqo.load_checkpoint(small)
+    assert [block.state_size for block in model.blocks] == [8, 8, 8]
+    assert main(["compare", str(checkpoint), str(small), "--inputs", str(sequences)]) == 0
+    out = capsys.readouterr().out
+    with np.load(sequences) as file:
+        accuracy = np.mean(model(file["inputs"]).argmax(-1) == file["labels"])
+    assert "accuracy of the second" in out
+    assert f"{accuracy:.2%}" in out
+
+
+def test_a_model_equals_itself_on_random_inputs(checkpoint, capsys):
+    assert main(["compare", str(checkpoint), str(checkpoint), "--steps", "20"]) == 0
+    assert "0.000e+00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("keep", ["0.5"])
+def test_keep_is_a_fraction_of_the_states(checkpoint, tmp_path, keep, capsys):
+    assert main(["compress", str(checkpoint), "-o", str(tmp_path / "o.npz"), "--keep", keep, "--method", "modal"]) == 0
+    assert "64 → 32" in capsys.readouterr().out
+
+
+def test_an_existing_output_is_refused_and_untouched(checkpoint, tmp_path, capsys):
+    out = tmp_path / "mine.safetensors"
+    out.write_text("precious")
+    assert "exists already" in fails(capsys, "compress", checkpoint, "-o", out, "--state-size", 8)
+    assert out.read_text() == "precious"
+    assert "exists already" in fails(capsys, "compress", checkpoint, "-o", checkpoint, "--state-size", 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--state-size", "64"], "not below the 64 states"),
+        (["--state-size", "7"], "not a positive even integer"),
+        (["--state-size", "0"], "not a positive even integer"),
+        (["--keep", "1.5"], "between 0 and 1"),
+        (["--keep", "nan"], "between 0 and 1"),
+        (["--state-size", "8", "--horizon", "0"], "positive integer number of samples"),
+        (["--state-size", "8", "--format", "lqo"], "missing"),
+        (["--state-size", "8", "--format", "nonsense"], "expected one of s4d, lqo"),
+    ],
+)
+def test_bad_budgets_end_in_one_line_and_leave_nothing(checkpoint, tmp_path, capsys, arguments, message):
+    out = tmp_path / "o.safetensors"
+    assert message in fails(capsys, "compress", checkpoint, "-o", out, *arguments)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.safetensors"]
+
+
+def test_bad_output_paths(checkpoint, tmp_path, capsys):
+    assert "does not exist" in fails(capsys, "compress", checkpoint, "-o", tmp_path / "no" / "o.npz", "--state-size", 8)
+    assert ".xyz" in fails(capsys, "compress", checkpoint, "-o", tmp_path / "o.xyz", "--state-size", 8)
+    assert "directory" in fails(capsys, "compress", checkpoint, "-o", tmp_path, "--state-size", 8)
+
+
+def test_bad_files(tmp_path, checkpoint, capsys):
+    assert "does not exist" in fails(capsys, "inspect", tmp_path / "nothing.pth")
+    text = tmp_path / "notes.pth"
+    text.write_text("not a checkpoint")
+    assert "notes.pth" in fails(capsys, "inspect", text)
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(checkpoint.read_bytes()[:5000])
+    assert "half.safetensors" in fails(capsys, "inspect", half)
+
+
+def test_bad_inputs_of_compare(checkpoint, tmp_path, capsys):
+    wrong = tmp_path / "x.npz"
+    np.savez(wrong, x=np.zeros((2, 3, 1)))
+    assert "no array named inputs" in fails(capsys, "compare", checkpoint, checkpoint, "--inputs", wrong)
+    np.savez(wrong, inputs=np.zeros((2, 3, 5)))
+    assert "(2, 3, 5)" in fails(capsys, "compare", checkpoint, checkpoint, "--inputs", wrong)
+    np.savez(wrong, inputs=np.full((2, 3, 1), np.nan))
+    assert "finite" in fails(capsys, "compare", checkpoint, checkpoint, "--inputs", wrong)
+    np.savez(wrong, inputs=np.zeros((2, 3, 1)), labels=np.zeros(3))
+    assert "labels" in fails(capsys, "compare", checkpoint, checkpoint, "--inputs", wrong)
+    assert "steps" in fails(capsys, "compare", checkpoint, checkpoint, "--steps", 0)
+
+
+def test_a_process_ends_with_exit_code_1_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lqo_mor", "inspect", str(tmp_path / "none.pth")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("lqo-mor: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_shows_accuracy_before_and_after(capsys):
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    accuracy = {}
+    for line in out.splitlines():
+        words = line.split()
+        if words and words[0].isdigit() and words[1] in ("full", "modal", "balanced", "optimal"):
+            percentages = [float(word.rstrip("%")) for word in words if word.endswith("%")]
+            accuracy[words[1], words[0]] = percentages[-2] if len(percentages) > 1 else percentages[0]
+    assert accuracy["full", "64"] == 98.4
+    for size in ("16", "8"):  # what a user is shown: the default method keeps at least what the baselines keep
+        assert accuracy["optimal", size] >= max(accuracy["modal", size], accuracy["balanced", size]) - 0.5
+        assert accuracy["optimal", size] >= 97.0

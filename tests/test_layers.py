@@ -1,0 +1,126 @@
+"""Imports point only to a lower level of the package, so that no cycle can enter unnoticed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "lqo_mor"
+LEVELS = {
+    "errors": 0,
+    "matrix_equations": 1,
+    "systems": 1,
+    "analysis": 2,
+    "reduction": 3,
+    "network": 4,
+    "checkpoints": 5,
+    "": 6,  # lqo_mor/__init__.py re-exports everything below
+    "torch_modules": 7,
+    "demo": 7,
+    "report": 7,
+    "plot": 7,
+    "cli": 7,
+    "__main__": 7,
+}
+TOP = 7
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imports(path: Path, lazy: bool = True) -> set[str]:
+    """The modules of the package that a file imports, also inside functions if `lazy`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if lazy else _at_import(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in MODULES else node.module for alias in node.names
+            }
+    return {name for name in found if name == "lqo_mor" or name.startswith("lqo_mor.")}
+
+
+def _at_import(node):
+    """Nodes that run when the module is imported: not the bodies of functions, nor what is for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from _at_import(child)
+
+
+def part(module: str) -> str:
+    """The part of the package that a module belongs to, a key of `LEVELS`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_level(module):
+    assert part(module) in LEVELS, f"{module}: add it to LEVELS"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module):
+    own = part(module)
+    for name in imports(MODULES[module]):
+        other = part(name)
+        if other != own and not (LEVELS[own] == LEVELS[other] == TOP):
+            assert LEVELS[other] < LEVELS[own], f"{module} imports {name}, which is not below it"
+
+
+def test_the_test_sees_an_upward_import(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("def f():\n    from lqo_mor.reduction import _kernels\nimport lqo_mor.network.model\n", encoding="utf-8")
+    assert imports(path) == {"lqo_mor.reduction._kernels", "lqo_mor.network.model"}
+    assert imports(path, lazy=False) == {"lqo_mor.network.model"}
+
+
+def test_no_cycle_among_modules():
+    graph = {module: imports(path, lazy=False) & MODULES.keys() for module, path in MODULES.items()}
+    done, active = set(), []
+
+    def visit(module):
+        assert module not in active, " -> ".join([*active[active.index(module) :], module])
+        if module in done:
+            return
+        active.append(module)
+        for name in sorted(graph[module]):
+            visit(name)
+        active.pop()
+        done.add(module)
+
+    for module in graph:
+        visit(module)
+
+
+def test_solvers_know_no_systems_and_systems_no_solvers():
+    for module, path in MODULES.items():
+        parts = {part(name) for name in imports(path)}
+        if part(module) == "matrix_equations":
+            assert parts <= {"errors", "matrix_equations"}, module
+        if part(module) == "systems":
+            assert parts <= {"errors", "systems"}, module
+        if part(module) == "errors":
+            assert not parts
+
+
+def test_importing_the_package_brings_in_no_optional_library():
+    optional = {"torch", "matplotlib", "sklearn", "control", "slycot", "hypothesis"}
+    code = f"import sys, lqo_mor; print(*({optional!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not done.stdout.split()

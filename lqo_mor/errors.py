@@ -1,5 +1,10 @@
 """Exceptions and warning categories. Every one of ours inherits the builtin that a caller would expect."""
 
+from __future__ import annotations
+
+import sys
+import warnings
+
 
 class LQOError(Exception):
     """Base of every error that lqo-mor raises on purpose."""
@@ -58,3 +63,11 @@ class AccuracyWarning(LQOWarning):
 
 class ConvergenceWarning(LQOWarning):
     """An iteration stopped before it converged."""
+
+
+def warn(message: str, category: type[LQOWarning]) -> None:
+    """Issue a warning that points at the line of the caller outside of lqo-mor."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lqo_mor":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -14,7 +13,7 @@ from lqo_mor.checkpoints.contract import Format, Original, listing
 from lqo_mor.checkpoints.files import container_of, read_file, write_file
 from lqo_mor.checkpoints.lqo import LQO
 from lqo_mor.checkpoints.s4d import S4D
-from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError
+from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.network.model import DeepSSM
 
 FORMATS = (S4D, LQO)
@@ -117,11 +116,10 @@ class Source:
         state, extras = self.adapter.write(model, self.original)
         dropped = write_file(path, {self.prefix + key: value for key, value in state.items()}, self.nesting, extras, overwrite)
         if dropped:
-            warnings.warn(
+            warn(
                 f"{path.name} does not hold the entries {listing(dropped)} of {self.path.name}: "
                 "state of an optimiser, or objects that cannot be stored safely",
                 LQOWarning,
-                stacklevel=3,
             )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import scipy.linalg
 
 from lqo_mor.matrix_equations.diagonal import check_horizon
-from lqo_mor.matrix_equations.stein import compress_factor, operands, stein_factor
+from lqo_mor.matrix_equations.residuals import relative_residual, spectral_norm_estimate
+from lqo_mor.matrix_equations.stein import compress_factor, double, operands, stein_factor
 
 _EPS = np.finfo(float).eps
+_REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
 
 
 def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float | None = None) -> np.ndarray:
@@ -37,8 +41,11 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
 
     Notes
     -----
-    Infinite horizon: Bartels and Stewart (1972), by SciPy. Finite: Van Loan's (1978) exponential over a
-    short step, then ``X_{2t} = X_t + e^{At} X_t e^{Bᴴt}``; nothing cancels and nothing has to be solvable.
+    Infinite horizon: the Cayley transform ``A ← (A − σI)⁻¹(A + σI)`` keeps `X` and gives a Stein equation, solved by
+    doubling (an alternating-direction iteration with one shift, squared) and corrected once where the residual
+    asks for it. Where it does not converge, or the residual stays poor, the method of Bartels and Stewart
+    (1972), by SciPy. Finite horizon: a Taylor series over a short step, then ``X_{2t} = X_t + e^{At} X_t e^{Bᴴt}``;
+    nothing cancels and nothing has to be solvable.
 
     Examples
     --------
@@ -47,18 +54,99 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     array([[1.]])
     """
     A, B, Q = operands(A, B, Q)
-    if duration is None:
-        return scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
-    check_horizon(True, duration)
-    n, r = Q.shape
+    if duration is not None:
+        check_horizon(True, duration)
+        return _integrate(A, B, Q, duration)
+    X = _solve_by_cayley(A, B, Q)
+    if X is not None:
+        factor = spectral_norm_estimate(A) + spectral_norm_estimate(B)
+        rest = A @ X + X @ B.conj().T + Q
+        if relative_residual(rest, factor, X, Q) > _REFINE:
+            X = X + _solve_by_cayley(A, B, rest)
+            rest = A @ X + X @ B.conj().T + Q
+        if relative_residual(rest, factor, X, Q) < _ACCEPT:
+            return X
+    return scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
+
+
+def _solve_by_cayley(A, B, Q):
+    """The solution by a Stein equation with the Cayley transforms of both coefficients; None where it does not converge."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the residual decides
+        shift = _shift(A)
+        F, left, _ = cayley_transform(A, shift)
+        G, right, _ = (F, left, None) if B is A else cayley_transform(B, shift)
+        Q = right(left(Q).conj().T).conj().T
+        if not all(np.all(np.isfinite(a)) for a in (F, G, Q)):
+            return None
+        X, converged = double(F, G, Q)
+    return X if converged else None
+
+
+def cayley_transform(A: np.ndarray, shift: float | None = None):
+    """``(A − σI)⁻¹(A + σI)``, and the maps of input and of adjoint output factors that keep both Gramians.
+
+    Parameters
+    ----------
+    A : (n, n) ndarray
+        State matrix.
+    shift : float, optional
+        The positive shift `σ`; of the size of the eigenvalues by default.
+
+    Returns
+    -------
+    transform : (n, n) ndarray
+        Its spectral radius is below 1 if `A` is stable; its adjoint is the transform of the adjoint of `A`.
+    apply, apply_adjoint : callable
+        ``√(2σ) (A − σI)⁻¹ X`` and ``√(2σ) (Aᴴ − σI)⁻¹ X``.
+    """
+    shift = _shift(A) if shift is None else shift
+    identity = np.eye(A.shape[0])
+    lu = scipy.linalg.lu_factor(A - shift * identity, check_finite=False)
+
+    def apply(X, trans=0):
+        return np.sqrt(2 * shift) * scipy.linalg.lu_solve(lu, X, trans=trans, check_finite=False)
+
+    return scipy.linalg.lu_solve(lu, A + shift * identity, check_finite=False), apply, lambda X: apply(X, 2)
+
+
+def _shift(A) -> float:
+    """A shift of the size of the eigenvalues: the geometric mean of the extreme singular values, by power steps."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(A.shape[0])
+    lu = scipy.linalg.lu_factor(A, check_finite=False)
+    inverse = 0.0
+    for _ in range(8):
+        inverse = np.linalg.norm(x)
+        if not (np.isfinite(inverse) and inverse > 0):
+            break
+        x = scipy.linalg.lu_solve(lu, x / inverse, trans=2, check_finite=False)
+        x = scipy.linalg.lu_solve(lu, x, check_finite=False)
+    largest = spectral_norm_estimate(A)
+    smallest = 1 / np.sqrt(inverse) if np.isfinite(inverse) and inverse > 0 else 0.0
+    return float(np.sqrt(max(smallest, _EPS * largest) * largest)) or 1.0
+
+
+def _integrate(A, B, Q, duration):
+    """``∫₀^T e^{At} Q e^{Bᴴt} dt``: a Taylor series over a short step, then doubling of the step."""
     step, doublings = _short_step(duration, A, B)
-    block = np.block([[-A, Q], [np.zeros((r, n)), B.conj().T]])
-    exponential = scipy.linalg.expm(step * block)
-    flow_A, flow_B = scipy.linalg.expm(step * A), exponential[n:, n:]
-    X = flow_A @ exponential[:n, n:]
-    for _ in range(doublings):
-        X = X + flow_A @ X @ flow_B
-        flow_A, flow_B = flow_A @ flow_A, flow_B @ flow_B
+    adjoint = B.conj().T
+    term = step * Q
+    X, j = term, 1
+    while np.linalg.norm(term) > 0.01 * _EPS * np.linalg.norm(X) and j < 60:
+        j += 1
+        term = (A @ term + term @ adjoint) * (step / j)
+        X = X + term
+    flow_A = scipy.linalg.expm(step * A)
+    flow_B = flow_A.conj().T if B is A else scipy.linalg.expm(step * adjoint)
+    for k in range(doublings):
+        increment = flow_A @ X @ flow_B
+        X = X + increment
+        if np.linalg.norm(increment) <= 0.01 * _EPS * np.linalg.norm(X):  # the rest of the interval no longer counts
+            break
+        if k < doublings - 1:
+            flow_A = flow_A @ flow_A
+            flow_B = flow_A.conj().T if B is A else flow_B @ flow_B
     return X
 
 
@@ -96,22 +184,35 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     quadrature, exact to rounding over a short step, then doubling of the step.
     """
     A, B = operands(A, B)
-    n = A.shape[0]
     if duration is None:
-        moduli = np.abs(np.linalg.eigvals(A))
-        shift = np.sqrt(max(moduli.min(), _EPS * moduli.max()) * moduli.max())
-        lu = scipy.linalg.lu_factor(A - shift * np.eye(n))
-        cayley = scipy.linalg.lu_solve(lu, A + shift * np.eye(n))
-        return stein_factor(cayley, np.sqrt(2 * shift) * scipy.linalg.lu_solve(lu, B))
+        transform, apply, _ = cayley_transform(A)
+        return stein_factor(transform, apply(B))
     check_horizon(True, duration)
     step, doublings = _short_step(duration, A, A)
     nodes, weights = np.polynomial.legendre.leggauss(12)
-    times = 0.5 * step * (nodes + 1)
-    R = np.hstack([np.sqrt(0.5 * step * w) * (scipy.linalg.expm(t * A) @ B) for t, w in zip(times, weights, strict=True)])
-    R, flow = compress_factor(R), scipy.linalg.expm(step * A)
-    for _ in range(doublings):
-        R, flow = compress_factor(np.hstack([R, flow @ R])), flow @ flow
+    R, done, flowed = [], 0.0, B
+    for node, weight in zip(0.5 * step * (nodes + 1), weights, strict=True):  # from node to node with the factor only
+        flowed, done = _flow(A, flowed, node - done), node
+        R.append(np.sqrt(0.5 * step * weight) * flowed)
+    R, flow = compress_factor(np.hstack(R)), scipy.linalg.expm(step * A)
+    for k in range(doublings):
+        increment = flow @ R
+        if np.linalg.norm(increment) <= _EPS * np.linalg.norm(R):  # the rest of the interval no longer counts
+            break
+        R = compress_factor(np.hstack([R, increment]))
+        flow = flow @ flow if k < doublings - 1 else flow
     return R
+
+
+def _flow(A, V, time):
+    """``e^{A time} V`` by its Taylor series, for a short time."""
+    total = term = V
+    for j in range(1, 60):
+        term = (A @ term) * (time / j)
+        total = total + term
+        if np.linalg.norm(term) <= 0.01 * _EPS * np.linalg.norm(total):
+            break
+    return total
 
 
 def _short_step(duration, A, B):

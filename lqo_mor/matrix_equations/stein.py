@@ -7,10 +7,11 @@ import scipy.linalg
 
 from lqo_mor.errors import ConvergenceError, InvalidInputError
 from lqo_mor.matrix_equations.diagonal import check_horizon
-from lqo_mor.matrix_equations.residuals import stein_residual
+from lqo_mor.matrix_equations.residuals import relative_residual, spectral_norm_estimate, stein_residual
 
 _EPS = np.finfo(float).eps
 _MAX_DOUBLINGS = 60
+_REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
 
 
 def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None = None) -> np.ndarray:
@@ -40,7 +41,7 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
     Notes
     -----
     Doubling (squared Smith iteration, R. A. Smith 1968): ``X ← X + A X Bᴴ, A ← A², B ← B²``. Where it does
-    not converge, or its residual is poor, a Schur method (Kitagawa 1977) takes over.
+    not converge, or its residual stays poor after one correction, a Schur method (Kitagawa 1977) takes over.
 
     Examples
     --------
@@ -52,10 +53,15 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
     if terms is not None:
         check_horizon(False, terms)
         return _sum_terms(A, B, Q, int(terms))
-    X, converged = _double(A, B, Q)
-    if converged and stein_residual(A, B, Q, X) < 100 * _EPS:
-        return X
-    return _solve_by_schur(A, B, Q)
+    X, converged = double(A, B, Q)
+    if not converged:
+        return _solve_by_schur(A, B, Q)
+    rest = A @ X @ B.conj().T - X + Q
+    if relative_residual(rest, spectral_norm_estimate(A) * spectral_norm_estimate(B) + 1.0, X, Q) > _REFINE:
+        X = X + double(A, B, rest)[0]
+        if not stein_residual(A, B, Q, X) < _ACCEPT:
+            return _solve_by_schur(A, B, Q)
+    return X
 
 
 def operands(*arrays: np.ndarray) -> list[np.ndarray]:
@@ -67,8 +73,9 @@ def operands(*arrays: np.ndarray) -> list[np.ndarray]:
     return arrays
 
 
-def _double(A, B, Q):
-    X = Q
+def double(A, B, Q):
+    """The infinite sum by doubling, and whether it converged."""
+    X, same = Q, B is A
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_MAX_DOUBLINGS):
             step = A @ X @ B.conj().T
@@ -78,19 +85,25 @@ def _double(A, B, Q):
                 return X, False
             if size <= _EPS * np.linalg.norm(X):
                 return X, True
-            A, B = A @ A, B @ B
+            A = A @ A
+            B = A if same else B @ B
     return X, False
 
 
 def _sum_terms(A, B, Q, terms):
     """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first."""
-    X, power_A, power_B = Q, A, B
+    X, power_A, power_B, same = Q, A, B, B is A
     for digit in bin(terms)[3:]:
-        X = X + power_A @ X @ power_B.conj().T
-        power_A, power_B = power_A @ power_A, power_B @ power_B
+        step = power_A @ X @ power_B.conj().T
+        X = X + step
+        if np.linalg.norm(step) <= 0.01 * _EPS * np.linalg.norm(X):  # the remaining terms no longer count
+            return X
+        power_A = power_A @ power_A
+        power_B = power_A if same else power_B @ power_B
         if digit == "1":
             X = Q + A @ X @ B.conj().T
-            power_A, power_B = power_A @ A, power_B @ B
+            power_A = power_A @ A
+            power_B = power_A if same else power_B @ B
     return X
 
 
@@ -108,7 +121,7 @@ def _solve_by_schur(A, B, Q):
     return X if np.iscomplexobj(Q) else X.real
 
 
-def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.ndarray:
+def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None, squares: list | None = None) -> np.ndarray:
     """A factor `R` of ``P = R Rᴴ``, the solution of ``A P Aᴴ − P + B Bᴴ = 0``, without forming `P`.
 
     Needs a spectral radius of `A` below 1; with `terms` it factors the sum of the first terms
@@ -122,6 +135,9 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.n
         Factor of the constant term.
     terms : int, optional
         Number of terms of the sum; all by default.
+    squares : list, optional
+        The matrices ``A^(2^k)``, k = 0, 1, …, as far as they are known; the list is extended by those that the
+        infinite sum needs, for a second factor with the same `A` or its adjoint. Without it they are not kept.
 
     Returns
     -------
@@ -138,37 +154,43 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None) -> np.n
 
     Notes
     -----
-    Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by a pivoted QR decomposition
-    whenever the factor becomes wider than `n`.
+    Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by QR decompositions.
     """
     A, B = operands(A, B)
     if terms is not None:
         check_horizon(False, terms)
-        R, power = B, A
+        R, power = compress_factor(B), A
         for digit in bin(int(terms))[3:]:
             R, power = compress_factor(np.hstack([R, power @ R])), power @ power
             if digit == "1":
                 R, power = compress_factor(np.hstack([B, A @ R])), power @ A
         return R
-    R = compress_factor(B)
-    for _ in range(_MAX_DOUBLINGS):
-        step = A @ R
+    R, squares = compress_factor(B), [] if squares is None else squares
+    for k in range(_MAX_DOUBLINGS):
+        if k == len(squares):
+            squares.append(squares[-1] @ squares[-1] if k else A)
+        step = squares[k] @ R
         size = np.linalg.norm(step)
         if not np.isfinite(size):
             break
         if size <= _EPS * np.linalg.norm(R):
             return R
-        R, A = compress_factor(np.hstack([R, step])), A @ A
+        R = compress_factor(np.hstack([R, step]))
     raise ConvergenceError("the doubling iteration for a Gramian factor did not converge: A is not stable to working precision")
 
 
 def compress_factor(R: np.ndarray) -> np.ndarray:
-    """A factor with the same ``R Rᴴ`` and at most `n` columns; unchanged if it has no more already."""
+    """A factor with the same ``R Rᴴ`` and fewer columns where that is cheap: never more than `n`.
+
+    A narrow factor is cut to its numerical rank by a pivoted QR decomposition; one wider than `n` becomes square
+    by a plain one, which is many times as fast.
+    """
     n, k = R.shape
-    if k <= n:
+    if k > n:
+        return scipy.linalg.qr(R.conj().T, mode="r", check_finite=False)[0][:n].conj().T
+    if k > n // 2:
         return R
     T, pivots = scipy.linalg.qr(R.conj().T, mode="r", pivoting=True, check_finite=False)
-    T = T[:n]
     rank = max(1, np.count_nonzero(np.abs(np.diag(T)) > _EPS * abs(T[0, 0])))
     out = np.empty((n, rank), R.dtype)
     out[pivots] = T[:rank].conj().T

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.norms import h2_error, relative_to
+from lqo_mor.analysis.norms import error_and_digits, relative_to
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -55,6 +55,8 @@ class Reduction:
         linear system over the infinite horizon).
     repaired : bool
         Whether unstable poles were reflected and the outputs refitted.
+    digits : int
+        Estimate of how many decimal digits of `error` rounding has left.
     """
 
     system: LQOSystem | DiagonalLQOSystem
@@ -69,12 +71,14 @@ class Reduction:
     hsv: np.ndarray | None = None
     bound: float | np.ndarray | None = None
     repaired: bool | np.ndarray = False
+    digits: int | np.ndarray = 15
 
     def __str__(self) -> str:
         horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
         lines = [f"Reduction by {self.method} to {self.system!r}"]
         if np.ndim(self.error) == 0:
-            lines.append(f"  relative h2 error   {self.relative_error:.4g}  ({horizon})")
+            digits = "" if self.digits > 4 else f", {self.digits} digits of it certain"
+            lines.append(f"  relative h2 error   {self.relative_error:.4g}  ({horizon}{digits})")
             if self.history is not None:
                 change = f"h2 error of the start {self.start_error:.4g}, now {self.error:.4g}"
                 lines.append(f"  iterations          {self.iterations}  ({change})")
@@ -95,9 +99,9 @@ class Reduction:
 
 def finish(sys, system, *, method: str, horizon: float | None, status=None, **fields) -> Reduction:
     """A `Reduction` with its errors computed; `status` defaults to a direct method."""
-    error = h2_error(sys, system, horizon)
+    error, digits = error_and_digits(sys, system, horizon)
     relative = relative_to(sys, error, horizon)
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
     fields.setdefault("start_error", error)
-    return Reduction(system, error, relative, method=method, horizon=horizon, status=status, **fields)
+    return Reduction(system, error, relative, method=method, horizon=horizon, status=status, digits=digits, **fields)

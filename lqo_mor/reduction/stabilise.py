@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from lqo_mor.errors import StabilityWarning
+from lqo_mor.errors import StabilityWarning, warn
 from lqo_mor.reduction._slots import choose
 from lqo_mor.reduction.outputs import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -68,4 +66,4 @@ def warn_of_repair(repaired: np.ndarray) -> None:
         if np.size(repaired) == 1
         else f"{np.count_nonzero(repaired)} of {np.size(repaired)} reduced systems were"
     )
-    warnings.warn(f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning, stacklevel=4)
+    warn(f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning)

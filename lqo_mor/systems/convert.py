@@ -8,12 +8,10 @@ keep their eigenvalues.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.errors import AccuracyWarning, InvalidInputError
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, warn
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
@@ -129,11 +127,7 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     if not condition < 1 / (sys.order * np.finfo(float).eps):
         raise InvalidInputError("the state matrix is not diagonalisable to working precision; keep the system dense")
     if condition > 1e8:
-        warnings.warn(
-            f"the eigenvectors have condition number {condition:.1e}; the diagonal form loses as many digits",
-            AccuracyWarning,
-            stacklevel=2,
-        )
+        warn(f"the eigenvectors have condition number {condition:.1e}; the diagonal form loses as many digits", AccuracyWarning)
     half = poles.imag >= 0
     real = poles.imag[half] == 0
     right = vectors[:, half]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.errors import DimensionError, SymmetrisedWarning
+from lqo_mor.errors import DimensionError, SymmetrisedWarning, warn
 from lqo_mor.systems._checks import as_array, check_dt, check_shape
 from lqo_mor.systems.quadratic import QuadraticOutput
 
@@ -132,9 +131,8 @@ def _symmetric(M, n: int) -> np.ndarray:
     transposed = M.transpose(0, 2, 1)
     asymmetry = np.max(np.abs(M - transposed), initial=0.0)
     if asymmetry > 1e-12 * np.max(np.abs(M), initial=0.0):
-        warnings.warn(
+        warn(
             f"M is not symmetric (largest |M - Mᵀ| is {asymmetry:.2g}); its symmetric part gives the same output and is used",
             SymmetrisedWarning,
-            stacklevel=4,
         )
     return as_array("M", 0.5 * (M + transposed))

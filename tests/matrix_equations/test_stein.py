@@ -62,11 +62,11 @@ def test_long_finite_sum_tends_to_the_infinite_one(rng):
 @KINDS
 def test_schur_method_agrees_with_doubling(rng, is_complex):
     A, B, Q = matrix(rng, 8, 0.9, is_complex), matrix(rng, 5, 0.9, is_complex), normal(rng, (8, 5), is_complex)
-    by_doubling, converged = stein._double(A, B, Q)
+    by_doubling, converged = stein.double(A, B, Q)
     assert converged
     np.testing.assert_allclose(stein._solve_by_schur(A, B, Q), by_doubling, rtol=1e-11, atol=1e-12)
     Q = Q @ Q.conj().T
-    np.testing.assert_allclose(stein._solve_by_schur(A, A, Q), stein._double(A, A, Q)[0], rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(stein._solve_by_schur(A, A, Q), stein.double(A, A, Q)[0], rtol=1e-11, atol=1e-11)
 
 
 @KINDS

@@ -1,0 +1,54 @@
+"""Factors of both Gramians of one dense system, with the work that they share done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lqo_mor.matrix_equations.lyapunov import cayley_transform, lyapunov_factor
+from lqo_mor.matrix_equations.stein import stein_factor
+
+_KEEP_SQUARES = 2048  # order up to which the powers of A are kept for the second factor (16 n² bytes per power)
+
+
+def factor_pair(
+    continuous: bool, A: np.ndarray, B: np.ndarray, rows: Callable[[np.ndarray], np.ndarray], horizon: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors `R` and `S` of the Gramians ``P = R Rᴴ`` and ``Q = S Sᴴ`` with
+
+    ``A P Aᴴ − P + B Bᴴ = 0``,  ``Aᴴ Q A − Q + CᴴC = 0``  (continuous: ``A P + P Aᴴ + B Bᴴ = 0`` and so on),
+    or of the sums and integrals over a finite horizon.
+
+    Parameters
+    ----------
+    continuous : bool
+        Continuous or discrete time.
+    A, B : (n, n) and (n, m) ndarray
+        State and input matrix.
+    rows : callable
+        ``rows(R)`` gives the output rows `C`, (q, n); with a quadratic output they depend on the first factor.
+    horizon : float or None
+        Samples or seconds; None for the infinite horizon.
+
+    Returns
+    -------
+    R, S : (n, k) and (n, l) ndarray
+
+    Raises
+    ------
+    ConvergenceError
+        If the horizon is infinite and `A` is not stable to working precision.
+    """
+    if horizon is not None:
+        factor = lyapunov_factor if continuous else stein_factor
+        R = factor(A, B, horizon)
+        return R, factor(A.conj().T, rows(R).conj().T, horizon)
+    squares = [] if A.shape[0] <= _KEEP_SQUARES else None
+    if continuous:
+        transform, apply, apply_adjoint = cayley_transform(A)
+    else:
+        transform, apply, apply_adjoint = A, lambda X: X, lambda X: X
+    R = stein_factor(transform, apply(B), squares=squares)
+    adjoint = None if squares is None else [power.conj().T for power in squares]
+    return R, stein_factor(transform.conj().T, apply_adjoint(rows(R).conj().T), squares=adjoint)

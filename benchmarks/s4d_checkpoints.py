@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lqo_mor as lqo
-from benchmarks._machine import describe
+from lqo_mor.bench.machine import describe
 from lqo_mor.errors import StabilityWarning
 
 METHODS = ("hippo", "modal", "balanced", "projected_gradient", "optimal")
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args(argv)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=150)
     machine = describe("lqo-mor", "numpy", "scipy", "numba")
     console.print(machine)
     rows = []

@@ -1,10 +1,13 @@
-"""The command line: ``lqo-mor inspect | compress | compare | demo``."""
+"""The command line: ``lqo-mor inspect | compress | compare | demo | bench``."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from lqo_mor import __version__
@@ -26,6 +29,11 @@ def main(argv: list[str] | None = None) -> int:
             warnings.simplefilter("always", LQOWarning)
             warnings.showwarning = _show_warning
             arguments.run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough; results are printed after all files are written
+        _discard_output()
+        return 0
     except (LQOError, OSError, MemoryError) as err:
         message = " ".join(str(err).split()) or type(err).__name__
         print(f"lqo-mor: error: {message}", file=sys.stderr)
@@ -37,7 +45,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
-    print(f"lqo-mor: warning: {message}", file=sys.stderr)
+    with suppress(OSError):  # a closed standard error must not stop the work
+        print(f"lqo-mor: warning: {message}", file=sys.stderr)
+
+
+def _discard_output() -> None:
+    """Send what is left of standard output nowhere, so that the interpreter does not complain when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,12 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lqo-mor {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    inspect = commands.add_parser("inspect", help="what a checkpoint holds", description="Print what a checkpoint holds.")
+    inspect = commands.add_parser("inspect", help="print what a checkpoint holds", description="Print what a checkpoint holds.")
     _add_reading(inspect, "FILE")
     inspect.set_defaults(run=_inspect)
 
     compress = commands.add_parser(
-        "compress", help="write a smaller checkpoint", description="Reduce every layer and write a smaller checkpoint."
+        "compress",
+        help="reduce every layer and write a smaller checkpoint",
+        description="Reduce every layer and write a smaller checkpoint.",
     )
     _add_reading(compress, "FILE")
     compress.add_argument("-o", "--output", metavar="OUT", required=True, help="new file; an existing one is never overwritten")
@@ -68,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     compress.set_defaults(run=_compress)
 
     compare = commands.add_parser(
-        "compare", help="how much the outputs of two checkpoints differ", description="Compare the outputs of two checkpoints."
+        "compare",
+        help="compare the outputs of two checkpoints",
+        description="Compare the outputs of two checkpoints on the same inputs.",
     )
     _add_reading(compare, "FILE", "OTHER")
     compare.add_argument(
@@ -79,9 +98,22 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
 
     demo = commands.add_parser(
-        "demo", help="compress a small model that ships with lqo-mor", description="Compress a small model on real data."
+        "demo",
+        help="compress a small model that ships with lqo-mor",
+        description="Compress a small model that ships with lqo-mor, and print its accuracy on real data before and after.",
     )
     demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser(
+        "bench",
+        help="time our solvers beside those of other packages",
+        description="Time our solvers beside those of SciPy, Slycot, python-control and pyMOR, as far as they are installed.",
+    )
+    bench.add_argument("--quick", action="store_true", help="small sizes only: half a minute instead of several")
+    bench.add_argument("--only", nargs="+", metavar="CLAIM", help="some of the comparisons, by name (default: all)")
+    bench.add_argument("--json", metavar="OUT", help="write all figures to this new file")
+    bench.add_argument("--plot", metavar="OUT.png", help="draw time against size into this new file (needs Matplotlib)")
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -106,7 +138,7 @@ def _inspect(arguments) -> None:
 
     model = _load(arguments, arguments.file)
     console = _console()
-    console.print(f"[bold]{Path(arguments.file).name}[/bold]: format {model.source.format}, {len(model.blocks)} layers")
+    console.print(f"[bold]{_name(arguments.file)}[/bold]: format {model.source.format}, {len(model.blocks)} layers")
     norms = {None if b.norm is None else "pre-norm" if b.prenorm else "post-norm" for b in model.blocks}
     console.print(
         f"{input_kind(model)}, {', '.join(n or 'no norm' for n in norms)} blocks, pooling {model.pooling or 'none'}, "
@@ -145,7 +177,8 @@ def _compress(arguments) -> None:
     console.print(
         f"\nmethod {arguments.method}; relative h2 errors over {horizon}, of the systems as stored\n"
         f"written to {arguments.output}: {_size(arguments.file)} → {_size(arguments.output)}\n"
-        f"next: lqo-mor compare {arguments.file} {arguments.output} --inputs YOUR_DATA.npz"
+        f"next: lqo-mor compare {shlex.join([arguments.file, arguments.output])} --inputs YOUR_DATA.npz",
+        markup=False,
     )
 
 
@@ -154,7 +187,10 @@ def _compare(arguments) -> None:
     from lqo_mor.report import comparison_table
 
     model, other = _load(arguments, arguments.file), _load(arguments, arguments.other)
-    kinds = [f"{input_kind(m)} and {m.decoder.n_outputs} outputs" for m in (model, other)]
+    kinds = [
+        f"{input_kind(m)} and {m.decoder.n_outputs} outputs {'per sequence' if m.pooling else 'per time step'}"
+        for m in (model, other)
+    ]
     if kinds[0] != kinds[1]:
         raise InvalidInputError(f"the models cannot be compared: the first has {kinds[0]}, the second {kinds[1]}")
     if arguments.inputs:
@@ -165,10 +201,10 @@ def _compare(arguments) -> None:
         origin = f"16 random inputs of {arguments.steps} steps, seed {arguments.seed}"
     outputs = []
     for m, name in ((model, arguments.file), (other, arguments.other)):
-        with _progress(f"running {Path(name).name}") as progress:
+        with _progress(f"running {_name(name)}") as progress:
             outputs.append(m(inputs, progress=progress))
     console = _console()
-    console.print(f"{Path(arguments.file).name} and {Path(arguments.other).name} on {origin}\n")
+    console.print(f"{Path(arguments.file).name} and {Path(arguments.other).name} on {origin}\n", markup=False)
     console.print(comparison_table(*outputs, labels))
 
 
@@ -178,13 +214,49 @@ def _demo(arguments) -> None:
     run(_console(), _progress)
 
 
+def _bench(arguments) -> None:
+    from lqo_mor.bench import output
+    from lqo_mor.bench.claims import CLAIMS, run_claims
+
+    names = list(dict.fromkeys(arguments.only or CLAIMS))
+    for name in names:
+        if name not in CLAIMS:
+            raise InvalidInputError(f"there is no comparison {name!r}; there are {', '.join(CLAIMS)}")
+    output.check_outputs(arguments.json, arguments.plot, names)
+    report = run_claims(names, arguments.quick, lambda text: print(text, file=sys.stderr, flush=True))
+    console = _console()
+    try:
+        for name, rows in report.rows.items():
+            console.print(output.claim_table(name, rows))
+            console.print()
+        console.print(output.summary(report), markup=False)
+    finally:  # also when nobody reads what we print
+        if arguments.json:
+            output.write_json(report, arguments.json)
+        if arguments.plot:
+            output.write_plot(report, arguments.plot)
+
+
 def _console():
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    class OurConsole(Console):
+        def on_broken_pipe(self):  # Rich would end the process with exit code 1
+            raise BrokenPipeError
+
+    with suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="replace")  # rather an odd sign than no result on a terminal that lacks it
+    console = OurConsole(highlight=False, soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe: no need to squeeze the tables
     return console
+
+
+def _name(file: str) -> str:
+    """The name of a file without its folder, with square brackets safe from Rich."""
+    from rich.markup import escape
+
+    return escape(Path(file).name)
 
 
 def _size(path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
+from numpy.linalg import LinAlgError
+
 
 class LQOError(Exception):
     """Base of every error that lqo-mor raises on purpose."""
@@ -16,6 +18,10 @@ class InvalidInputError(LQOError, ValueError):
 
 class DimensionError(InvalidInputError):
     """An array of the wrong shape; the message names the array, its shape and the wanted one."""
+
+
+class SingularEquationError(InvalidInputError, LinAlgError):
+    """A matrix equation without a unique solution to working precision."""
 
 
 class UnstableSystemError(InvalidInputError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
+from lqo_mor.errors import DimensionError, LQOWarning, warn
 from lqo_mor.network.compress import CompressionReport
 from lqo_mor.network.model import DeepSSM
 
@@ -15,7 +17,7 @@ def model_table(model: DeepSSM) -> Table:
     for block, parameters in zip(model.blocks, model.layer_parameters, strict=True):
         ssm = block.ssm
         table.add_row(
-            block.name,
+            escape(block.name),
             f"{ssm.batch[0]} channels" if ssm.batch else f"{ssm.n_inputs} in, {ssm.n_outputs} out",
             str(block.state_size),
             "-" if ssm.quadratic is None else str(ssm.quadratic.rank),
@@ -33,7 +35,7 @@ def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]
     table = _table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
     for layer, errors in zip(report.layers, stored_errors, strict=True):
         table.add_row(
-            layer.name,
+            escape(layer.name),
             f"{layer.states_before} → {layer.states_after}",
             f"{layer.parameters_before:,} → {layer.parameters_after:,}",
             f"{np.median(errors):.3%}",
@@ -49,7 +51,25 @@ def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]
 
 
 def comparison_table(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None) -> Table:
-    """Differences of two models' outputs on the same inputs, (batch, ..., outputs)."""
+    """Differences of two models' outputs on the same inputs, (batch, ..., outputs).
+
+    One label per input gives accuracies, where there is one output vector per input; otherwise a warning
+    says that the labels are not used.
+
+    Raises
+    ------
+    DimensionError
+        If the outputs have different shapes.
+    """
+    if a.shape != b.shape:
+        raise DimensionError(f"the outputs of the two models have different shapes, {a.shape} and {b.shape}")
+    if labels is not None and (a.ndim != 2 or a.shape[1] < 2 or labels.shape != a.shape[:1]):
+        warn(
+            f"the labels, of shape {labels.shape}, are not used: they need one vector of outputs per input, "
+            f"(batch, classes), but the models give {a.shape}",
+            LQOWarning,
+        )
+        labels = None
     table = _table("quantity", "value")
     scale = np.sqrt(np.mean(np.abs(a) ** 2))
     rms = np.sqrt(np.mean(np.abs(b - a) ** 2))

@@ -1,15 +1,21 @@
 """The command line as a user meets it: in a process of its own for exit codes, in this one for the rest."""
 
+import io
+import os
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import lqo_mor as lqo
 from lqo_mor.cli import main
+from lqo_mor.report import model_table
 
 DATA = files("lqo_mor") / "data"
 
@@ -157,3 +163,84 @@ def test_the_demo_shows_accuracy_before_and_after(capsys):
     for size in ("16", "8"):  # what a user is shown: the default method keeps at least what the baselines keep
         assert accuracy["optimal", size] >= max(accuracy["modal", size], accuracy["balanced", size]) - 0.5
         assert accuracy["optimal", size] >= 97.0
+
+
+def test_the_help_mentions_all_commands(capsys):
+    assert main([]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    for command in ("inspect", "compress", "compare", "demo", "bench"):
+        assert any(line.split()[:1] == [command] for line in lines)
+
+
+def test_more_bad_inputs_of_compare(checkpoint, sequences, tmp_path, capsys):
+    assert "seed" in fails(capsys, "compare", checkpoint, checkpoint, "--seed", -1)
+    assert "fewer steps" in fails(capsys, "compare", checkpoint, checkpoint, "--steps", 10**20)
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 1)))
+    assert "single array" in fails(capsys, "compare", checkpoint, checkpoint, "--inputs", tmp_path / "x.npy")
+    sequences.write_bytes(sequences.read_bytes()[:-300])
+    assert "damaged" in fails(capsys, "compare", checkpoint, checkpoint, "--inputs", sequences)
+
+
+@pytest.mark.parametrize("name", ["o[/a].npz", "[bold]o.npz", "o\\.npz", ":boom:.npz", "o;ls $HOME.npz"])
+def test_names_are_printed_as_they_are(checkpoint, tmp_path, capsys, name):
+    out = tmp_path / name
+    out.parent.mkdir(exist_ok=True)
+    arguments = ["--keep", "0.25", "--method", "modal"]
+    assert main(["compress", str(checkpoint), "-o", str(out), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert f"written to {out}: " in printed
+    assert f"next: lqo-mor compare {shlex.join([str(checkpoint), str(out)])} --inputs" in printed
+    assert main(["inspect", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{out.name}: format s4d")
+    assert main(["compare", str(checkpoint), str(out), "--steps", "5"]) == 0
+    assert out.name in capsys.readouterr().out
+
+
+def test_layer_names_are_printed_as_they_are(checkpoint):
+    model = lqo.load_checkpoint(checkpoint)
+    model = replace(model, blocks=tuple(replace(block, name=f"[/{block.name}]") for block in model.blocks))
+    console = Console(width=120, file=io.StringIO())
+    console.print(model_table(model))
+    assert "[/s4_layers.0]" in console.file.getvalue()
+
+
+def test_a_bad_output_is_refused_before_the_work(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lqo_mor.cli._load", lambda *args: pytest.fail("the checkpoint was read"))
+    for name, words in [("out.bin", "suffix"), ("out", "suffix"), ("n" * 300 + ".npz", "too long")]:
+        assert words in fails(capsys, "compress", checkpoint, "-o", tmp_path / name, "--state-size", 8)
+    monkeypatch.setattr("os.access", lambda *args, **kwargs: False)
+    assert "no permission" in fails(capsys, "compress", checkpoint, "-o", tmp_path / "o.npz", "--state-size", 8)
+
+
+def test_models_of_other_pooling_cannot_be_compared(tmp_path, sequences, capsys):
+    torch_modules = pytest.importorskip("lqo_mor.torch_modules")
+    sizes = {"n_features": 1, "n_outputs": 3, "width": 4, "n_layers": 1, "n_slots": 2}
+    mean, every = tmp_path / "mean.npz", tmp_path / "every.npz"
+    torch_modules.LQODeepSSM(**sizes).save(mean)
+    torch_modules.LQODeepSSM(**sizes, pooling=None).save(every)
+    assert "3 outputs per time step" in fails(capsys, "compare", mean, every)
+    assert main(["compare", str(every), str(every), "--inputs", str(sequences)]) == 0
+    out, err = capsys.readouterr()
+    assert "accuracy" not in out
+    assert "warning: the labels, of shape (60,), are not used" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently there")
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_reader_that_stops_early_is_no_error(checkpoint, when):
+    command = [sys.executable, "-m", "lqo_mor", "inspect", str(checkpoint)]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if when == "while":
+        done.stdout.read(1)
+    done.stdout.close()
+    assert done.stderr.read() == ""
+    assert done.wait() == 0
+    done.stderr.close()
+
+
+def test_a_terminal_without_our_signs_gets_others(checkpoint, tmp_path):
+    command = [sys.executable, "-m", "lqo_mor", "compress", str(checkpoint), "-o", str(tmp_path / "o.npz"), "--state-size", "8"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([*command, "--method", "modal"], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "64 ? 8" in done.stdout

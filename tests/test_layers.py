@@ -22,6 +22,7 @@ LEVELS = {
     "demo": 7,
     "report": 7,
     "plot": 7,
+    "bench": 7,
     "cli": 7,
     "__main__": 7,
 }

@@ -7,8 +7,8 @@ import scipy.linalg
 
 from lqo_mor.analysis._rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
 from lqo_mor.analysis.gramians import check_system, finite, state_factor
-from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.diagonal import pairing
+from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, LQOError, warn
+from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.systems.convert import real_rows, to_dense
@@ -98,7 +98,7 @@ def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
     if other is not sys:
         check_system(other, horizon)
         check_comparable(sys, other)
-    if delay not in (0, 1):
+    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
         raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
     feedthrough = np.sum(sys.D * other.D.conj(), axis=(-1, -2))
     if sys.is_continuous and np.any(sys.D) and np.any(other.D):
@@ -152,7 +152,7 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, del
     >>> round(lqo.h2_error(sys, rom), 15)
     1e-09
     """
-    error, _ = error_and_digits(sys, rom, horizon, delay)
+    error, _ = _error_and_noise(sys, rom, horizon, delay)
     return relative_to(sys, error, horizon, delay) if relative else error
 
 
@@ -167,11 +167,38 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
     Returns
     -------
     error, digits : float or (...) ndarray
+
+    Notes
+    -----
+    The Gramian of a dense matrix next to the stability boundary, or far from normal, is itself good to fewer digits
+    than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
+    one unit roundoff, which takes as long as the error itself.
     """
+    error, noise = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
+            try:
+                moved = _error_and_noise(_moved(sys), _moved(rom), horizon, delay)[0]
+            except LQOError:  # no longer stable
+                moved = np.inf
+            noise = noise + 4 * np.abs(error - moved)
+        digits = np.nan_to_num(np.log10(error / np.maximum(noise, _EPS * error)), nan=15.0, posinf=15.0, neginf=0.0)
+    return _scalar(error), _scalar(np.clip(np.floor(digits), 0, 15).astype(int))
+
+
+def _moved(sys) -> LQOSystem:
+    """The dense system with every entry of its state matrix moved by one unit roundoff, equal shapes alike."""
+    sys = to_dense(sys) if isinstance(sys, DiagonalLQOSystem) else sys
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], sys.A.shape)
+    return LQOSystem(sys.A * (1 + _EPS * signs), sys.B, sys.C, sys.D, sys.M, sys.dt)
+
+
+def _error_and_noise(sys, rom, horizon, delay):
+    """`h2_error`, and the rounding error that it has if the Gramians are good to a few units roundoff."""
     check_system(sys, horizon)
     check_system(rom, horizon)
     check_comparable(sys, rom)
-    if delay not in (0, 1):
+    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
         raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
     horizon = finite(horizon)
     full = np.asarray(_strictly_proper_inner(sys, sys, horizon)).real
@@ -190,10 +217,7 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
         squared = squared + np.sum(np.abs(change) ** 2, axis=(-1, -2))
         if delay == 0 and np.any(change):  # C B moves to the lag of D
             squared = squared + 2 * np.sum(change.conj() * (_markov(sys) - _markov(rom)), axis=(-1, -2)).real
-    error = np.sqrt(np.maximum(squared, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        digits = np.nan_to_num(np.log10(error / np.maximum(noise, _EPS * error)), nan=15.0, posinf=15.0, neginf=0.0)
-    return _scalar(error), _scalar(np.clip(np.floor(digits), 0, 15).astype(int))
+    return _scalar(np.sqrt(np.maximum(squared, 0.0))), noise
 
 
 def relative_to(sys, error, horizon: float | None = None, delay: int = 1):
@@ -215,6 +239,8 @@ def check_comparable(sys, other) -> None:
         raise DimensionError(f"the systems differ in their batch: {getattr(sys, 'batch', ())} and {getattr(other, 'batch', ())}")
     if sys.is_continuous != other.is_continuous:
         raise InvalidInputError(f"one system is continuous and the other discrete: dt is {sys.dt!r} and {other.dt!r}")
+    if sys.dt is not True and other.dt is not True and sys.dt != other.dt:
+        raise InvalidInputError(f"the systems have different sampling times: dt is {sys.dt!r} and {other.dt!r}")
 
 
 def _markov(sys) -> np.ndarray:
@@ -235,9 +261,8 @@ def _strictly_proper_inner(sys, other, horizon):
 
 def _diagonal_inner(sys, other, horizon):
     norm = pairing(sys.is_continuous, horizon)
-    transposed = np.swapaxes(other.B, -1, -2)
-    plain = (sys.B @ transposed) * norm.outer(sys.poles, other.poles)
-    hermitian = (sys.B @ transposed.conj()) * norm.outer(sys.poles, other.poles.conj())
+    plain = solve_diagonal(norm, sys.poles, sys.B, other.poles, other.B)
+    hermitian = solve_diagonal(norm, sys.poles, sys.B, other.poles.conj(), other.B.conj())
     left, right = pair_weights(sys)[..., np.newaxis, :], pair_weights(other)[..., np.newaxis, :]
     q, q_r = sys.quadratic, other.quadratic
     if q is None or q_r is None:

@@ -48,7 +48,7 @@ def simulate(sys, u: np.ndarray, delay: int = 1) -> np.ndarray:
     check_system(sys, 1)
     if sys.is_continuous:
         raise InvalidInputError("simulate is for discrete time; this system is continuous (dt = 0), so discretise it first")
-    if delay not in (0, 1):
+    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
         raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
     u = as_array("u", u)
     if u.ndim < 2 or u.shape[-1] != sys.n_inputs:

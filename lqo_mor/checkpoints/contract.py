@@ -83,7 +83,9 @@ def check_tensors(state: dict, shapes: dict[str, tuple]) -> None:
         value = state[key]
         if value.dtype.kind != "f":
             raise CheckpointError(f"{key} holds {value.dtype}, expected floating-point numbers")
-        fits = value.ndim == len(wanted) and all(w in (None, n) and n > 0 for w, n in zip(wanted, value.shape, strict=True))
+        if value.size == 0:
+            raise CheckpointError(f"{key} is empty: it has shape {value.shape}")
+        fits = value.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, value.shape, strict=True))
         if not fits:
             meaning = ", ".join("any" if w is None else str(w) for w in wanted)
             raise CheckpointError(f"{key} has shape {value.shape}, expected ({meaning}{',' if len(wanted) == 1 else ''})")
@@ -98,7 +100,10 @@ def listing(keys: list[str], most: int = 6) -> str:
 
 
 def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:
-    """The poles inside the unit circle; one that rounding has put onto it is pulled in, another outside raises."""
+    """The poles inside the unit circle: within 1e-12 of the circle they are pulled inside, one farther out raises.
+
+    Rounding puts a very slow pole onto the circle, ``exp(-exp(-60))``; at 1e-12 from it no sequence in use sees the change.
+    """
     modulus = np.abs(poles)
     if np.any(modulus > 1 + _MARGIN):
         raise CheckpointError(f"{layer} has a pole of modulus {np.max(modulus):.6g}; the format stores stable systems only")

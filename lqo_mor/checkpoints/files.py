@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from lqo_mor.checkpoints import torch_files
-from lqo_mor.errors import CheckpointError, OutputError
+from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
@@ -45,12 +45,22 @@ class FileContent:
     foreign: tuple[str, ...] = ()
 
 
+def as_path(path) -> Path:
+    """`path` as a `Path`; raises `InvalidInputError` where it is none."""
+    try:
+        return Path(path)
+    except TypeError:
+        raise InvalidInputError(f"expected the path of a file, got {type(path).__name__}") from None
+
+
 def read_file(path: Path) -> FileContent:
     """Read a checkpoint file of any known container; every failure is a `CheckpointError` that names the file."""
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file")
+    try:
+        exists, regular = path.exists(), path.is_file()
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be read: {err.strerror or err}") from None
+    if not regular:
+        raise CheckpointError(f"{path} is not a file" if exists else f"{path} does not exist")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -60,10 +70,16 @@ def read_file(path: Path) -> FileContent:
         if size > MAX_BYTES:
             raise CheckpointError(f"has {size / 2**30:.1f} GiB; more than {MAX_BYTES // 2**30} GiB are refused")
         return _read(path, head)
+    except MissingDependencyError:
+        raise
     except CheckpointError as err:
         raise CheckpointError(f"{path.name} {err}") from None
     except OSError as err:
         raise CheckpointError(f"{path.name} cannot be read: {err.strerror or err}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path.name} cannot be read: it needs more memory than there is") from None
+    except Exception as err:  # a damaged file makes the libraries below raise nearly anything
+        raise CheckpointError(f"{path.name} is damaged: reading it ends in {type(err).__name__}") from err
 
 
 def _read(path: Path, head: bytes) -> FileContent:
@@ -86,7 +102,7 @@ def _zip_names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+    except Exception:  # damage: BadZipFile, NotImplementedError, ValueError, struct.error and more
         raise CheckpointError("is damaged or truncated: its zip directory cannot be read") from None
     if sum(entry.file_size for entry in entries) > MAX_BYTES:
         raise CheckpointError(f"unpacks to more than {MAX_BYTES // 2**30} GiB, which is refused")
@@ -94,8 +110,11 @@ def _zip_names(path: Path) -> list[str]:
 
 
 def _full_precision(array: np.ndarray) -> np.ndarray:
-    """Half precision as float32: poles need the digits."""
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    """Half precision as float32 (poles need the digits), extended precision as float64, all in the machine's byte order."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
 def _read_safetensors(path: Path) -> FileContent:
@@ -114,7 +133,9 @@ def _read_npz(path: Path) -> FileContent:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError, SyntaxError):
+    except MemoryError:
+        raise
+    except Exception:  # damage: BadZipFile, zlib.error, NotImplementedError, SyntaxError and more
         raise CheckpointError("is damaged, or holds Python objects, which are refused") from None
     texts = {key: _from_text(str(value)) for key, value in arrays.items() if value.dtype.kind == "U" and value.ndim == 0}
     return FileContent({key: _full_precision(value) for key, value in arrays.items() if key not in texts}, texts)
@@ -161,25 +182,41 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
     container = container_of(path)
     check_output(path, overwrite)
     kept = {key: value for key, value in extras.items() if not str(key).startswith("optim")}
+    nesting = nesting or ("model" if kept else None)
     if container == "torch":
-        payload, unstorable = torch_files.dump(state, nesting or ("model" if kept else None), kept)
+        shadowed = [key for key in kept if key == nesting]  # it would take the place of the tensors
+        payload, unstorable = torch_files.dump(state, nesting, {k: v for k, v in kept.items() if k not in shadowed})
+        unstorable = shadowed + unstorable
     else:
         texts = {str(key): _to_text(value) for key, value in kept.items()}
-        unstorable = [key for key, text in texts.items() if text is None or key in state]
+        unstorable = [key for key, text in texts.items() if text is None or key in state or not _is_plain(key)]
         texts = {key: text for key, text in texts.items() if key not in unstorable}
         if container == "safetensors":
             payload = safetensors.numpy.save({key: np.ascontiguousarray(value) for key, value in state.items()}, texts or None)
         else:
-            buffer = io.BytesIO()
-            np.savez(buffer, **{key: np.array(text) for key, text in texts.items()}, **state)
-            payload = buffer.getvalue()
+            payload = _npz({key: np.array(text) for key, text in texts.items()} | state)
     _write_atomically(path, payload, overwrite)
     return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
 
 
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of an .npz file. `numpy.savez` takes some names (file, allow_pickle) for arguments of its own."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for key, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _is_plain(text: str) -> bool:
+    """Whether every container can hold the text as it is: no lone surrogates, no NUL."""
+    return "\0" not in text and text.encode(errors="replace").decode() == text
+
+
 def _to_text(value) -> str | None:
     """The inverse of `_from_text`, or None if the value is not plain."""
-    if isinstance(value, str) and _from_text(value) == value:
+    if isinstance(value, str) and _is_plain(value) and _from_text(value) == value:
         return value
     try:
         return json.dumps(value)
@@ -188,18 +225,33 @@ def _to_text(value) -> str | None:
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Raise `OutputError` where nothing can be written at `path`."""
-    if path.is_dir():
-        raise OutputError(f"{path} is a directory")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist")
+    """Raise `OutputError` where no checkpoint can be written at `path`, so that no work is done in vain.
+
+    A PyTorch file without torch raises `MissingDependencyError`.
+    """
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a directory")
+        container = container_of(path)
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(f"{path} exists already; choose another name or allow overwriting")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist")
+        with suppress(FileNotFoundError):
+            path.lstat()  # raises for a name that the file system does not take
+    except OutputError:
+        raise
+    except (OSError, ValueError) as err:
+        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
+    if container == "torch":
+        torch_files.import_torch()
 
 
 def _write_atomically(path: Path, payload: bytes, overwrite: bool) -> None:
     """Write to a temporary file beside `path` and give it its name when it is complete."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")  # short: the name of `path` may have the greatest length
     try:
         with temporary.open("xb") as file:
             file.write(payload)

@@ -2,7 +2,8 @@
 
 Each layer is one system of width d with `n` slots: ``λ = exp(-exp(nu_log) + i theta)``, complex `B` (n, d),
 `C` (d, n), `U`, `V` (c, n) as real views with a trailing 2, real `D` (d) and `W` (d, c). Every slot gives
-``2 Re(·)``. A configuration beside the tensors says how the blocks are built.
+``2 Re(·)``. A pole within 1e-12 of the unit circle is pulled inside, see `stable_poles`. A configuration beside the
+tensors says how the blocks are built.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def check_config(extras: dict) -> dict:
     def sizes(least):
         return lambda value: all(size(v, least) for v in value) if isinstance(value, list) and value else size(value, least)
 
+    def one_of(*names):  # by type first: a file may hold an array here, which has no single truth value
+        return lambda value: isinstance(value, (str, type(None))) and value in names
+
     fields = {
         "n_features": lambda v: v is None or size(v),
         "vocabulary": lambda v: v is None or size(v),
@@ -51,17 +55,17 @@ def check_config(extras: dict) -> dict:
         "n_slots": sizes(1),
         "quadratic_rank": sizes(0),
         "prenorm": lambda v: isinstance(v, bool),
-        "activation": lambda v: v in ACTIVATIONS,
-        "gate": lambda v: v in ("glu", None),
-        "pooling": lambda v: v in POOLINGS,
+        "activation": one_of(*ACTIVATIONS),
+        "gate": one_of("glu", None),
+        "pooling": one_of(*POOLINGS),
         "dropout": lambda v: isinstance(v, (int, float)) and 0 <= v < 1,
     }
     config = extras.get("config")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or not one_of(FORMAT)(config.get("format")):
         raise CheckpointError(f"the entry 'config' with 'format': '{FORMAT}' is missing, which an LQO model needs")
-    if config.get("version") != 1:
-        raise CheckpointError(f"version {config.get('version')!r} of the LQO format is unknown, expected 1")
-    wrong = [f"{name} = {config.get(name)!r}" for name, fits in fields.items() if not fits(config.get(name))]
+    if not size(config.get("version"), most=1):
+        raise CheckpointError(f"version {_short(config.get('version'))} of the LQO format is unknown, expected 1")
+    wrong = [f"{name} = {_short(config.get(name))}" for name, fits in fields.items() if not fits(config.get(name))]
     if wrong:
         raise CheckpointError(f"the configuration has fields that are missing or out of range: {', '.join(wrong)[:300]}")
     if (config["n_features"] is None) == (config["vocabulary"] is None):
@@ -70,6 +74,12 @@ def check_config(extras: dict) -> dict:
         if isinstance(config[name], list) and len(config[name]) != config["n_layers"]:
             raise CheckpointError(f"{name} has {len(config[name])} entries for {config['n_layers']} layers")
     return {name: config[name] for name in fields}
+
+
+def _short(value) -> str:
+    """A value of a file for a message."""
+    plain = value is None or isinstance(value, (bool, float, str, list)) or (isinstance(value, int) and abs(value) < 10**20)
+    return repr(value)[:80] if plain else f"a value of type {type(value).__name__}"
 
 
 def make_config(**fields) -> dict:
@@ -159,6 +169,7 @@ def _system(layer: str, state: dict) -> DiagonalLQOSystem:
     # The file counts a real pole twice, 2 Re(c b) λ^k, our half storage once.
     B = np.where((poles.imag == 0)[:, np.newaxis], 2 * B, B)
     factors = QuadraticOutput(rows[1], rows[2], tensor("W")) if quadratic else None
+    poles = stable_poles(layer, poles)
     return DiagonalLQOSystem(poles, B, C, np.diag(tensor("D")), factors)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lqo_mor.checkpoints.contract import Format, Original, listing
-from lqo_mor.checkpoints.files import container_of, read_file, write_file
+from lqo_mor.checkpoints.files import as_path, container_of, read_file, write_file
 from lqo_mor.checkpoints.lqo import LQO
 from lqo_mor.checkpoints.s4d import S4D
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
@@ -60,7 +61,7 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     ...
     lqo_mor.errors.CheckpointError: missing.pth does not exist
     """
-    path = Path(path)
+    path = as_path(path)
     content = read_file(path)
     try:
         state, nesting, extras = find_state(content.tree, content.extras)
@@ -69,6 +70,8 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
         model = chosen.read(bare, extras, prenorm)
     except InvalidInputError as err:
         raise CheckpointError(f"{path.name}: {err}") from None
+    except Exception as err:  # the content is untrusted: whatever it breaks is the file's fault
+        raise CheckpointError(f"{path.name}: its content cannot be understood, reading it ends in {type(err).__name__}") from err
     source = Source(chosen.name, chosen, path.resolve(), prefix, nesting, Original(bare, extras, model), content.foreign)
     return replace(model, source=source)
 
@@ -109,16 +112,17 @@ class Source:
 
     def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool) -> None:
         """Store `model` at `path`, in the layout of the file that it was read from."""
-        path = Path(path)
+        path = as_path(path)
         container_of(path)  # refuses an unknown suffix before any work
-        if path.exists() and self.path.exists() and path.samefile(self.path):
-            raise OutputError(f"{path} is the file that the model was read from; choose another name")
+        with suppress(OSError):  # one of them does not exist
+            if path.samefile(self.path):
+                raise OutputError(f"{path} is the file that the model was read from; choose another name")
         state, extras = self.adapter.write(model, self.original)
         dropped = write_file(path, {self.prefix + key: value for key, value in state.items()}, self.nesting, extras, overwrite)
         if dropped:
             warn(
                 f"{path.name} does not hold the entries {listing(dropped)} of {self.path.name}: "
-                "state of an optimiser, or objects that cannot be stored safely",
+                "state of an optimiser, or what this kind of file cannot hold safely",
                 LQOWarning,
             )
 

@@ -2,6 +2,7 @@
 
 Each of the H channels of a layer has `n` slots with ``A = -exp(log_A_real) + i A_imag``, a step
 ``dt = exp(log_dt)`` and the zero-order-hold kernel ``K_k = 2 Re Σ C (e^{dt A} - 1)/A e^{dt A k}``, plus `D` at lag 0.
+A pole within 1e-12 of the unit circle is pulled inside, see `stable_poles`.
 Only the product of input and output row matters for a channel, so the models read here have ``B = 1``.
 """
 
@@ -86,6 +87,7 @@ def _system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
     poles = np.where(negative, -np.abs(poles), poles)
     # The file counts a real pole twice, 2 Re(C B) λ^k, our half storage once.
     residues = np.where(poles.imag == 0, 2 * residues.real, residues)
+    poles = stable_poles(layer, poles)
     return DiagonalLQOSystem(poles, np.ones((*poles.shape, 1)), residues[:, np.newaxis], D[:, np.newaxis, np.newaxis])
 
 

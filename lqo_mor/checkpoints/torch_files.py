@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,17 @@ import numpy as np
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 # Placeholders would make these harmless too, but such a file was made to attack: say so and stop.
+# With their names in Python 2, which pickles of protocol 2 use: subprocess.Popen is stored as commands.Popen.
 _REFUSED_MODULES = {"os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "importlib", "runpy", "pty", "ctypes", "pdb"}
+_REFUSED_MODULES |= {"commands", "popen2"}
 _REFUSED_BUILTINS = {"eval", "exec", "compile", "open", "getattr", "setattr", "delattr", "__import__", "breakpoint", "input"}
+_REFUSED_BUILTINS |= {"execfile", "file", "apply", "raw_input"}
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _DAMAGED = "is damaged or truncated: it cannot be read as a PyTorch file"
 
 
-def _torch():
+def import_torch():
+    """The library, or `MissingDependencyError`."""
     try:
         import torch
     except ImportError:
@@ -44,6 +49,40 @@ class Foreign:
         pass
 
 
+class _NumberType:
+    """Inert stand-in for ``numpy.dtype``: keeps the code of a plain number type and nothing else."""
+
+    code, order = "", "="
+
+    def __init__(self, code=None, *args):
+        if isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}", code):
+            self.code = code
+
+    def __setstate__(self, state):
+        if isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str) and state[1] in "<>":
+            self.order = state[1]
+
+
+class _Scalar(Foreign):
+    """Stand-in for the function that restores a NumPy scalar; it gives a number of Python, or a placeholder."""
+
+    foreign_name = "numpy scalar"
+
+    def __new__(cls, number_type=None, data=None, *args):
+        if isinstance(number_type, _NumberType) and isinstance(data, bytes):
+            with suppress(TypeError, ValueError):
+                (value,) = np.frombuffer(data, np.dtype(number_type.order + number_type.code)).tolist()
+                return value
+        return object.__new__(cls)
+
+
+_NUMPY_SCALARS = {
+    "numpy.dtype": _NumberType,
+    "numpy.core.multiarray.scalar": _Scalar,
+    "numpy._core.multiarray.scalar": _Scalar,
+}
+
+
 def _placeholder(name: str, index: int, kind: str):
     """An inert class for the foreign one `name`. The loader fills plain lists and dictionaries only, hence the kinds."""
     if kind == "object":
@@ -54,24 +93,24 @@ def _placeholder(name: str, index: int, kind: str):
 
 def read_zip(path: Path, max_bytes: int) -> tuple[object, tuple[str, ...]]:
     """What a PyTorch zip file holds, with NumPy arrays for tensors, and the names of the foreign classes in it."""
-    torch = _torch()
+    torch = import_torch()
     try:
-        foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        foreign = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - _NUMPY_SCALARS.keys())
     except Exception as err:
         if "torchscript" in str(err).lower():
             raise CheckpointError("is a TorchScript archive; save model.state_dict() instead") from None
         raise CheckpointError(_DAMAGED) from None
     for name in foreign:
         module, _, attribute = name.rpartition(".")
-        if module.partition(".")[0] in _REFUSED_MODULES or (module == "builtins" and attribute in _REFUSED_BUILTINS):
+        builtin = module in ("builtins", "__builtin__")
+        if module.partition(".")[0] in _REFUSED_MODULES or (builtin and attribute in _REFUSED_BUILTINS):
             raise CheckpointError(f"refers to {name}, which can run commands; it is refused as unsafe")
     kinds = ["object"] * len(foreign)
     # Which class is filled like a list or a dictionary shows only when the loader comes to it; each try settles one more.
     for _ in range(len(foreign) + 1):
         placeholders = [(_placeholder(name, i, kind), name) for i, (name, kind) in enumerate(zip(foreign, kinds, strict=True))]
         try:
-            with torch.serialization.safe_globals(placeholders):
-                loaded = _load(torch, path)
+            loaded = _load(torch, path, placeholders)
         except Exception as err:  # the loader raises many classes for damage
             filled = re.search(r"Foreign(\d+)", str(err))
             if filled is None or kinds[int(filled[1])] != "object":
@@ -88,7 +127,7 @@ def read_zip(path: Path, max_bytes: int) -> tuple[object, tuple[str, ...]]:
 
 def read_legacy(path: Path, max_bytes: int) -> object:
     """As `read_zip` for the file layout before PyTorch 1.6, without placeholders."""
-    torch = _torch()
+    torch = import_torch()
     try:
         loaded = _load(torch, path)
     except Exception:
@@ -98,8 +137,9 @@ def read_legacy(path: Path, max_bytes: int) -> object:
     return _to_numpy(torch, loaded, max_bytes)
 
 
-def _load(torch, path: Path):
-    with warnings.catch_warnings():
+def _load(torch, path: Path, placeholders=()):
+    allowed = [*placeholders, *((stand_in, name) for name, stand_in in _NUMPY_SCALARS.items())]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # about the pickle protocol and old storage classes
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -134,7 +174,7 @@ def _to_numpy(torch, loaded, max_bytes: int):
 
 def dump(state: dict, nesting: str | None, extras: dict) -> tuple[bytes, list]:
     """The bytes of a PyTorch file with these tensors and entries, and the names of the entries left out."""
-    torch = _torch()
+    torch = import_torch()
 
     def storable(value) -> bool:
         if isinstance(value, dict):

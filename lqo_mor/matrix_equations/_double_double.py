@@ -13,14 +13,14 @@ from numba import njit
 from lqo_mor.matrix_equations._kernels import CONTINUOUS, CONTINUOUS_FINITE, DISCRETE, _product, _sum
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _quick(a, b):
     """A sum with ``|a| ≥ |b|`` and its rounding error."""
     s = a + b
     return s, b - (s - a)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _add(a, al, b, bl):
     s, e = _sum(a, b)
     t, f = _sum(al, bl)
@@ -28,13 +28,13 @@ def _add(a, al, b, bl):
     return _quick(s, e + f)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _multiply(a, al, b, bl):
     p, e = _product(a, b)
     return _quick(p, e + (a * bl + al * b))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _divide(a, al, b, bl):
     q = a / b
     p, pl = _multiply(q, 0.0, b, bl)
@@ -46,14 +46,14 @@ def _divide(a, al, b, bl):
     return _add(s, e, r / b, 0.0)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _c_add(x, y):
     a, al = _add(x[0], x[1], y[0], y[1])
     b, bl = _add(x[2], x[3], y[2], y[3])
     return a, al, b, bl
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _c_multiply(x, y):
     p, pl = _multiply(x[0], x[1], y[0], y[1])
     q, ql = _multiply(x[2], x[3], y[2], y[3])
@@ -64,7 +64,7 @@ def _c_multiply(x, y):
     return a, al, b, bl
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _c_scale(x, r):
     """Times a double."""
     a, al = _multiply(x[0], x[1], r, 0.0)
@@ -72,12 +72,12 @@ def _c_scale(x, r):
     return a, al, b, bl
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _c_minus(x):
     return -x[0], -x[1], -x[2], -x[3]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _c_divide(x, y):
     p, pl = _multiply(y[0], y[1], y[0], y[1])
     q, ql = _multiply(y[2], y[3], y[2], y[3])
@@ -88,7 +88,7 @@ def _c_divide(x, y):
     return a, al, b, bl
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _c_power(z, count):
     """``z^count`` for a positive integer, by squaring."""
     out = (1.0, 0.0, 0.0, 0.0)
@@ -101,7 +101,7 @@ def _c_power(z, count):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _c_exp(z, time):
     """``exp(z time)``: Taylor series of a halved argument, squared back."""
     x = _c_scale((z.real, 0.0, z.imag, 0.0), time)
@@ -123,7 +123,7 @@ def _c_exp(z, time):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pair(code, parameters, lam, f_lam, mu, f_mu):
     """The pairing ``g(λ, μ)`` of `_kernels._pair`, from the poles and their features ``λ^L`` or ``e^{λT}``."""
     one = (1.0, 0.0, 0.0, 0.0)
@@ -158,7 +158,7 @@ def _pair(code, parameters, lam, f_lam, mu, f_mu):
     return _c_divide(_c_add(_c_multiply(f_lam, f_mu), (-1.0, 0.0, 0.0, 0.0)), s)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _products(B, i, j, conjugate):
     """``b_i · b_j`` or ``b_i · conj(b_j)``."""
     total = (0.0, 0.0, 0.0, 0.0)
@@ -169,7 +169,7 @@ def _products(B, i, j, conjugate):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def gramian(code, parameters, poles, B, real, high, low):
     """The Gramian in the real coordinates ``√2 Re x`` (``x`` at a real pole), then ``√2 Im x``, as two matrices."""
     s = poles.size
@@ -214,13 +214,13 @@ def gramian(code, parameters, poles, B, real, high, low):
                 _put(high, low, im[i], im[j], difference[0], difference[1])
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _put(high, low, i, j, value, rest):
     high[i, j], low[i, j] = value, rest
     high[j, i], low[j, i] = value, rest
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def cholesky(high, low, tolerance, pivots):
     """Cholesky decomposition with complete pivoting, its factor in place of the lower part; the rank.
 
@@ -259,7 +259,7 @@ def cholesky(high, low, tolerance, pivots):
     return n
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _update(high, low, k):
     """Subtract the outer product of column `k` from the lower part behind it."""
     n = high.shape[0]

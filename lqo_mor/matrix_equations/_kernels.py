@@ -27,7 +27,7 @@ _SPLITTER = 134217729.0  # 2^27 + 1, Dekker's constant for splitting a double in
 _CLOSE = 0.05  # |1 − λμ| below which the product needs more than one rounding
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _product(a, b):
     """The product of two doubles and its rounding error (Dekker)."""
     p = a * b
@@ -40,7 +40,7 @@ def _product(a, b):
     return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _sum(a, b):
     """The sum of two doubles and its rounding error (Knuth)."""
     s = a + b
@@ -48,7 +48,7 @@ def _sum(a, b):
     return s, (a - (s - z)) + (b - z)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _one_minus_product(lam, mu):
     """``1 − λμ`` to full relative accuracy, also where λμ is close to 1."""
     d = 1.0 - lam * mu
@@ -64,7 +64,7 @@ def _one_minus_product(lam, mu):
     return complex(s2 + (t1 + t2 + e1 + e2), r1 + (v1 + f1 + f2))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _features(code, parameters, poles, out, derivative):
     """Feature of every pole and its derivative with respect to the pole."""
     for i in range(poles.size):
@@ -82,7 +82,7 @@ def _features(code, parameters, poles, out, derivative):
             derivative[i] = 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
     """``g(λ, μ)`` and ``∂g/∂μ`` from the two poles and their features."""
     if code <= DISCRETE_FINITE:
@@ -128,7 +128,7 @@ def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
     return g, (f_lam * df_mu - g) * inverse
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _outer(code, parameters, lam, mu, out, derivative):
     """``out[i, j] = g(λ_i, μ_j)`` and its derivative in μ, for two sets of poles."""
     f_lam, f_mu = np.empty_like(lam), np.empty_like(mu)
@@ -140,18 +140,110 @@ def _outer(code, parameters, lam, mu, out, derivative):
             out[i, j], derivative[i, j] = _pair(code, parameters, lam[i], f_lam[i], mu[j], f_mu[j], df_mu[j])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _outer_batch(code, parameters, lam, mu, out, derivative):
     """`_outer` for a batch of pole sets."""
     for b in range(lam.shape[0]):
         _outer(code, parameters, lam[b], mu[b], out[b], derivative[b])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def _outer_batch_parallel(code, parameters, lam, mu, out, derivative):
     """`_outer_batch` over all cores; starting them costs more than a small batch takes."""
     for b in prange(lam.shape[0]):
         _outer(code, parameters, lam[b], mu[b], out[b], derivative[b])
+
+
+@njit(cache=True, error_model="numpy")
+def _cross_row(code, parameters, lam, f_lam, b, mu, f_mu, right, scratch, row):
+    """One row ``(b · b_rj) g(λ, μ_j)`` of a cross Gramian, real and imaginary parts interleaved.
+
+    `right` (2 + 2 m, r) holds the poles and the input rows of the right system, real parts and imaginary parts in
+    turn. The loops over `j` have neither branch nor call, so that the compiler makes vector instructions of them; the
+    few entries next to the stability boundary are then done again with care.
+    """
+    r, l_re, l_im = mu.size, lam.real, lam.imag
+    product_re, product_im = scratch[0], scratch[1]
+    for j in range(r):
+        product_re[j] = b[0].real * right[2, j] - b[0].imag * right[3, j]
+        product_im[j] = b[0].real * right[3, j] + b[0].imag * right[2, j]
+    for k in range(1, b.size):
+        for j in range(r):
+            product_re[j] += b[k].real * right[2 + 2 * k, j] - b[k].imag * right[3 + 2 * k, j]
+            product_im[j] += b[k].real * right[3 + 2 * k, j] + b[k].imag * right[2 + 2 * k, j]
+    close = r
+    if code == CONTINUOUS:
+        close = 0
+        for j in range(r):
+            d_re, d_im = -l_re - right[0, j], -l_im - right[1, j]
+            scale = 1.0 / (d_re * d_re + d_im * d_im)
+            row[2 * j] = (product_re[j] * d_re + product_im[j] * d_im) * scale
+            row[2 * j + 1] = (product_im[j] * d_re - product_re[j] * d_im) * scale
+    elif code == DISCRETE:
+        close = 0
+        for j in range(r):
+            d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
+            d_im = -(l_re * right[1, j] + l_im * right[0, j])
+            square = d_re * d_re + d_im * d_im
+            close += square < _CLOSE * _CLOSE
+            scale = 1.0 / square
+            row[2 * j] = (product_re[j] * d_re + product_im[j] * d_im) * scale
+            row[2 * j + 1] = (product_im[j] * d_re - product_re[j] * d_im) * scale
+    if close == 0:
+        return
+    for j in range(r):
+        if close < r:
+            d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
+            d_im = -(l_re * right[1, j] + l_im * right[0, j])
+            if not d_re * d_re + d_im * d_im < _CLOSE * _CLOSE:
+                continue
+        g = _pair(code, parameters, lam, f_lam, mu[j], f_mu[j], 0.0j)[0]
+        row[2 * j] = product_re[j] * g.real - product_im[j] * g.imag
+        row[2 * j + 1] = product_re[j] * g.imag + product_im[j] * g.real
+
+
+@njit(cache=True, error_model="numpy")
+def _cross_prepare(code, parameters, lam, mu, B_r, f_lam, f_mu, unused, right):
+    """Features of both pole sets, and the right system as `_cross_row` takes it."""
+    _features(code, parameters, lam, f_lam, unused[: lam.size])
+    _features(code, parameters, mu, f_mu, unused[: mu.size])
+    for j in range(mu.size):
+        right[0, j], right[1, j] = mu[j].real, mu[j].imag
+        for k in range(B_r.shape[1]):
+            right[2 + 2 * k, j], right[3 + 2 * k, j] = B_r[j, k].real, B_r[j, k].imag
+
+
+@njit(cache=True, error_model="numpy")
+def _cross_batch(code, parameters, lam, B, mu, B_r, out):
+    """Cross Gramians (h, n, 2 r), real and imaginary parts interleaved, of a batch of pairs of systems."""
+    n, r = lam.shape[1], mu.shape[1]
+    f_lam, f_mu, unused = np.empty(n, np.complex128), np.empty(r, np.complex128), np.empty(max(n, r), np.complex128)
+    right, scratch = np.empty((2 + 2 * B.shape[2], r)), np.empty((2, r))
+    for h in range(lam.shape[0]):
+        _cross_prepare(code, parameters, lam[h], mu[h], B_r[h], f_lam, f_mu, unused, right)
+        for i in range(n):
+            _cross_row(code, parameters, lam[h, i], f_lam[i], B[h, i], mu[h], f_mu, right, scratch, out[h, i])
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+def _cross_batch_parallel(code, parameters, lam, B, mu, B_r, out, runs):
+    """`_cross_batch` over all cores, in `runs` of channels."""
+    for k in prange(runs):
+        first, last = k * lam.shape[0] // runs, (k + 1) * lam.shape[0] // runs
+        _cross_batch(code, parameters, lam[first:last], B[first:last], mu[first:last], B_r[first:last], out[first:last])
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+def _cross_parallel(code, parameters, lam, B, mu, B_r, out, runs):
+    """One cross Gramian (n, 2 r) over all cores, in `runs` of rows."""
+    n, r = lam.size, mu.size
+    f_lam, f_mu, unused = np.empty(n, np.complex128), np.empty(r, np.complex128), np.empty(max(n, r), np.complex128)
+    right = np.empty((2 + 2 * B.shape[1], r))
+    _cross_prepare(code, parameters, lam, mu, B_r, f_lam, f_mu, unused, right)
+    for k in prange(runs):
+        scratch = np.empty((2, r))
+        for i in range(k * n // runs, (k + 1) * n // runs):
+            _cross_row(code, parameters, lam[i], f_lam[i], B[i], mu, f_mu, right, scratch, out[i])
 
 
 def _outer_numpy(code, parameters, lam, mu):

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import get_num_threads
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations import _double_double, _kernels
 
+_LONGEST = 2**53  # samples or seconds; longer ones cannot be counted in double precision
 _PIVOT_FLOOR = 1e-30  # the arithmetic of the factorisation holds 32 digits
 _WORTH_THREADS = 100_000  # entries; about a millisecond of work
 
@@ -41,8 +43,7 @@ class Pairing:
         """The matrices ``g(λ_i, μ_j)`` and ``∂g/∂μ (λ_i, μ_j)``, both of shape (..., n, r)."""
         batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
         shape = (*batch, lam.shape[-1], mu.shape[-1])
-        lam = np.broadcast_to(lam, (*batch, lam.shape[-1])).reshape(-1, lam.shape[-1]).astype(complex)
-        mu = np.broadcast_to(mu, (*batch, mu.shape[-1])).reshape(-1, mu.shape[-1]).astype(complex)
+        lam, mu = _flat(lam, batch, lam.shape[-1:]), _flat(mu, batch, mu.shape[-1:])
         g = np.empty((lam.shape[0], lam.shape[1], mu.shape[1]), complex)
         dg = np.empty_like(g)
         kernel = _kernels._outer_batch_parallel if lam.shape[0] > 1 and g.size > _WORTH_THREADS else _kernels._outer_batch
@@ -86,7 +87,7 @@ def pairing(continuous: bool, horizon: float | None = None) -> Pairing:
 def check_horizon(continuous: bool, horizon) -> None:
     """Raise `InvalidInputError` unless `horizon` is a positive finite number, an integer in discrete time."""
     number = isinstance(horizon, (int, float, np.integer, np.floating)) and not isinstance(horizon, bool)
-    if not number or not 0 < horizon < np.inf or (not continuous and horizon != int(horizon)):
+    if not number or not 0 < horizon <= _LONGEST or (not continuous and horizon != int(horizon)):
         wanted = "a positive number of seconds" if continuous else "a positive integer number of samples"
         raise InvalidInputError(f"horizon must be {wanted}, or None for the infinite horizon; got {horizon!r}")
 
@@ -110,7 +111,26 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
     -------
     (..., n, r) ndarray
     """
-    return (B @ np.swapaxes(B_r, -1, -2)) * norm.outer(lam, mu)
+    batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
+    n, r, m = lam.shape[-1], mu.shape[-1], B.shape[-1]
+    count = int(np.prod(batch))
+    lam, mu = (_flat(array, batch, size) for array, size in ((lam, (n,)), (mu, (r,))))
+    B, B_r = (_flat(array, batch, size) for array, size in ((B, (n, m)), (B_r, (r, m))))
+    out, parameters = np.empty((count, n, 2 * r)), np.array(norm.parameters)
+    if out.size < 2 * _WORTH_THREADS:
+        _kernels._cross_batch(norm.code, parameters, lam, B, mu, B_r, out)
+    elif count == 1:
+        _kernels._cross_parallel(norm.code, parameters, lam[0], B[0], mu[0], B_r[0], out[0], min(n, get_num_threads()))
+    else:
+        _kernels._cross_batch_parallel(norm.code, parameters, lam, B, mu, B_r, out, min(count, get_num_threads()))
+    return out.view(complex).reshape(*batch, n, r)
+
+
+def _flat(array: np.ndarray, batch: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
+    """A complex array broadcast to the batch, its batch axes joined to one."""
+    if array.shape[: array.ndim - len(size)] != batch:
+        array = np.broadcast_to(array, (*batch, *size))
+    return np.ascontiguousarray(array.reshape(int(np.prod(batch)), *size), complex)
 
 
 def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, real_right: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.errors import ConvergenceError
 from lqo_mor.matrix_equations.diagonal import check_horizon
-from lqo_mor.matrix_equations.residuals import relative_residual, spectral_norm_estimate
+from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate
 from lqo_mor.matrix_equations.stein import compress_factor, double, operands, stein_factor
 
 _EPS = np.finfo(float).eps
@@ -38,6 +39,8 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     ------
     InvalidInputError
         If an entry is not finite, or `duration` is not a positive finite number.
+    SingularEquationError
+        If the equation has no unique solution to working precision.
 
     Notes
     -----
@@ -57,16 +60,18 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     if duration is not None:
         check_horizon(True, duration)
         return _integrate(A, B, Q, duration)
-    X = _solve_by_cayley(A, B, Q)
+    X, factor = _solve_by_cayley(A, B, Q), spectral_norm_estimate(A) + spectral_norm_estimate(B)
     if X is not None:
-        factor = spectral_norm_estimate(A) + spectral_norm_estimate(B)
         rest = A @ X + X @ B.conj().T + Q
         if relative_residual(rest, factor, X, Q) > _REFINE:
-            X = X + _solve_by_cayley(A, B, rest)
+            correction = _solve_by_cayley(A, B, rest)
+            X = X if correction is None else X + correction
             rest = A @ X + X @ B.conj().T + Q
         if relative_residual(rest, factor, X, Q) < _ACCEPT:
             return X
-    return scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
+    X = scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
+    refuse_singular("Lyapunov", factor, X, Q)
+    return X
 
 
 def _solve_by_cayley(A, B, Q):
@@ -185,8 +190,13 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     """
     A, B = operands(A, B)
     if duration is None:
-        transform, apply, _ = cayley_transform(A)
-        return stein_factor(transform, apply(B))
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the shift is an eigenvalue
+            transform, apply, _ = cayley_transform(A)
+            B = apply(B)
+        if not (np.all(np.isfinite(transform)) and np.all(np.isfinite(B))):
+            raise ConvergenceError("a Gramian factor does not exist: A is not stable to working precision")
+        return stein_factor(transform, B)
     check_horizon(True, duration)
     step, doublings = _short_step(duration, A, A)
     nodes, weights = np.polynomial.legendre.leggauss(12)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lqo_mor.errors import SingularEquationError
+
 
 def spectral_norm_estimate(A: np.ndarray) -> float:
     """The 2-norm of a matrix to about 10 %, by a few power steps on ``AᴴA``; n² work."""
@@ -38,3 +40,23 @@ def relative_residual(residual: np.ndarray, factor: float, X: np.ndarray, Q: np.
     """``‖residual‖ / (factor ‖X‖ + ‖Q‖)`` in the Frobenius norm."""
     scale = factor * np.linalg.norm(X) + np.linalg.norm(Q)
     return float(np.linalg.norm(residual) / scale) if scale else 0.0
+
+
+def refuse_singular(equation: str, factor: float, X: np.ndarray, Q: np.ndarray) -> None:
+    """Raise unless `X` can be a solution of an equation that is not singular to working precision.
+
+    A solution with ``‖Q‖ ≤ 50 ε factor ‖X‖`` is a null vector of an equation within rounding of the given one,
+    `factor` being the size of its operator.
+
+    Raises
+    ------
+    SingularEquationError
+        If the equation is singular to working precision.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = factor * np.linalg.norm(X)
+    if np.any(Q) and not np.linalg.norm(Q) > 50 * np.finfo(float).eps * size:
+        raise SingularEquationError(
+            f"the {equation} equation has no unique solution to working precision: an eigenvalue of one coefficient "
+            f"{'is the reciprocal' if equation == 'Stein' else 'is the negative'} of a conjugate eigenvalue of the other"
+        )

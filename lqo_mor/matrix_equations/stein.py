@@ -7,7 +7,7 @@ import scipy.linalg
 
 from lqo_mor.errors import ConvergenceError, InvalidInputError
 from lqo_mor.matrix_equations.diagonal import check_horizon
-from lqo_mor.matrix_equations.residuals import relative_residual, spectral_norm_estimate, stein_residual
+from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate, stein_residual
 
 _EPS = np.finfo(float).eps
 _MAX_DOUBLINGS = 60
@@ -37,6 +37,8 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
     ------
     InvalidInputError
         If an entry is not finite, or `terms` is not a positive integer.
+    SingularEquationError
+        If the equation has no unique solution to working precision.
 
     Notes
     -----
@@ -116,7 +118,12 @@ def _solve_by_schur(A, B, Q):
     identity = np.eye(T.shape[0])
     for j in reversed(range(S.shape[0])):
         known = T @ (Y[:, j + 1 :] @ S[j, j + 1 :].conj())
-        Y[:, j] = scipy.linalg.solve_triangular(S[j, j].conj() * T - identity, -F[:, j] - known, check_finite=False)
+        try:
+            Y[:, j] = scipy.linalg.solve_triangular(S[j, j].conj() * T - identity, -F[:, j] - known, check_finite=False)
+        except scipy.linalg.LinAlgError:  # a pivot of exactly zero
+            Y[:, j] = np.inf
+            break
+    refuse_singular("Stein", spectral_norm_estimate(A) * spectral_norm_estimate(B) + 1.0, Y, Q)
     X = U @ Y @ V.conj().T
     return X if np.iscomplexobj(Q) else X.real
 
@@ -167,10 +174,11 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None, squares
         return R
     R, squares = compress_factor(B), [] if squares is None else squares
     for k in range(_MAX_DOUBLINGS):
-        if k == len(squares):
-            squares.append(squares[-1] @ squares[-1] if k else A)
-        step = squares[k] @ R
-        size = np.linalg.norm(step)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if k == len(squares):
+                squares.append(squares[-1] @ squares[-1] if k else A)
+            step = squares[k] @ R
+            size = np.linalg.norm(step)
         if not np.isfinite(size):
             break
         if size <= _EPS * np.linalg.norm(R):

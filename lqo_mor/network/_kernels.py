@@ -14,7 +14,7 @@ from scipy.special import erf, expit
 _TINY = 1e-280  # below this a decaying response no longer counts, and subnormal numbers are slow
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def impulse_responses(poles, residues, out):
     """Write ``Re Σ_s residues[h, q, s] poles[h, s]^k`` to `out` (h, q, steps)."""
     for h in prange(poles.shape[0]):
@@ -36,7 +36,7 @@ def impulse_responses_numpy(poles, residues, out):
     out[...] = (residues @ powers).real
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def scan(poles, states):
     """Turn forcings into states in place, ``x[k] = pole x[k-1] + f[k]``.
 
@@ -62,7 +62,7 @@ def scan_numpy(poles, states):
         states[:n, :, k], states[n:, :, k] = x.real, x.imag
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def gelu(x):
     """``x Φ(x)`` in place, `Φ` the normal distribution function; `x` is (rows, columns)."""
     for i in prange(x.shape[0]):
@@ -75,7 +75,7 @@ def gelu_numpy(x):
     x *= 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def glu(x):
     """``a ∘ sigmoid(b)`` of the halves of `x` (2 rows, columns), written over `a`."""
     rows = x.shape[0] // 2

@@ -13,10 +13,14 @@ import lqo_mor.reduction as reduction
 from lqo_mor.analysis.norms import relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.reduction._slots import pad
 from lqo_mor.reduction.stabilise import warn_of_repair
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-# Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet.
-_BOUNDED_OUTPUTS = {"optimal": {"ridge": 1e-6}, "modal": {"ridge": 1e-6}, "hippo": {"ridge": 1e-6}}
+# Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet (ridge). A
+# balanced start keeps the slow modes that the inputs of a trained model excite most; optima reached from other starts
+# have h2 errors 1 % smaller and cost several points of accuracy (benchmarks/s4d_checkpoints.py).
+_OPTIONS = {"optimal": {"ridge": 1e-6, "start": "balanced"}, "modal": {"ridge": 1e-6}, "hippo": {"ridge": 1e-6}}
 # Nor may optimised poles come closer to the unit circle than those that were trained (half their distance): beyond the
 # horizon they would integrate, and the model's own code computes λ − 1 in single precision.
 _MARGIN = {"optimal": 0.5, "projected_gradient": 0.5}
@@ -119,7 +123,7 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
         The model; it is not changed.
     state_size : int or sequence of int, optional
         Real states per system to keep, for all blocks or one number per block. Even, since the
-        formats store slots of two states.
+        formats store slots of two states. A layer that has no more states than that stays as it is.
     keep : float, optional
         Instead of `state_size`: the fraction of the states to keep, between 0 and 1. Each layer gets
         the nearest even number of states, at least 2.
@@ -144,9 +148,9 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
     Raises
     ------
     OrderError
-        If a wanted state size is odd, not positive, or not below that of the layer.
+        If a wanted state size is odd or not positive, or none is below that of its layer.
     InvalidInputError
-        If neither or both of `state_size` and `keep` are given.
+        If neither or both of `state_size` and `keep` are given, or `model` is no `DeepSSM`.
 
     Examples
     --------
@@ -159,18 +163,13 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
     >>> small.report.layers[0].states_before, small.report.layers[0].states_after
     (6, 4)
     """
+    if not isinstance(model, DeepSSM):
+        raise InvalidInputError(f"compress takes a DeepSSM, got {type(model).__name__}; for a single system there is reduce")
     sizes = _state_sizes(model, state_size, keep)
     reduced, seconds = [], []
-    options = _BOUNDED_OUTPUTS.get(method, {}) | {"method": method, "horizon": horizon}
     for index, (block, size) in enumerate(zip(model.blocks, sizes, strict=True)):
         start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", StabilityWarning)  # one warning for all layers, below
-            report = _layer_progress(progress, index, len(sizes))
-            distance = 1 - np.max(np.abs(block.ssm.poles))
-            if method in _MARGIN and distance > 0:
-                options["margin"] = _MARGIN[method] * distance
-            reduced.append(reduction.reduce(block.ssm, slots=size // 2, progress=report, **options))
+        reduced.append(_reduce_layer(block, size, method, horizon, _layer_progress(progress, index, len(sizes))))
         seconds.append(time.perf_counter() - start)
     repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
     if np.any(repaired):
@@ -193,6 +192,32 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
     return CompressionResult(small, CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon))
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Stands for the `Reduction` of a layer that stays as it is."""
+
+    system: DiagonalLQOSystem
+    error: np.ndarray
+    repaired: np.ndarray
+
+
+def _reduce_layer(block, size: int, method: str, horizon, progress):
+    """The reduction of one layer, its systems in exactly ``size // 2`` slots; a layer that is no larger stays."""
+    ssm = block.ssm
+    if size >= block.state_size:
+        if progress is not None:
+            progress(1, 1)
+        return _Kept(ssm, np.zeros(ssm.batch), np.zeros(ssm.batch, bool))
+    options = dict(_OPTIONS.get(method, {}))
+    distance = 1 - np.max(np.abs(ssm.poles))
+    if method in _MARGIN and distance > 0:
+        options["margin"] = _MARGIN[method] * distance
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)  # one warning for all layers, by the caller
+        result = reduction.reduce(ssm, slots=size // 2, method=method, horizon=horizon, progress=progress, **options)
+    return replace(result, system=pad(result.system, size // 2))
+
+
 def _state_sizes(model, state_size, keep) -> list[int]:
     """The wanted real states of every layer, checked."""
     if not model.blocks:
@@ -209,11 +234,12 @@ def _state_sizes(model, state_size, keep) -> list[int]:
         sizes = list(state_size)
         if len(sizes) != len(model.blocks):
             raise InvalidInputError(f"state_size has {len(sizes)} entries, but the model has {len(model.blocks)} blocks")
-    for block, size in zip(model.blocks, sizes, strict=True):
+    for size in sizes:
         if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 2 or size % 2:
             raise OrderError(f"state size {size!r} is not a positive even integer; a checkpoint stores pairs of states")
-        if size >= block.state_size:
-            raise OrderError(f"state size {size} is not below the {block.state_size} states of {block.name}")
+    if all(size >= block.state_size for block, size in zip(model.blocks, sizes, strict=True)):
+        own = ", ".join(str(size) for size in sorted({block.state_size for block in model.blocks}))
+        raise OrderError(f"nothing to reduce: the state sizes asked for are not below the {own} states of the layers")
     return [int(size) for size in sizes]
 
 

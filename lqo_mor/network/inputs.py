@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +24,42 @@ def read_inputs(path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("inputs", "labels") if name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, KeyError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else "it is not an .npz file of plain arrays"
+    except Exception as err:  # a damaged file makes NumPy and zipfile raise nearly anything
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else _not_npz(path)
         raise InvalidInputError(f"cannot read inputs from {path}: {reason}") from None
     if "inputs" not in arrays:
         raise InvalidInputError(
             f"{path} has no array named inputs; save one with np.savez(path, inputs=x), x (batch, steps, features)"
         )
     labels = arrays.get("labels")
+    if labels is not None and labels.dtype.kind not in "biuf":
+        raise InvalidInputError(f"{path}: labels hold {labels.dtype}, expected the number of a class for every input")
     if labels is not None and labels.shape != arrays["inputs"].shape[:1]:
         raise InvalidInputError(f"{path}: labels have shape {labels.shape}, expected one per input, {arrays['inputs'].shape[:1]}")
     return arrays["inputs"], labels
+
+
+def _not_npz(path: Path) -> str:
+    """Why a file that exists is no .npz file."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            return "it holds a single array; save it under its name with np.savez(path, inputs=x)"
+    return "it is damaged or not an .npz file of plain arrays"
 
 
 def random_inputs(model: DeepSSM, batch: int, steps: int, seed: int) -> np.ndarray:
     """Standard normal inputs (batch, steps, features) for a model, or uniform tokens (batch, steps)."""
     if steps < 1:
         raise InvalidInputError(f"the number of steps must be at least 1, got {steps}")
+    if seed < 0:
+        raise InvalidInputError(f"the seed must not be negative, got {seed}")
     rng = np.random.default_rng(seed)
-    if isinstance(model.encoder, Embedding):
-        return rng.integers(0, model.encoder.n_tokens, (batch, steps))
-    return rng.standard_normal((batch, steps, model.encoder.n_inputs))
+    try:
+        if isinstance(model.encoder, Embedding):
+            return rng.integers(0, model.encoder.n_tokens, (batch, steps))
+        return rng.standard_normal((batch, steps, model.encoder.n_inputs))
+    except (MemoryError, OverflowError, ValueError):
+        raise InvalidInputError(f"{batch} random inputs of {steps} steps do not fit into memory; take fewer steps") from None
 
 
 def input_kind(model: DeepSSM) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction.balanced import balanced_truncation
 from lqo_mor.reduction.modal import hippo, modal_truncation
@@ -58,7 +60,7 @@ def reduce(
     OrderError
         If the budget is not a positive integer below the size of the system.
     InvalidInputError
-        If the method is unknown.
+        If the method or an option is unknown.
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
 
@@ -72,4 +74,10 @@ def reduce(
     """
     if not isinstance(method, str) or method not in METHODS:
         raise InvalidInputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-    return METHODS[method](sys, order, slots=slots, horizon=horizon, progress=progress, **options)
+    function = METHODS[method]
+    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            others = ", ".join(n for n in known if n not in ("slots", "horizon", "progress")) or "none"
+            raise InvalidInputError(f"method {method!r} has no option {name!r}; its own options: {others}")
+    return function(sys, order, slots=slots, horizon=horizon, progress=progress, **options)

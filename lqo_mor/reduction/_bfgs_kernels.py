@@ -11,7 +11,7 @@ from lqo_mor.reduction._kernels import _projected_error, _real_size
 FARTHEST = 1.0 - 1e-9  # of the allowed modulus, where a real pole may start; further out its parameter has no slope
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _parameters_from(code, mu, real, margin, x, origin, scale):
     """Free parameters of stable poles: a decay (logarithmic) and an angle per pair, one number per real pole.
 
@@ -36,7 +36,7 @@ def _parameters_from(code, mu, real, margin, x, origin, scale):
             k += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _poles_from(code, x, real, margin, origin, scale, mu):
     """Stable poles from their free parameters, the inverse of `_parameters_from`."""
     least = margin if code >= CONTINUOUS else -np.log1p(-margin)
@@ -51,7 +51,7 @@ def _poles_from(code, x, real, margin, origin, scale, mu):
             k += 2
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _parameter_gradient(code, x, real, margin, scale, mu, gamma, gradient):
     """Chain rule of `_poles_from`."""
     k = 0
@@ -67,7 +67,7 @@ def _parameter_gradient(code, x, real, margin, scale, mu, gamma, gradient):
             k += 2
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _optimise_channel(
     code, parameters, lam, rows, p, W, squared_norm, mu, real, margin, ridge, max_iterations, tolerance, history
 ):
@@ -151,7 +151,7 @@ def _optimise_channel(
     return 1, max_iterations
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def _optimise(
     code,
     parameters,

@@ -9,7 +9,7 @@ from lqo_mor.matrix_equations._kernels import CONTINUOUS, _features
 from lqo_mor.reduction._kernels import _error_and_forms, _gram_and_cross, _pole_gradients
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _free_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, gamma, delta, d_rows, d_W):
     """Squared error with every reduced quantity free, and its gradient in poles, inputs, rows and mixing."""
     s, q, r = mu.size, rows.shape[0], rows_r.shape[1]
@@ -26,7 +26,7 @@ def _free_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, b, r
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _project_pole(code, z, margin):
     """The nearest pole with ``|z| ≤ 1 − margin``, or ``Re z ≤ −margin`` in continuous time."""
     if code >= CONTINUOUS:
@@ -35,7 +35,7 @@ def _project_pole(code, z, margin):
     return z if size <= 1.0 - margin else z * ((1.0 - margin) / size)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _descend_channel(
     code, parameters, lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, margin, armijo, max_iterations, tolerance, history
 ):  # fmt: skip
@@ -87,7 +87,7 @@ def _descend_channel(
     return 1, max_iterations, np.sqrt(norm)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def _descend(
     code, parameters, lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, margin, armijo, max_iterations, tolerance,
     history, status, iterations, stationarity,

@@ -11,8 +11,9 @@ import numpy as np
 from lqo_mor.analysis.norms import h2_error
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction._slots import choose, stack, trim, used_order
-from lqo_mor.reduction.balanced import balanced_truncation, densified
+from lqo_mor.reduction.balanced import balanced_truncation
 from lqo_mor.reduction.modal import hippo, modal_truncation
+from lqo_mor.reduction.outputs import densified
 from lqo_mor.reduction.result import Reduction, Status, finish
 from lqo_mor.reduction.stabilise import unstable, warn_of_repair
 from lqo_mor.systems.convert import to_diagonal
@@ -94,7 +95,7 @@ def iterate(
         systems += [begun.system, outcome.system]
         errors += [begun.error, h2_error(sys, outcome.system, horizon)]
         outcomes.append(outcome)
-    errors = np.array(errors)
+    errors = np.nan_to_num(np.array(errors), nan=np.inf)
     winner = np.argmin(errors, axis=0)  # even: a start, odd: the outcome of the start before it
     system = systems[0] if winner.ndim else systems[int(winner)]
     for k in range(1, len(systems) if winner.ndim else 0):
@@ -103,10 +104,12 @@ def iterate(
     history = np.full((*winner.shape, length), np.nan)
     status, iterations = np.full(winner.shape, Status.START_KEPT), np.zeros(winner.shape, int)
     for k, outcome in enumerate(outcomes):
-        own = winner // 2 == k
+        own = winner == 2 * k + 1
         history[own, : outcome.history.shape[-1]] = outcome.history[own]
         iterations = np.where(own, outcome.iterations, iterations)
-        status = np.where(winner == 2 * k + 1, outcome.status, status)
+        status = np.where(own, outcome.status, status)
+    kept = winner % 2 == 0  # a start that stays the best: no step counts
+    history[kept, 0] = np.min(errors[::2], axis=0)[kept] ** 2
     if not winner.ndim:
         status, iterations = status.item(), int(iterations)
         history = history[: iterations + 1]

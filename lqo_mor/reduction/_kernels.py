@@ -16,7 +16,7 @@ _ROOT2 = np.sqrt(2.0)
 LOST = 1e-13  # relative size of a squared coordinate below which it is rounding
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _real_size(real):
     """Number of real coordinates of the slots."""
     r = 0
@@ -25,7 +25,7 @@ def _real_size(real):
     return r
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _drop_lost_coordinates(real, G, D):
     """Take out of `G` and `D` the coordinate of a pair on the real axis whose size is only rounding.
 
@@ -46,7 +46,7 @@ def _drop_lost_coordinates(real, G, D):
         im += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH):
     """Gramian `G` (r, r) and cross rows `D` (q, r) in real coordinates, with the parts their derivatives need."""
     s, n, q = mu.size, lam.size, rows.shape[0]
@@ -94,7 +94,7 @@ def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain
     _drop_lost_coordinates(real, G, D)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_ridge(real, ridge, G):
     """Add `ridge` times the size of each slot, ``Σ |μ^k|²``, to its diagonal entries.
 
@@ -112,7 +112,7 @@ def _add_ridge(real, ridge, G):
             im += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_ridge_adjoint(real, ridge, d_G):
     """Chain rule of `_add_ridge`, in place."""
     im = real.size
@@ -126,7 +126,7 @@ def _add_ridge_adjoint(real, ridge, d_G):
             im += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _solve_rows(G, D, rows):
     """``Θ = D G⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding."""
     r, q = G.shape[0], D.shape[0]
@@ -156,7 +156,7 @@ def _solve_rows(G, D, rows):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _error_and_forms(squared_norm, p, W, G, D, rows, W_r, d_own, d_cross, d_W):
     """Squared error and its derivatives by the row covariances and by the mixing matrix `W_r`."""
     c = W.shape[1]
@@ -193,7 +193,7 @@ def _error_and_forms(squared_norm, p, W, G, D, rows, W_r, d_own, d_cross, d_W):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pole_gradients(d_G, d_D, b, real, plain, d_plain, hermitian, d_hermitian, H, dH, gamma, delta):
     """``γ`` and ``δ`` with ``df = Re Σ γ dμ + Re Σ δ db``, from ``∂f/∂G`` (symmetric) and ``∂f/∂D``."""
     s, q = b.size, H.shape[0]
@@ -226,7 +226,7 @@ def _pole_gradients(d_G, d_D, b, real, plain, d_plain, hermitian, d_hermitian, H
             im_i += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, real, ridge, optimal, gamma):
     """Squared error with the optimal outputs (input entries 1), which go to `optimal`; gradient to `gamma`."""
     s, q, r = mu.size, rows.shape[0], _real_size(real)
@@ -248,7 +248,7 @@ def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu,
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, ridge, optimal):
     """Optimal output rows of given poles and input entries into `optimal` (q, r), and the squared error."""
     s, q, r = mu.size, rows.shape[0], _real_size(real)
@@ -272,7 +272,7 @@ def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, r
     return _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def _fit(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, ridge, optimal, squared):
     """`_fit_channel` for every channel of a batch; `optimal` (channels, q, 2s) is filled as far as it applies."""
     for h in prange(mu.shape[0]):

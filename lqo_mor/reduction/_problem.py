@@ -24,6 +24,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
 
 _ROOT2 = np.sqrt(2.0)
+_CIRCLE, _RADIUS = 12, 0.1  # points around a removable singularity, and their distance in units of 1 / horizon
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,26 @@ def _dense_transfer(sys: LQOSystem, rows: np.ndarray, horizon: float | None) -> 
             F = solve(shifted, B - mu**horizon * end)
             return F, solve(shifted, T @ F - horizon * mu ** (horizon - 1) * end)
 
+    poles = np.diag(T)
+    angles = np.exp(2j * np.pi * (np.arange(_CIRCLE) + 0.5) / _CIRCLE)
+
+    def regular(mu):
+        """`states`, also where the shifted matrix is singular: over a finite horizon that singularity is removable.
+
+        There the values at the centre of a small circle are the means of those on it (Cauchy), to rounding.
+        """
+        if end is None:
+            return states(mu)
+        gap = np.min(np.abs(poles + mu)) if sys.is_continuous else np.min(np.abs(1 - mu * poles))
+        if gap * horizon > _RADIUS:
+            return states(mu)
+        radius = _RADIUS / (horizon if sys.is_continuous else horizon * max(1.0, np.max(np.abs(poles))))
+        around = [states(mu + radius * z)[0] for z in angles]
+        slope = sum(F / z for F, z in zip(around, angles, strict=True)) / (_CIRCLE * radius)
+        return sum(around) / _CIRCLE, slope
+
     def transfer(mu):
-        pairs = [states(z) for z in mu]
+        pairs = [regular(z) for z in mu]
         return np.stack([rows @ F for F, _ in pairs]), np.stack([rows @ dF for _, dF in pairs])
 
     return transfer

@@ -113,12 +113,9 @@ def _products(sys: DiagonalLQOSystem, rank: int) -> QuadraticOutput:
 
 
 def trim(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
-    """A single system without its slots that have no input."""
-    used, q = np.any(sys.B, axis=-1), sys.quadratic
-    if np.all(used) or not np.any(used):
-        return sys
-    quadratic = None if q is None else QuadraticOutput(q.U[:, used], q.V[:, used], q.W)
-    return DiagonalLQOSystem(sys.poles[used], sys.B[used], sys.C[:, used], sys.D, quadratic, sys.dt)
+    """A single system without its slots that have no input, unless that is all of them."""
+    used = np.any(sys.B, axis=-1)
+    return sys if np.all(used) or not np.any(used) else _slice(sys, used)
 
 
 def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> DiagonalLQOSystem:

@@ -10,6 +10,7 @@ from lqo_mor.analysis._rows import quadratic_of
 from lqo_mor.analysis.gramians import finite, gramian_factors
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction._slots import check_budget, silent, slot_count, stack
+from lqo_mor.reduction.outputs import densified
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.stabilise import stabilise, unstable
 from lqo_mor.systems.convert import to_dense, to_diagonal
@@ -137,15 +138,6 @@ def _project(sys: LQOSystem, V: np.ndarray, W: np.ndarray) -> LQOSystem:
     elif M is not None:
         M = V.T @ M @ V
     return LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, sys.D, M, sys.dt)
-
-
-def densified(system: DiagonalLQOSystem, sys: LQOSystem) -> LQOSystem:
-    """A reduced diagonal system as a dense one, its quadratic output stored as that of `sys`."""
-    dense = to_dense(system)
-    if isinstance(sys.M, np.ndarray):
-        M = np.zeros((sys.n_outputs, dense.order, dense.order)) if dense.M is None else dense.M.to_dense()
-        return LQOSystem(dense.A, dense.B, dense.C, dense.D, M, dense.dt)
-    return dense
 
 
 def _bound(sys, hsv: np.ndarray, order: np.ndarray, horizon):

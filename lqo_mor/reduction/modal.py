@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.gramians import controllability_gramian, finite, observability_gramian
+from lqo_mor.analysis._rows import stack_rows
+from lqo_mor.analysis.gramians import finite, half_gramians, row_weights
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction._slots import check_budget, stack
-from lqo_mor.reduction.balanced import densified
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.outputs import densified, fit_outputs
 from lqo_mor.reduction.result import Reduction, finish
+from lqo_mor.reduction.stabilise import reflect, unstable, warn_of_repair
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -20,8 +21,8 @@ def modal_truncation(
 ) -> Reduction:
     """Keep the modes that contribute most and refit the outputs in closed form.
 
-    The contribution of a mode is the product of its controllability and its observability, the diagonal
-    entries of both Gramians in modal coordinates; it does not depend on the scaling of the states.
+    The contribution of a mode is the energy that it gives to the outputs by itself; it does not depend on the scaling
+    of the states.
 
     Parameters
     ----------
@@ -41,6 +42,11 @@ def modal_truncation(
     Returns
     -------
     Reduction
+
+    Warns
+    -----
+    StabilityWarning
+        If a mode kept over a finite horizon is unstable; its pole is reflected at the stability boundary.
 
     Raises
     ------
@@ -125,17 +131,14 @@ def hippo(
 
 
 def mode_scores(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
-    """Contribution of every slot, (..., s): the trace over its coordinates of P times that of Q."""
-    P, Q = (np.diagonal(g(sys, horizon), axis1=-2, axis2=-1) for g in (controllability_gramian, observability_gramian))
-    s = sys.n_slots
-    has_imaginary = np.any(~sys.is_real_pole, axis=tuple(range(len(sys.batch))))
+    """Energy that every slot by itself gives to the outputs, (..., s): its covariance times its weight in the outputs.
 
-    def slot_trace(diagonal):
-        trace = diagonal[..., :s].copy()
-        trace[..., has_imaginary] += diagonal[..., s:]
-        return trace
-
-    return slot_trace(P) * slot_trace(Q)
+    The weight is the diagonal of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
+    """
+    _, hermitian = half_gramians(sys, horizon)
+    rows = stack_rows(sys.C, sys.quadratic)
+    weight = np.sum(rows.conj() * (row_weights(sys, horizon) @ rows), axis=-2).real
+    return np.where(sys.is_real_pole, 1.0, 2.0) * weight * np.diagonal(hermitian, axis1=-2, axis2=-1).real
 
 
 def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
@@ -155,18 +158,18 @@ def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
 
 
 def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge, progress) -> Reduction:
-    """Optimal outputs for poles and inputs selected channel by channel."""
-    if full.batch and len({poles.size for poles, _ in selected}) == 1:
-        poles = np.stack([p for p, _ in selected]).reshape(*full.batch, -1)
-        B = np.stack([b for _, b in selected]).reshape(*full.batch, -1, full.n_inputs)
-        system = fit_outputs(full, poles, B, horizon, ridge)
-    elif full.batch:
-        indices = np.ndindex(full.batch)
-        system = stack(
-            [fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in zip(indices, selected, strict=True)], full.batch
-        )
+    """Optimal outputs for poles and inputs selected channel by channel; unstable poles are reflected first."""
+    repaired = np.reshape([np.any(unstable(poles, full.is_continuous)) for poles, _ in selected], full.batch)
+    selected = [(reflect(poles, full.is_continuous), B) for poles, B in selected]
+    if np.any(repaired):
+        warn_of_repair(repaired)
+    if len({poles.size for poles, _ in selected}) == 1:
+        poles, B = (np.stack(parts) for parts in zip(*selected, strict=True))
+        system = fit_outputs(full, poles.reshape(*full.batch, -1), B.reshape(*full.batch, -1, full.n_inputs), horizon, ridge)
     else:
-        system = fit_outputs(full, *selected[0], horizon, ridge)
+        channels = zip(np.ndindex(full.batch), selected, strict=True)
+        system = stack([fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in channels], full.batch)
     if progress is not None:
         progress(1, 1)
-    return finish(sys, densified(system, sys) if isinstance(sys, LQOSystem) else system, method=method, horizon=horizon)
+    system = densified(system, sys) if isinstance(sys, LQOSystem) else system
+    return finish(sys, system, method=method, horizon=horizon, repaired=repaired if full.batch else bool(repaired))

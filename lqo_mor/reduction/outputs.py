@@ -10,7 +10,9 @@ from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _kernels
 from lqo_mor.reduction._problem import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough
-from lqo_mor.reduction._slots import stack
+from lqo_mor.reduction._slots import silent, stack
+from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
@@ -47,6 +49,15 @@ def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = N
     problem, real = problem_of(sys, horizon), poles.imag == 0
     e = evaluate(problem, poles, B + 0j, real)
     return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
+
+
+def densified(system: DiagonalLQOSystem, sys: LQOSystem) -> LQOSystem:
+    """A reduced diagonal system as a dense one, its quadratic output stored as that of `sys`."""
+    dense = to_dense(system)
+    if isinstance(sys.M, np.ndarray):
+        M = np.zeros((sys.n_outputs, dense.order, dense.order)) if dense.M is None else dense.M.to_dense()
+        return LQOSystem(dense.A, dense.B, dense.C, dense.D, M, dense.dt)
+    return dense
 
 
 def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
@@ -113,5 +124,8 @@ def _fit_batch(sys, poles, B, horizon, ridge):
     channels = []
     for h, index in enumerate(np.ndindex(sys.batch)):
         used = b[h] != 0  # padding slots have no input, which would make the Gramian singular
-        channels.append(fit_outputs(sys[index], mu[h, used], b[h, used, np.newaxis], horizon, ridge))
+        if np.any(used):
+            channels.append(fit_outputs(sys[index], mu[h, used], b[h, used, np.newaxis], horizon, ridge))
+        else:
+            channels.append(silent(sys[index]))
     return stack(channels, sys.batch, s)

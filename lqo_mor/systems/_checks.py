@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import numpy as np
 
 from lqo_mor.errors import DimensionError, InvalidInputError
@@ -10,7 +12,7 @@ from lqo_mor.errors import DimensionError, InvalidInputError
 def as_array(name: str, value, dtype=None) -> np.ndarray:
     """A read-only float64 or complex128 copy of `value`, every entry finite."""
     try:
-        array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)  # SciPy's sparse matrices
+        array = np.asarray([_full(v) for v in value] if isinstance(value, (list, tuple)) else _full(value))
         if array.dtype == object or array.dtype.kind not in "biufc":
             raise TypeError(f"dtype {array.dtype}")
         wanted = dtype or (np.complex128 if array.dtype.kind == "c" else np.float64)
@@ -30,6 +32,11 @@ def as_array(name: str, value, dtype=None) -> np.ndarray:
     return array
 
 
+def _full(value):
+    """SciPy's sparse matrices as arrays, anything else as it is."""
+    return value.toarray() if hasattr(value, "toarray") else value
+
+
 def check_shape(name: str, array: np.ndarray, wanted: tuple, meaning: str) -> None:
     """Raise unless `array.shape == wanted`; `meaning` spells the symbols, for instance ``"(n, m)"``."""
     if array.shape != wanted:
@@ -41,11 +48,15 @@ def check_shape(name: str, array: np.ndarray, wanted: tuple, meaning: str) -> No
 
 def check_dt(dt) -> float | bool:
     """`dt` as in python-control: 0 continuous, a positive number or True discrete."""
-    if dt is True:
+    wanted = "dt must be 0 (continuous), a positive number or True (discrete)"
+    if isinstance(dt, (bool, np.bool_)) and dt:
         return True
-    if isinstance(dt, (bool, np.bool_)) or dt is None or not np.isscalar(dt) or isinstance(dt, (str, complex)):
-        raise InvalidInputError(f"dt must be 0 (continuous), a positive number or True (discrete), got {dt!r}")
-    dt = float(dt)
-    if not np.isfinite(dt) or dt < 0:
-        raise InvalidInputError(f"dt must be 0 (continuous), a positive number or True (discrete), got {dt!r}")
-    return dt
+    if isinstance(dt, (bool, np.bool_)) or not isinstance(dt, numbers.Real):
+        raise InvalidInputError(f"{wanted}, got {dt!r}")
+    try:
+        step = float(dt)
+    except OverflowError:
+        raise InvalidInputError(f"{wanted}, got a number too large for double precision") from None
+    if not np.isfinite(step) or step < 0:
+        raise InvalidInputError(f"{wanted}, got {dt!r}")
+    return step

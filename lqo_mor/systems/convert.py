@@ -67,7 +67,7 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
     Raises
     ------
     InvalidInputError
-        If `sys` is a batch.
+        If `sys` is a batch, or no diagonal system.
 
     Examples
     --------
@@ -77,6 +77,9 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
     array([[ 0. , -0.5],
            [ 0.5,  0. ]])
     """
+    if not isinstance(sys, DiagonalLQOSystem):
+        known = ", which is dense already" if isinstance(sys, LQOSystem) else ""
+        raise InvalidInputError(f"to_dense takes a DiagonalLQOSystem, got {type(sys).__name__}{known}")
     if sys.batch:
         raise InvalidInputError(f"to_dense takes one system, got a batch of shape {sys.batch}; index it first")
     real = sys.is_real_pole
@@ -112,7 +115,7 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     Raises
     ------
     InvalidInputError
-        If `sys` is complex, or its state matrix is not diagonalisable to working precision.
+        If `sys` is complex or no dense system, or its state matrix is not diagonalisable to working precision.
 
     Examples
     --------
@@ -120,6 +123,9 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     >>> lqo.to_diagonal(lqo.LQOSystem([[0.0, -0.25], [1.0, 0.0]], [[1.0], [0.0]], [[0.0, 1.0]])).poles
     array([0.+0.5j])
     """
+    if not isinstance(sys, LQOSystem):
+        known = ", which is diagonal already" if isinstance(sys, DiagonalLQOSystem) else ""
+        raise InvalidInputError(f"to_diagonal takes an LQOSystem, got {type(sys).__name__}{known}")
     if not sys.is_real:
         raise InvalidInputError("the half storage of conjugate pairs is for real systems, but this one is complex")
     poles, vectors = scipy.linalg.eig(sys.A)

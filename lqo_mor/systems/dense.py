@@ -29,7 +29,8 @@ class LQOSystem:
     D : (p, m) array_like, optional
         Feedthrough; zero by default.
     M : (p, n, n) array_like or QuadraticOutput, optional
-        Quadratic output, one symmetric matrix per output, or its factors; None for a linear system.
+        Quadratic output, one symmetric matrix per output (a list of matrices, also sparse ones, will do),
+        or its factors; None for a linear system.
         Only the symmetric part of a matrix matters; another one is symmetrised, with a
         `SymmetrisedWarning` if its asymmetry exceeds rounding.
     dt : float or True, default 1.0
@@ -69,7 +70,11 @@ class LQOSystem:
         check_shape("A", self.A, (n, n), "(n, n)")
         m = self.B.shape[1] if self.B.ndim == 2 else 1
         check_shape("B", self.B, (n, m), "(n, m)")
-        M = self.M if self.M is None or isinstance(self.M, QuadraticOutput) else _symmetric(self.M, n)
+        M = self.M
+        if isinstance(M, QuadraticOutput):
+            M = QuadraticOutput(M.U, M.V, M.W)  # here the factors mean what they say, wherever they come from
+        elif M is not None:
+            M = _symmetric(M, n)
         if self.C is None:
             if M is None:
                 raise DimensionError("C is missing: give C of shape (p, n), or M for a purely quadratic output")
@@ -127,7 +132,8 @@ def _symmetric(M, n: int) -> np.ndarray:
     if M.ndim == 2:
         M = M[np.newaxis]
     if M.ndim != 3 or M.shape[1:] != (n, n):
-        raise DimensionError(f"M has shape {M.shape}, expected (p, n, n) = (p, {n}, {n}), one matrix per output")
+        hint = "; move the last axis first: M.transpose(2, 0, 1)" if M.ndim == 3 and M.shape[:2] == (n, n) else ""
+        raise DimensionError(f"M has shape {M.shape}, expected (p, n, n) = (p, {n}, {n}), one matrix per output{hint}")
     transposed = M.transpose(0, 2, 1)
     asymmetry = np.max(np.abs(M - transposed), initial=0.0)
     if asymmetry > 1e-12 * np.max(np.abs(M), initial=0.0):

@@ -8,7 +8,7 @@ import numpy as np
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems._checks import as_array, check_dt, check_shape
-from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.quadratic import HalfStorageOutput, QuadraticOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,8 @@ class DiagonalLQOSystem:
     DimensionError
         If the shapes do not fit together.
     InvalidInputError
-        If an entry is not finite, or a real pole has a complex row of `B`, `C`, `U` or `V`.
+        If an entry is not finite, a real pole has a complex row of `B`, `C`, `U` or `V`, or `quadratic` is
+        no QuadraticOutput.
 
     Examples
     --------
@@ -78,7 +79,11 @@ class DiagonalLQOSystem:
         _check_real_slots("C", self.C, real[..., None, :])
         q = self.quadratic
         if q is not None:
-            q = QuadraticOutput(
+            if not isinstance(q, QuadraticOutput):
+                raise InvalidInputError(
+                    f"quadratic is of type {type(q).__name__}, expected a QuadraticOutput(U, V, W) in half storage, or None"
+                )
+            q = HalfStorageOutput(
                 as_array("U", q.U, np.complex128), as_array("V", q.V, np.complex128), as_array("W", q.W, np.float64)
             )
             check_shape("quadratic.U", q.U, (*batch, q.rank, s), "(..., c, s)")

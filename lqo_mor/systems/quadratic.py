@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.errors import DimensionError
+from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems._checks import as_array, check_shape
 
 
@@ -66,9 +66,24 @@ class QuadraticOutput:
         return self.W.shape[-2]
 
     def to_dense(self) -> np.ndarray:
-        """The symmetric matrices ``M``, shape (p, n, n), of factors that are not in half storage."""
-        half = 0.5 * np.einsum("ij,ja,jb->iab", self.W, self.U, self.V)
-        return half + half.transpose(0, 2, 1)
+        """The symmetric matrices ``M``, shape (..., p, n, n).
+
+        The factors of a `DiagonalLQOSystem` raise `InvalidInputError`: in half storage there is no such
+        matrix; take ``to_dense(sys).M.to_dense()``, in real coordinates.
+        """
+        half = 0.5 * np.einsum("...ij,...ja,...jb->...iab", self.W, self.U, self.V)
+        return half + np.swapaxes(half, -1, -2)
+
+
+class HalfStorageOutput(QuadraticOutput):
+    """The factors inside a `DiagonalLQOSystem`: one column per slot, so that they have no plain matrices."""
+
+    def to_dense(self) -> np.ndarray:
+        """Raise `InvalidInputError`, since a slot stands for a conjugate pair."""
+        raise InvalidInputError(
+            "these factors are in the half storage of a DiagonalLQOSystem, where a column stands for a conjugate pair, and have "
+            "no matrix of their own; convert the system first: to_dense(sys).M.to_dense()"
+        )
 
 
 def factor_symmetric(M: np.ndarray) -> QuadraticOutput:

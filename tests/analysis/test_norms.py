@@ -68,7 +68,7 @@ PAIRS = [
     ("dense discrete mimo factored", diagonal(903, pairs=1, reals=1, m=3, p=2, c=2)),
     ("diagonal discrete mimo factored", dense(904, n=4, m=3, p=2)),
     ("diagonal discrete mimo factored", diagonal(905, pairs=1, m=3, p=2, c=1)),
-    ("diagonal discrete feedthrough", diagonal(906, pairs=1, m=2, p=2, feedthrough=True)),
+    ("diagonal discrete feedthrough", diagonal(906, pairs=1, m=2, p=2, feedthrough=True, dt=True)),
     ("dense complex discrete mimo quadratic", dense(907, n=3, m=2, p=3, M="dense", is_complex=True)),
     ("dense complex discrete mimo factored", dense(908, n=3, m=3, p=2, M=2, is_complex=True)),
     ("dense complex discrete mimo factored", dense(909, n=3, m=3, p=2, M=2)),

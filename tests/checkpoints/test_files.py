@@ -1,5 +1,6 @@
 import os
 import pickle
+import subprocess
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 import safetensors.numpy
 
 from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import read_file, write_file
-from lqo_mor.errors import CheckpointError, OutputError
+from lqo_mor.checkpoints.files import check_output, read_file, write_file
+from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
 from tests.checkpoints.s4d_states import s4d_state
 
 SUFFIXES = [".safetensors", ".npz", ".pth"]
@@ -229,3 +230,118 @@ def test_what_cannot_be_stored_is_named(tmp_path):
     )
     assert dropped == ["optimizer", "scheduler"]
     assert read_file(tmp_path / "x.safetensors").extras == {"epoch": 3}
+
+
+def test_damage_inside_a_compressed_npz_is_refused(tmp_path):
+    path = tmp_path / "z.npz"
+    np.savez_compressed(path, **s4d_state())
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for position in rng.integers(0, len(data), 5):
+            damaged[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        with suppress(CheckpointError):
+            load_checkpoint(path)
+    damaged = bytearray(data)
+    damaged[60:200] = bytes(140)
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"z\.npz"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, RecursionError, MemoryError, PermissionError(13, "Permission denied")])
+def test_whatever_a_library_raises_names_the_file(tmp_path, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    write_file(tmp_path / "x.npz", s4d_state(), None, {})
+    monkeypatch.setattr("lqo_mor.checkpoints.files._read", fail)
+    with pytest.raises(CheckpointError, match=r"x\.npz .*(ZeroDivision|Recursion|memory|Permission)"):
+        load_checkpoint(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_awkward_entries_are_kept_or_left_out(tmp_path, suffix):
+    need_torch(suffix)
+    odd = {"note": "\ud800", "zero": "a\0", "file": "log.txt", "allow_pickle": 1, "model": "s4d"}
+    left_out = write_file(tmp_path / f"x{suffix}", s4d_state(), None, {**odd, "\udfff": 1})
+    content = read_file(tmp_path / f"x{suffix}")
+    if suffix == ".pth":
+        assert left_out == ["model"]  # the tensors are there
+        assert {key: content.tree[key] for key in odd if key != "model"} | {"model": "s4d"} == odd
+    else:
+        assert left_out == ["\udfff"]
+        assert content.extras == odd
+    assert load_checkpoint(tmp_path / f"x{suffix}").n_parameters > 0
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_other_floats_of_numpy_are_read_as_those_of_the_machine(tmp_path, suffix, dtype):
+    need_torch(suffix)
+    np.savez(tmp_path / "x.npz", **s4d_state(dtype=dtype))
+    model = load_checkpoint(tmp_path / "x.npz")
+    model.save(tmp_path / f"y{suffix}")
+    again = load_checkpoint(tmp_path / f"y{suffix}").source.original.state["decoder.bias"]
+    assert again.dtype == (np.float32 if dtype == ">f4" else np.float64)
+    assert np.array_equal(again, s4d_state(dtype=again.dtype)["decoder.bias"])
+
+
+def test_the_longest_names_can_be_written(tmp_path):
+    path = tmp_path / ("n" * 251 + ".npz")
+    write_file(path, s4d_state(), None, {})
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_output_is_checked_before_any_work(tmp_path, monkeypatch):
+    check_output(tmp_path / "x.npz", False)
+    for path, words in [
+        (tmp_path / "x", "suffix"),
+        (tmp_path / "x.bin", "suffix"),
+        (tmp_path / ("n" * 300 + ".npz"), "too long"),
+        (tmp_path / "a\0b.npz", "null"),
+        (tmp_path / "no" / "x.npz", "does not exist"),
+    ]:
+        with pytest.raises(OutputError, match=words):
+            check_output(path, False)
+    (tmp_path / "dangling.npz").symlink_to(tmp_path / "nothing")
+    with pytest.raises(OutputError, match="exists already"):
+        check_output(tmp_path / "dangling.npz", False)
+    monkeypatch.setattr("os.access", lambda *args, **kwargs: False)  # the superuser may write everywhere
+    with pytest.raises(OutputError, match="no permission to write into the folder"):
+        check_output(tmp_path / "x.npz", False)
+
+
+def test_a_pytorch_file_without_torch_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"lqo-mor\[torch\]"):
+        check_output(tmp_path / "x.pth", False)
+
+
+class PopenAttack:
+    def __reduce__(self):
+        return subprocess.Popen, (["true"],)
+
+
+def test_names_of_python_2_do_not_hide_an_attack(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"w": torch.zeros(2), "x": PopenAttack()}, tmp_path / "evil.pth")  # stored as commands.Popen
+    with pytest.raises(CheckpointError, match=r"Popen, which can run commands"):
+        load_checkpoint(tmp_path / "evil.pth")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x.pth"])
+def test_what_is_no_path_is_refused(tmp_path, path):
+    with pytest.raises(InvalidInputError, match="expected the path of a file"):
+        load_checkpoint(path)
+    write_file(tmp_path / "x.npz", s4d_state(), None, {})
+    with pytest.raises(InvalidInputError, match="expected the path of a file"):
+        load_checkpoint(tmp_path / "x.npz").save(path)
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    for name in ("n" * 300, "a\0b"):
+        with pytest.raises(CheckpointError, match=r"too long|does not exist"):
+            load_checkpoint(tmp_path / name)

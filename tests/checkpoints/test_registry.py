@@ -35,7 +35,10 @@ def test_foreign_objects_are_ignored_and_left_out(tmp_path):
     entries = {
         "model": state,
         "args": argparse.Namespace(lr=0.1),
-        "acc": np.float64(3),
+        "acc": np.float64(3.25),
+        "best": {"epoch": np.int64(7), "loss": np.float32(0.5), "flags": [np.bool_(True), np.complex128(1j)]},
+        "when": np.datetime64("2020-01-01"),
+        "curve": np.ones(3),
         "history": defaultdict(list, {"loss": [1.0]}),
         "sizes": SizeList([1, 2]),
         "optimizer": {"state": {}},
@@ -44,10 +47,11 @@ def test_foreign_objects_are_ignored_and_left_out(tmp_path):
     torch.save(entries, tmp_path / "a.pth")
     model = load_checkpoint(tmp_path / "a.pth")
     assert "argparse.Namespace" in model.source.foreign
-    with pytest.warns(LQOWarning, match="args, acc"):
+    with pytest.warns(LQOWarning, match="args, when, curve"):
         model.save(tmp_path / "b.pth")
     again = torch.load(tmp_path / "b.pth", weights_only=True)
-    assert set(again) == {"model", "history", "sizes", "epoch"}
+    assert set(again) == {"model", "history", "sizes", "epoch", "acc", "best"}
+    assert (again["acc"], again["best"]) == (3.25, {"epoch": 7, "loss": 0.5, "flags": [True, 1j]})
     assert (again["history"], again["sizes"]) == ({"loss": [1.0]}, [1, 2])
 
 
@@ -126,3 +130,41 @@ def test_without_torch_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"lqo-mor\[torch\]"):
         load_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_damaged_scalar_of_numpy_is_left_out(tmp_path):
+    torch = pytest.importorskip("torch")
+    scalar = np.float64(3).__reduce__()[0]
+
+    class Odd:
+        def __init__(self, *arguments):
+            self.arguments = arguments
+
+        def __reduce__(self):
+            return scalar, self.arguments
+
+    state = {key: torch.from_numpy(value) for key, value in s4d_state().items()}
+    odd = {"short": Odd(np.dtype("f8"), b"123"), "long": Odd(np.dtype("f8"), bytes(16)), "text": Odd(np.dtype("f8"), "x")}
+    torch.save({"model": state, **odd, "swapped": np.array(2.5, ">f8")[()], "loss": 1.0}, tmp_path / "a.pth")
+    with pytest.warns(LQOWarning, match="short, long, text"):
+        load_checkpoint(tmp_path / "a.pth").save(tmp_path / "b.pth")
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert (again["swapped"], again["loss"]) == (2.5, 1.0)
+
+
+def test_scalars_of_numpy_in_files_of_the_old_layout(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {key: torch.from_numpy(value) for key, value in s4d_state().items()}
+    torch.save({"model": state, "acc": np.float64(3.25)}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    load_checkpoint(tmp_path / "a.pth").save(tmp_path / "b.pth")
+    assert torch.load(tmp_path / "b.pth", weights_only=True)["acc"] == 3.25
+
+
+def test_content_that_breaks_a_format_names_the_file(tmp_path, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError
+
+    write_file(tmp_path / "x.npz", s4d_state(), None, {})
+    monkeypatch.setattr("lqo_mor.checkpoints.registry.find_state", fail)
+    with pytest.raises(CheckpointError, match=r"x\.npz: its content cannot be understood, reading it ends in ZeroDivisionError"):
+        load_checkpoint(tmp_path / "x.npz")

@@ -7,6 +7,7 @@ from lqo_mor.checkpoints import load_checkpoint
 from lqo_mor.checkpoints.files import read_file, write_file
 from lqo_mor.checkpoints.s4d import _kernel, _system
 from lqo_mor.errors import CheckpointError
+from lqo_mor.network import compress
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.s4d_states import awkward_channels, s4d_state, with_systems
@@ -160,6 +161,10 @@ def damaged(change):
         (lambda s: s.update({"extra.weight": np.ones(2)}), "unexpected: extra.weight"),
         (lambda s: s.update({"s4_layers.0.D": np.ones(4)}), "s4_layers.0.D has shape (4,), expected (3,)"),
         (lambda s: s.update({"s4_layers.0.kernel.C": np.ones((3, 4))}), "s4_layers.0.kernel.C"),
+        (
+            lambda s: s.update({"s4_layers.0.kernel.C": np.ones((3, 0, 2))}),
+            "s4_layers.0.kernel.C is empty: it has shape (3, 0, 2)",
+        ),
         (lambda s: s.update({"norms.0.bias": np.full(3, np.nan)}), "norms.0.bias has 3 entries that are not finite"),
         (lambda s: s.update({"decoder.bias": np.ones(5, int)}), "decoder.bias holds int64"),
         (lambda s: s.update({"s4_layers.0.kernel.log_A_real": np.full((3, 4), 800.0)}), "s4_layers.0: log_dt"),
@@ -172,3 +177,19 @@ def test_damaged_tensors_are_named(tmp_path, change, words):
         load_checkpoint(tmp_path / "bad.npz")
     assert words in str(caught.value)
     assert "bad.npz" in str(caught.value)
+
+
+def test_a_pole_on_the_unit_circle_is_pulled_inside(tmp_path):
+    state = s4d_state(dtype=np.float64)
+    state["s4_layers.0.kernel.log_A_real"][0, 0] = -60.0  # exp(-exp(-60)) is 1
+    write_file(tmp_path / "slow.npz", state, None, {})
+    model = load_checkpoint(tmp_path / "slow.npz")
+    modulus = np.abs(model.blocks[0].ssm.poles)
+    assert modulus.max() == pytest.approx(1 - 1e-12, abs=2e-16)
+    small = compress(model, state_size=4, method="balanced").model
+    small.save(tmp_path / "small.npz")
+    assert np.abs(load_checkpoint(tmp_path / "small.npz").blocks[0].ssm.poles).max() < 1
+    model.save(tmp_path / "again.npz")
+    assert np.array_equal(
+        read_file(tmp_path / "again.npz").tree["s4_layers.0.kernel.log_A_real"], state["s4_layers.0.kernel.log_A_real"]
+    )

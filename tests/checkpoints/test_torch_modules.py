@@ -191,3 +191,23 @@ def test_prenorm_of_the_file_holds(tmp_path):
         load_checkpoint(tmp_path / "m.npz", prenorm=False)
     with pytest.raises(OutputError):
         module().save(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), np.ones(3), [torch.ones(2)], 10**400, b"x", 1.5])
+@pytest.mark.parametrize(
+    "field", ["format", "version", "activation", "gate", "pooling", "n_slots", "n_layers", "dropout", "prenorm"]
+)
+def test_a_field_of_another_type_is_refused(tmp_path, field, value):
+    trained = module()
+    torch.save({"model": trained.state_dict(), "config": trained.config | {field: value}}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match=r"bad\.pth") as caught:
+        load_checkpoint(tmp_path / "bad.pth")
+    assert "understood" not in str(caught.value)  # a check of ours, not the safety net
+
+
+def test_a_pole_on_the_unit_circle_is_pulled_inside(tmp_path):
+    trained = module().double()
+    with torch.no_grad():
+        trained.blocks[0].ssm.nu_log[0] = -60.0
+    trained.save(tmp_path / "m.npz")
+    assert np.abs(load_checkpoint(tmp_path / "m.npz").blocks[0].ssm.poles).max() == pytest.approx(1 - 1e-12, abs=2e-16)

@@ -145,10 +145,10 @@ def test_compressed_factor_has_the_same_product(rng, is_complex):
     T = compress_factor(R)
     assert T.shape == (4, 4)
     np.testing.assert_allclose(T @ T.conj().T, R @ R.conj().T, rtol=1e-12, atol=1e-13)
-    low_rank = np.outer(np.arange(1.0, 5.0), np.ones(9))
-    assert compress_factor(low_rank).shape == (4, 1)
+    low_rank = np.outer(np.arange(1.0, 10.0), np.ones(4))
+    assert compress_factor(low_rank).shape == (9, 1)
     np.testing.assert_allclose(compress_factor(low_rank) @ compress_factor(low_rank).T, low_rank @ low_rank.T)
-    np.testing.assert_array_equal(compress_factor(np.zeros((2, 5))), np.zeros((2, 1)))
+    np.testing.assert_array_equal(compress_factor(np.zeros((5, 2))), np.zeros((5, 1)))
 
 
 def test_inputs_are_not_modified(rng):

@@ -44,10 +44,17 @@ def test_one_size_per_layer(model):
     assert [block.state_size for block in compress(model, state_size=[2, 6]).model.blocks] == [2, 6]
 
 
-@pytest.mark.parametrize("size", [8, 10, 3, 0, -2, 4.0, True, "4", [4, 8]])
+@pytest.mark.parametrize("size", [8, 10, 3, 0, -2, 4.0, True, "4", [8, 10]])
 def test_impossible_sizes_are_refused(model, size):
     with pytest.raises(OrderError, match="state size"):
         compress(model, state_size=size)
+
+
+def test_a_layer_that_has_no_more_states_stays_as_it_is(model):
+    result = compress(model, state_size=[4, 8])
+    assert [block.state_size for block in result.model.blocks] == [4, 8]
+    assert result.model.blocks[1].ssm is model.blocks[1].ssm
+    assert np.all(result.report.layers[1].relative_error == 0)
 
 
 def test_keep_that_keeps_everything_is_refused(model):

@@ -113,3 +113,17 @@ def test_rows_in_real_coordinates_are_inverted(rng):
     np.testing.assert_allclose(slot_rows(real_rows(rows, real), real), rows, rtol=1e-15)
     output = (np.where(real, 1, 2) * rows @ states).real
     np.testing.assert_allclose(real_rows(rows, real) @ real_states(states, real), output, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("thing", [None, np.eye(2), "text"])
+def test_what_is_no_system_cannot_be_converted(thing):
+    for convert in (to_dense, to_diagonal):
+        with pytest.raises(InvalidInputError, match=f"takes an? .*LQOSystem, got {type(thing).__name__}"):
+            convert(thing)
+
+
+def test_a_system_that_is_converted_already():
+    with pytest.raises(InvalidInputError, match="got LQOSystem, which is dense already"):
+        to_dense(get("dense discrete siso linear"))
+    with pytest.raises(InvalidInputError, match="got DiagonalLQOSystem, which is diagonal already"):
+        to_diagonal(get("diagonal discrete siso linear"))

@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from lqo_mor import LQOError, LQOSystem, QuadraticOutput
+from lqo_mor import DiagonalLQOSystem, LQOError, LQOSystem, QuadraticOutput
 from lqo_mor.errors import DimensionError, InvalidInputError, SymmetrisedWarning
 from tests.cases import dense, get, parametrize, select
 
@@ -30,6 +31,7 @@ A, B, C = np.diag([0.5, 0.2]), np.ones((2, 1)), np.ones((1, 2))
         ({"D": 1.0}, "D has shape ()"),
         ({"M": np.ones((2, 3, 3))}, "M has shape (2, 3, 3), expected (p, n, n) = (p, 2, 2)"),
         ({"M": np.ones(2)}, "M has shape (2,)"),
+        ({"M": np.ones((2, 2, 1))}, "one matrix per output; move the last axis first: M.transpose(2, 0, 1)"),
         ({"M": np.ones((3, 2, 2))}, "M has shape (3, 2, 2), expected (p, n, n) = (1, 2, 2)"),
         (
             {"M": QuadraticOutput(np.ones((1, 3)), np.ones((1, 3)), np.ones((1, 1)))},
@@ -65,7 +67,9 @@ def test_what_is_no_numeric_array(value):
         LQOSystem(value, B, C)
 
 
-@pytest.mark.parametrize("dt", [-1.0, np.nan, np.inf, None, "1", False, 1j, [1.0], np.array([1.0])])
+@pytest.mark.parametrize(
+    "dt", [-1.0, np.nan, np.inf, None, "1", False, np.False_, 1j, np.complex64(1), 10**400, -(10**400), [1.0], np.array([1.0])]
+)
 def test_wrong_time_steps(dt):
     with pytest.raises(InvalidInputError, match="dt must be 0"):
         LQOSystem(A, B, C, dt=dt)
@@ -79,6 +83,10 @@ def test_time_steps_as_in_python_control(dt, continuous):
     assert sys.is_continuous is continuous
     assert sys.dt == dt
     assert (sys.dt is True) == (dt is True)
+
+
+def test_a_boolean_of_numpy_is_a_time_step_too():
+    assert LQOSystem(A, B, C, dt=np.True_).dt is True
 
 
 def test_python_control_understands_the_time_step_in_the_same_way():
@@ -200,3 +208,24 @@ def test_factors_and_dense_matrices_are_the_same_output(rng):
 def test_wrong_shapes_of_factors(shapes, message):
     with pytest.raises(DimensionError, match=re.escape(message)):
         QuadraticOutput(*(np.ones(shape) for shape in shapes))
+
+
+def test_sparse_matrices_one_per_output():
+    M = [np.diag([1.0, 2.0]), np.array([[0.0, 1.0], [1.0, 0.0]])]
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
+        np.testing.assert_array_equal(LQOSystem(A, B, None, M=[kind(m) for m in M]).M, M)
+        np.testing.assert_array_equal(LQOSystem(A, B, None, M=(kind(M[0]), M[1])).M, M)
+        np.testing.assert_array_equal(LQOSystem(A, B, None, M=kind(M[0])).M, M[:1])
+    with pytest.raises(InvalidInputError, match="M is not a numeric array"):
+        LQOSystem(A, B, None, M=[scipy.sparse.eye(2), scipy.sparse.eye(3)])
+
+
+def test_batches_of_factors_have_batches_of_matrices(rng):
+    U, V, W = rng.standard_normal((5, 3, 4)), rng.standard_normal((5, 3, 4)), rng.standard_normal((5, 2, 3))
+    M = QuadraticOutput(U, V, W).to_dense()
+    np.testing.assert_array_equal(M[3], QuadraticOutput(U[3], V[3], W[3]).to_dense())
+
+
+def test_complex_factors_of_a_dense_system_have_matrices():
+    half = DiagonalLQOSystem([0.5j], [[1.0]], [[1.0]], quadratic=QuadraticOutput([[1j]], [[1.0]], [[1.0]])).quadratic
+    np.testing.assert_array_equal(LQOSystem([[0.5j]], [[1.0]], [[1.0]], M=half).M.to_dense(), [[[1j]]])

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from lqo_mor import DiagonalLQOSystem, LQOError, QuadraticOutput
+from lqo_mor import DiagonalLQOSystem, LQOError, QuadraticOutput, to_dense
 from lqo_mor.errors import DimensionError, InvalidInputError
 from tests.cases import diagonal, get, parametrize, select
 
@@ -176,3 +176,18 @@ def test_repr(name, text):
 def test_repr_of_a_mixed_batch():
     mixed = DiagonalLQOSystem([[0.5, 0.1j], [0.2j, 0.3j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)))
     assert "batch=(2,), order=3..4" in repr(mixed)
+
+
+@pytest.mark.parametrize("quadratic", [np.ones((1, 2, 2)), [[1.0]], "text", 3])
+def test_a_quadratic_output_must_be_factors(quadratic):
+    with pytest.raises(InvalidInputError, match=r"quadratic is of type \w+, expected a QuadraticOutput\(U, V, W\)"):
+        DiagonalLQOSystem(POLES, B, C, quadratic=quadratic)
+
+
+@parametrize([c for c in select(diagonal=True) if c.sys.quadratic is not None])
+def test_half_storage_has_no_plain_matrices(sys):
+    assert isinstance(sys.quadratic, QuadraticOutput)
+    with pytest.raises(InvalidInputError, match=r"to_dense\(sys\)\.M\.to_dense\(\)"):
+        sys.quadratic.to_dense()
+    if not sys.batch:
+        assert to_dense(sys).M.to_dense().shape == (sys.n_outputs, sys.order, sys.order)

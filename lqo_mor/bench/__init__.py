@@ -1,0 +1,1 @@
+"""Measured comparisons of our solvers with those of other packages, for ``lqo-mor bench`` and ``benchmarks/``."""

@@ -1,0 +1,103 @@
+"""The list of claims, and the run of several of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lqo_mor import __version__
+from lqo_mor.bench.dense import both_gramians, finite_horizon, lyapunov_dense, stein_dense
+from lqo_mor.bench.diagonal import diagonal, diagonal_batch
+from lqo_mor.bench.hankel import hankel_values
+from lqo_mor.bench.low_rank import low_rank
+from lqo_mor.bench.machine import machine_facts
+from lqo_mor.bench.peers import installed
+from lqo_mor.bench.timing import Row
+
+_RESIDUAL, _ERROR = "residual", "largest error"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One comparison.
+
+    Attributes
+    ----------
+    title : str
+        Heading of its table.
+    run : callable
+        ``run(quick, progress)`` gives the rows; it calls ``progress(text)`` before each case.
+    accuracy : str
+        What the accuracies are: relative residuals, or largest relative errors.
+    """
+
+    title: str
+    run: Callable[[bool, Callable[[str], None]], list[Row]]
+    accuracy: str = _RESIDUAL
+
+
+CLAIMS = {
+    "stein_dense": Claim("Dense discrete equation A X Aᵀ − X + Q = 0", stein_dense),
+    "lyapunov_dense": Claim("Dense continuous equation A X + X Aᵀ + Q = 0", lyapunov_dense),
+    "finite_horizon": Claim("Finite horizon against infinite", finite_horizon),
+    "both_gramians": Claim("Factors of both Gramians against two single ones", both_gramians),
+    "low_rank": Claim("Factor for one input, dense A", low_rank),
+    "diagonal": Claim("Gramian of a diagonal system", diagonal),
+    "diagonal_batch": Claim("Batch of diagonal cross Gramians", diagonal_batch),
+    "hankel_values": Claim(
+        "Hankel singular values of a diagonal system, down to 1e-14 of the largest; error wanted: 1e-6", hankel_values, _ERROR
+    ),
+}
+PACKAGES = ("lqo-mor", "numpy", "scipy", "numba", "slycot", "control", "pymor", "mpmath", "threadpoolctl")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run found.
+
+    Attributes
+    ----------
+    rows : dict of str to list of Row
+        By claim.
+    machine : dict
+        What it was measured on.
+    missing : dict of str to str
+        Peers that are not installed, and why they cannot be used.
+    quick : bool
+        Whether the sizes were the small ones.
+    seconds : float
+        For the whole run.
+    """
+
+    rows: dict[str, list[Row]]
+    machine: dict
+    missing: dict[str, str]
+    quick: bool
+    seconds: float
+    version: str = __version__
+
+
+def run_claims(
+    names: Iterable[str] = tuple(CLAIMS), quick: bool = False, progress: Callable[[str], None] | None = None
+) -> Report:
+    """Measure the named claims, one after the other.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Keys of `CLAIMS`; all by default.
+    quick : bool, default False
+        Small sizes only.
+    progress : callable, optional
+        ``progress(text)`` is called before each case.
+
+    Returns
+    -------
+    Report
+    """
+    begin = time.perf_counter()
+    tell = progress or (lambda text: None)
+    missing = {peer: why for peer, why in installed().items() if isinstance(why, str)}
+    rows = {name: CLAIMS[name].run(quick, lambda text, name=name: tell(f"{name}: {text}")) for name in names}
+    return Report(rows, machine_facts(*PACKAGES), missing, quick, time.perf_counter() - begin)

@@ -1,0 +1,216 @@
+"""A report of measured claims as tables, as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from lqo_mor.bench.claims import CLAIMS, Report
+from lqo_mor.bench.timing import Row
+from lqo_mor.checkpoints.files import _write_atomically
+from lqo_mor.errors import MissingDependencyError, OutputError
+
+_PICTURES = (".png", ".pdf", ".svg")
+_TIMED = ("stein_dense", "lyapunov_dense")  # claims with several sizes against several solvers
+
+
+def claim_table(name: str, rows: list[Row]) -> Table:
+    """The rows of one claim; columns without any entry are left out."""
+    claim = CLAIMS[name]
+    table = Table(title=claim.title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    cells = [_cells(row, claim.accuracy) for row in rows]
+    for column in cells[0] if cells else ():
+        if any(row[column] for row in cells):
+            side = "left" if column in ("case", "peer", "note") else "right"
+            table.add_column(column, justify=side, no_wrap=column != "note", overflow="fold")
+    for row in cells:
+        table.add_row(*(row[column.header] for column in table.columns))
+    return table
+
+
+def _cells(row: Row, accuracy: str) -> dict[str, str]:
+    target = "" if row.target is None else f"≥ {row.target:g}"
+    return {
+        "n": str(row.n),
+        "case": row.case,
+        "ours, s": _number(row.seconds),
+        "peer": row.peer,
+        "peer, s": _number(row.peer_seconds),
+        "ratio": "" if row.ratio is None else f"{row.ratio:.2f}",
+        "target": target,
+        "reached": "" if row.reached is None else "yes" if row.reached else "no",
+        accuracy: _number(row.accuracy, 2),
+        "peer's": _number(row.peer_accuracy, 2),
+        "MiB": "" if row.memory is None else f"{row.memory:.0f}",
+        "rank": "" if row.rank is None else str(row.rank),
+        "note": row.note,
+    }
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    if value is None:
+        return ""
+    return "NaN" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def summary(report: Report) -> str:
+    """What it was measured on, what is missing, and how to read the tables."""
+    machine = report.machine
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["versions"].items())
+    reached = [row.reached for rows in report.rows.values() for row in rows if row.reached is not None]
+    missing = "; ".join(f"{peer}: {why}" for peer, why in report.missing.items())
+    lines = [
+        "ratio: how many times as fast as the peer we are, from the medians of interleaved runs; the target is that against the "
+        "fastest peer",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}",
+        f"BLAS: {'; '.join(machine['blas'])}",
+        f"versions: {versions}",
+        f"missing peers: {missing or 'none'}",
+        f"{sum(reached)} of {len(reached)} targets reached; {'quick' if report.quick else 'full'} run, {report.seconds:.0f} s",
+    ]
+    return "\n".join(lines)
+
+
+def to_json(report: Report) -> str:
+    """The whole report; numbers that are not finite become null."""
+    content = asdict(report)
+    content["claims"] = [
+        {"name": name, "title": CLAIMS[name].title, "accuracy": CLAIMS[name].accuracy, "rows": rows}
+        for name, rows in content.pop("rows").items()
+    ]
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def check_outputs(json_path: str | None, plot_path: str | None, names: Iterable[str]) -> None:
+    """Raise before anything is measured where an output could not be written.
+
+    Raises
+    ------
+    OutputError
+        If a path exists, has no folder, or the picture has an unknown suffix or nothing to show of the claims `names`.
+    MissingDependencyError
+        If a picture is wanted and Matplotlib is not installed.
+    """
+    if json_path:
+        _check_new(Path(json_path))
+    if plot_path:
+        _check_new(Path(plot_path))
+        if Path(plot_path).suffix.lower() not in _PICTURES:
+            raise OutputError(f"the suffix of {plot_path} is unknown, expected one of {', '.join(_PICTURES)}")
+        if not set(_TIMED) & set(names):
+            raise OutputError(f"there is nothing to draw: the picture shows the claims {' and '.join(_TIMED)}")
+        if json_path and Path(json_path).resolve() == Path(plot_path).resolve():
+            raise OutputError(f"{plot_path} cannot be both outputs")
+        _figure_class()
+
+
+def _check_new(path: Path) -> None:
+    """Raise where no new file can be written at `path`."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a directory")
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists already; choose another name")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist")
+    except (OSError, ValueError) as err:
+        if isinstance(err, OutputError):
+            raise
+        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
+
+
+def write_json(report: Report, path: str) -> None:
+    """Write the report, atomically; an existing file is never overwritten."""
+    _write_atomically(Path(path), to_json(report).encode(), overwrite=False)
+
+
+def write_plot(report: Report, path: str) -> None:
+    """Write the picture of time against size, atomically; an existing file is never overwritten."""
+    buffer = io.BytesIO()
+    plot_times(report).savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=150)
+    _write_atomically(Path(path), buffer.getvalue(), overwrite=False)
+
+
+def plot_times(report: Report):
+    """Time against size for every solver of the dense equations, with the fitted slopes.
+
+    Parameters
+    ----------
+    report : Report
+        With at least one of the claims ``stein_dense`` and ``lyapunov_dense``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        If Matplotlib is not installed.
+    """
+    figure_class = _figure_class()
+    panels = {}
+    for name in _TIMED:
+        for row in report.rows.get(name, ()):
+            curves = panels.setdefault((name, row.case), {"lqo-mor": {}})
+            if row.seconds is not None:
+                curves["lqo-mor"][row.n] = row.seconds
+            if row.peer_seconds is not None:
+                curves.setdefault(row.peer, {})[row.n] = row.peer_seconds
+    columns = min(2, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure = figure_class(figsize=(5.5 * columns, 4.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    solvers = list(dict.fromkeys(solver for curves in panels.values() for solver in curves))
+    for axis, ((name, case), curves) in zip(axes, panels.items(), strict=False):
+        for solver, points in curves.items():
+            _curve(axis, solver, points, f"C{solvers.index(solver)}")
+        sizes = sorted({n for points in curves.values() for n in points})
+        axis.set(xscale="log", yscale="log", xlabel="n", ylabel="seconds", title=f"{CLAIMS[name].title}, {case}")
+        axis.title.set_fontsize("medium")
+        axis.set_xticks(sizes, labels=[str(n) for n in sizes])
+        axis.set_xticks([], minor=True)
+        axis.grid(color="0.9")
+        axis.legend(fontsize="small")
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _curve(axis, solver: str, points: dict[int, float], color: str) -> None:
+    if not points:
+        return
+    n, seconds = np.array(sorted(points.items())).T
+    label = solver
+    if n.size > 1:
+        label += f", n^{np.polyfit(np.log(n), np.log(seconds), 1)[0]:.1f}"
+    ours = solver == "lqo-mor"
+    axis.plot(n, seconds, "o-" if ours else "s--", color=color, label=label, lw=2 if ours else 1, ms=5, zorder=3 if ours else 2)
+
+
+def _figure_class():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("Matplotlib", "plot", "plotting") from None
+    return Figure

@@ -1,0 +1,97 @@
+"""Solvers of other packages for the dense equations, as far as they are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import numpy as np
+import scipy.linalg
+
+PACKAGES = {"slycot": "slycot", "python-control": "control", "pyMOR": "pymor"}  # SciPy is always there
+_WRAPPERS = ("python-control", "pyMOR")  # they pass the equation on to Slycot where it is installed
+
+
+def installed() -> dict[str, object]:
+    """The modules of the optional peers by the peers' names; in place of a missing one, a string that says why."""
+    found: dict[str, object] = {}
+    for peer, module in PACKAGES.items():
+        try:
+            found[peer] = import_module(module)
+        except ImportError as err:
+            missing = isinstance(err, ModuleNotFoundError) and err.name == module
+            found[peer] = "not installed" if missing else f"cannot be imported: {err}"
+    return found
+
+
+def solvers(
+    continuous: bool, A: np.ndarray, root: np.ndarray, wrappers: bool = True
+) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, str]]:
+    """Functions that solve ``A X Aᵀ − X + Q = 0`` (continuous: ``A X + X Aᵀ + Q = 0``) with ``Q = root rootᵀ``.
+
+    Parameters
+    ----------
+    continuous : bool
+        Which equation.
+    A, root : (n, n) ndarray
+        Real.
+    wrappers : bool, default True
+        Also time the packages that call the routine of another peer; without it they are among the absent.
+
+    Returns
+    -------
+    functions : dict of str to callable
+    absent : dict of str to str
+        Peers that take no part, and why.
+    """
+    Q = root @ root.T
+    modules = installed()
+    functions: dict[str, Callable[[], np.ndarray]] = {"SciPy": _scipy(continuous, A, Q)}
+    absent = {peer: why for peer, why in modules.items() if isinstance(why, str)}
+    makers = {"slycot": _slycot, "python-control": _control, "pyMOR": _pymor}
+    for peer, make in makers.items():
+        if peer in absent:
+            continue
+        if peer in _WRAPPERS and not wrappers:
+            other = "SciPy" if "slycot" in absent else "slycot"
+            absent[peer] = f"calls {other}, see there"
+            continue
+        try:
+            functions[peer] = make(modules[peer], continuous, A, root if peer == "pyMOR" else Q)
+        except (ImportError, AttributeError):
+            absent[peer] = "this version has no such solver"
+    return functions, absent
+
+
+def _scipy(continuous, A, Q):
+    if continuous:
+        return lambda: scipy.linalg.solve_continuous_lyapunov(A, -Q)
+    return lambda: scipy.linalg.solve_discrete_lyapunov(A, Q)
+
+
+def _slycot(slycot, continuous, A, Q):
+    solve, kind = slycot.sb03md57, "C" if continuous else "D"
+
+    def run():  # the routine overwrites arrays in Fortran order
+        out = solve(A.copy(order="F"), C=np.array(-Q, order="F"), dico=kind, trana="T")
+        return out[2] / out[3]
+
+    return run
+
+
+def _control(control, continuous, A, Q):
+    Q = 0.5 * (Q + Q.T)  # its check of symmetry is exact
+    return (lambda: control.lyap(A, Q)) if continuous else (lambda: control.dlyap(A, Q))
+
+
+def _pymor(pymor, continuous, A, root):
+    from pymor.operators.numpy import NumpyMatrixOperator
+    from pymor.solvers.matrix_equations.equations import LyapunovEquation
+
+    operator = NumpyMatrixOperator(A)
+    right = operator.source.from_numpy(root)
+
+    def run():
+        return LyapunovEquation(operator, None, right, cont_time=continuous).solve()
+
+    return run

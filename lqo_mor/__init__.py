@@ -1,7 +1,8 @@
 """lqo-mor: model order reduction of linear-quadratic-output systems and of the deep networks made of them."""
 
+from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian
-from lqo_mor.analysis.norms import h2_error, h2_inner, h2_norm
+from lqo_mor.analysis.norms import h2_inner, h2_norm
 from lqo_mor.analysis.simulate import simulate
 from lqo_mor.checkpoints import load_checkpoint
 from lqo_mor.errors import LQOError, LQOWarning

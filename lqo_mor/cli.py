@@ -148,7 +148,7 @@ def _inspect(arguments) -> None:
 
 
 def _compress(arguments) -> None:
-    from lqo_mor.analysis.norms import h2_error
+    from lqo_mor.analysis.differences import h2_error
     from lqo_mor.checkpoints import load_checkpoint
     from lqo_mor.checkpoints.files import check_output
     from lqo_mor.network import compress

@@ -40,7 +40,7 @@ def run(console: Console, progress: Callable) -> None:
     console.print(
         f"A deep state-space model (S4D, {len(model.blocks)} layers, {model.blocks[0].width} channels of {states} states) that\n"
         f"reads an image of a handwritten digit as {steps} pixels. Every layer is reduced without retraining;\n"
-        f"accuracy is on {len(labels)} test images that the model has not seen.\n"
+        f"accuracy is on {len(labels)} test images that it was not trained on.\n"
     )
     with progress("running the full model") as report:
         full = model(inputs, progress=report)

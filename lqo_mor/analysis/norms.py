@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 
-from lqo_mor.analysis._rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
-from lqo_mor.analysis.gramians import check_system, finite, state_factor
-from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, LQOError, warn
+from lqo_mor.analysis._rows import pair_weights, quadratic_inner, row_products, split, stack_rows
+from lqo_mor.analysis.stability import check_system, finite
+from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
 from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.systems.convert import real_rows, to_dense
-from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 _EPS = np.finfo(float).eps
-_CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits
 
 
 def h2_norm(sys, horizon: float | None = None, delay: int = 1):
@@ -56,7 +53,7 @@ def h2_norm(sys, horizon: float | None = None, delay: int = 1):
     squared = np.asarray(h2_inner(sys, sys, horizon, delay)).real
     if np.any(squared < 0):
         warn("the h2 norm is lost in rounding: its square came out negative and counts as zero", AccuracyWarning)
-    return _scalar(np.sqrt(np.maximum(squared, 0.0)))
+    return scalar(np.sqrt(np.maximum(squared, 0.0)))
 
 
 def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
@@ -104,130 +101,8 @@ def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
     if sys.is_continuous and np.any(sys.D) and np.any(other.D):
         feedthrough = np.where(feedthrough == 0, feedthrough, np.copysign(np.inf, feedthrough.real))
     elif delay == 0:  # C B moves to the lag of D
-        feedthrough = feedthrough + np.sum(sys.D * _markov(other).conj() + _markov(sys) * other.D.conj(), axis=(-1, -2))
-    return _scalar(_strictly_proper_inner(sys, other, finite(horizon)) + feedthrough)
-
-
-def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, delay: int = 1):
-    """The h² norm of the difference of two systems.
-
-    Parameters
-    ----------
-    sys, rom : LQOSystem or DiagonalLQOSystem
-        With equal numbers of inputs and outputs, both discrete or both continuous, and equal batches.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    relative : bool, default False
-        Divide by the norm of `sys`; in continuous time, where a feedthrough makes it infinite, by that of its
-        strictly proper part.
-    delay : {1, 0}, default 1
-        Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
-        ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
-
-    Returns
-    -------
-    float or (...) ndarray
-        An array of the batch shape for a batch.
-
-    Raises
-    ------
-    DimensionError
-        If inputs, outputs or batches differ.
-    UnstableSystemError
-        If the horizon is infinite and a system is not asymptotically stable.
-
-    Notes
-    -----
-    ``‖Σ − Σ_r‖² = ‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²`` cancels for small errors. Where the relative error falls below
-    about 3e-4, the error system is built and its norm computed from a factor `R` of its Gramian,
-    ``‖C_e R‖² + Σ_i ‖Rᵀ M_{e,i} R‖²``, which keeps correct digits down to a relative error of about 1e-13;
-    `Reduction.digits` says how many. With ``delay=0`` and a feedthrough that differs, what moves from one to the
-    other is known to 1e-8 of its size only.
-
-    Examples
-    --------
-    >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.6, 0.0], [0.0, 0.0]], [[0.8], [1.0]], [[1.0, 1e-9]])
-    >>> rom = lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])
-    >>> round(lqo.h2_error(sys, rom), 15)
-    1e-09
-    """
-    error, _ = _error_and_noise(sys, rom, horizon, delay)
-    return relative_to(sys, error, horizon, delay) if relative else error
-
-
-def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
-    """`h2_error`, and an estimate of how many of its decimal digits rounding has left (0 to 15).
-
-    Parameters
-    ----------
-    sys, rom, horizon, delay
-        As for `h2_error`.
-
-    Returns
-    -------
-    error, digits : float or (...) ndarray
-
-    Notes
-    -----
-    The Gramian of a dense matrix next to the stability boundary, or far from normal, is itself good to fewer digits
-    than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
-    one unit roundoff, which takes as long as the error itself.
-    """
-    error, noise = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
-            try:
-                moved = _error_and_noise(_moved(sys), _moved(rom), horizon, delay)[0]
-            except LQOError:  # no longer stable
-                moved = np.inf
-            noise = noise + 4 * np.abs(error - moved)
-        digits = np.nan_to_num(np.log10(error / np.maximum(noise, _EPS * error)), nan=15.0, posinf=15.0, neginf=0.0)
-    return _scalar(error), _scalar(np.clip(np.floor(digits), 0, 15).astype(int))
-
-
-def _moved(sys) -> LQOSystem:
-    """The dense system with every entry of its state matrix moved by one unit roundoff, equal shapes alike."""
-    sys = to_dense(sys) if isinstance(sys, DiagonalLQOSystem) else sys
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], sys.A.shape)
-    return LQOSystem(sys.A * (1 + _EPS * signs), sys.B, sys.C, sys.D, sys.M, sys.dt)
-
-
-def _error_and_noise(sys, rom, horizon, delay):
-    """`h2_error`, and the rounding error that it has if the Gramians are good to a few units roundoff."""
-    check_system(sys, horizon)
-    check_system(rom, horizon)
-    check_comparable(sys, rom)
-    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
-        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
-    horizon = finite(horizon)
-    full = np.asarray(_strictly_proper_inner(sys, sys, horizon)).real
-    reduced = np.asarray(_strictly_proper_inner(rom, rom, horizon)).real
-    squared = full - 2 * np.asarray(_strictly_proper_inner(sys, rom, horizon)).real + reduced
-    squared, noise = np.array(squared), np.array(_EPS * (full + reduced))  # each term is good to a few units roundoff
-    noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
-    for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
-        squared[index], noise[index] = _squared_error_by_factor(
-            sys[index] if index else sys, rom[index] if index else rom, horizon
-        )
-    change = sys.D - rom.D
-    if sys.is_continuous:
-        squared = squared + np.where(np.any(change != 0, axis=(-1, -2)), np.inf, 0.0)
-    else:
-        squared = squared + np.sum(np.abs(change) ** 2, axis=(-1, -2))
-        if delay == 0 and np.any(change):  # C B moves to the lag of D
-            squared = squared + 2 * np.sum(change.conj() * (_markov(sys) - _markov(rom)), axis=(-1, -2)).real
-    return _scalar(np.sqrt(np.maximum(squared, 0.0))), noise
-
-
-def relative_to(sys, error, horizon: float | None = None, delay: int = 1):
-    """An h² error divided by the norm of `sys`; in continuous time by that of its strictly proper part."""
-    if sys.is_continuous:
-        norm = np.sqrt(np.maximum(np.asarray(_strictly_proper_inner(sys, sys, finite(horizon))).real, 0.0))
-    else:
-        norm = np.asarray(h2_norm(sys, horizon, delay))
-    error = np.asarray(error)
-    return _scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
+        feedthrough = feedthrough + np.sum(sys.D * markov(other).conj() + markov(sys) * other.D.conj(), axis=(-1, -2))
+    return scalar(strictly_proper_inner(sys, other, finite(horizon)) + feedthrough)
 
 
 def check_comparable(sys, other) -> None:
@@ -243,14 +118,14 @@ def check_comparable(sys, other) -> None:
         raise InvalidInputError(f"the systems have different sampling times: dt is {sys.dt!r} and {other.dt!r}")
 
 
-def _markov(sys) -> np.ndarray:
+def markov(sys) -> np.ndarray:
     """The first Markov parameter ``C B``, (..., p, m)."""
     if isinstance(sys, DiagonalLQOSystem):
         return 2 * ((sys.C * pair_weights(sys)[..., np.newaxis, :]) @ sys.B).real
     return sys.C @ sys.B
 
 
-def _strictly_proper_inner(sys, other, horizon):
+def strictly_proper_inner(sys, other, horizon):
     """The inner product without the feedthrough."""
     if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
         return _diagonal_inner(sys, other, horizon)
@@ -293,61 +168,6 @@ def _dense_inner(sys, other, horizon):
     return inner + sum(np.sum((Mi @ X) * (X @ Mri.conj())) for Mi, Mri in zip(M, M_r, strict=True))
 
 
-def _squared_error_by_factor(sys, rom, horizon) -> tuple[float, float]:
-    """The squared norm of one error system from a factor of its controllability Gramian, and the noise of the norm."""
-    if isinstance(sys, DiagonalLQOSystem) and isinstance(rom, DiagonalLQOSystem):
-        joined = DiagonalLQOSystem(
-            np.concatenate([sys.poles, rom.poles]), np.concatenate([sys.B, rom.B]), np.hstack([sys.C, -rom.C]), dt=sys.dt
-        )
-        R = state_factor(joined, horizon)
-        real = joined.is_real_pole
-        C, M = real_rows(joined.C, real), None
-        if sys.quadratic is not None or rom.quadratic is not None:
-            q = _joined(*(_factored(s.quadratic, s.n_slots, s.n_outputs) for s in (sys, rom)))
-            M = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
-    else:
-        a, b = (to_dense(s) if isinstance(s, DiagonalLQOSystem) else s for s in (sys, rom))
-        C, M = np.hstack([a.C, -b.C]), _difference(a, b)
-        R = state_factor(LQOSystem(scipy.linalg.block_diag(a.A, b.A), np.vstack([a.B, b.B]), C, dt=a.dt), horizon)
-    squared, size = np.linalg.norm(C @ R) ** 2, np.linalg.norm(np.abs(C) @ np.abs(R)) ** 2
-    if isinstance(M, QuadraticOutput):
-        left, right = M.U @ R, M.V @ R
-        for w in M.W:
-            half = left.T @ (w[:, np.newaxis] * right)
-            squared += np.linalg.norm(0.5 * (half + half.T)) ** 2
-            size += np.linalg.norm(np.abs(left).T @ np.abs(w[:, np.newaxis] * right)) ** 2
-    elif M is not None:
-        squared += sum(np.linalg.norm(R.T @ Mi @ R) ** 2 for Mi in M)
-        size += sum(np.linalg.norm(np.abs(R).T @ np.abs(Mi) @ np.abs(R)) ** 2 for Mi in M)
-    return float(squared), float(_EPS * np.sqrt(size))
-
-
-def _difference(a: LQOSystem, b: LQOSystem):
-    """The quadratic output of the error system of two dense systems."""
-    if a.M is None and b.M is None:
-        return None
-    if isinstance(quadratic_of(a), np.ndarray) or isinstance(quadratic_of(b), np.ndarray):
-        M, M_r = (_dense_M(s) for s in (a, b))
-        return np.stack([scipy.linalg.block_diag(Mi, -Mri) for Mi, Mri in zip(M, M_r, strict=True)])
-    return _joined(*(_factored(s.M, s.order, s.n_outputs) for s in (a, b)))
-
-
-def _joined(q: QuadraticOutput, q_r: QuadraticOutput) -> QuadraticOutput:
-    """The quadratic output of the difference, on the states of both."""
-    return QuadraticOutput(scipy.linalg.block_diag(q.U, q_r.U), scipy.linalg.block_diag(q.V, q_r.V), np.hstack([q.W, -q_r.W]))
-
-
-def _dense_M(sys: LQOSystem) -> np.ndarray:
-    if sys.M is None:
-        return np.zeros((sys.n_outputs, sys.order, sys.order))
-    return sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
-
-
-def _factored(q: QuadraticOutput | None, n: int, p: int) -> QuadraticOutput:
-    """`q` itself, or factors without any product."""
-    return QuadraticOutput(np.zeros((0, n)), np.zeros((0, n)), np.zeros((p, 0))) if q is None else q
-
-
-def _scalar(value):
+def scalar(value):
     """A Python number instead of an array without axes."""
     return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value

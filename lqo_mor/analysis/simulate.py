@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.gramians import check_system
+from lqo_mor.analysis.stability import check_system
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems._checks import as_array
 from lqo_mor.systems.dense import LQOSystem

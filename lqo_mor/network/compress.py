@@ -10,7 +10,7 @@ from numbers import Real
 import numpy as np
 
 import lqo_mor.reduction as reduction
-from lqo_mor.analysis.norms import relative_to
+from lqo_mor.analysis.differences import relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction._slots import pad

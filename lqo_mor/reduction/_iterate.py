@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.norms import h2_error
+from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction._slots import choose, stack, trim, used_order
 from lqo_mor.reduction.balanced import balanced_truncation

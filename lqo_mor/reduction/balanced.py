@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 
 from lqo_mor.analysis._rows import quadratic_of
-from lqo_mor.analysis.gramians import finite, gramian_factors
+from lqo_mor.analysis.gramians import gramian_factors
+from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction._slots import check_budget, silent, slot_count, stack
 from lqo_mor.reduction.outputs import densified

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.analysis._rows import stack_rows
-from lqo_mor.analysis.gramians import finite, half_gramians, row_weights
+from lqo_mor.analysis.gramians import half_gramians, row_weights
+from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction._slots import check_budget, stack
 from lqo_mor.reduction.outputs import densified, fit_outputs

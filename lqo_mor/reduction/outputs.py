@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.analysis._rows import pair_weights, stack_rows
-from lqo_mor.analysis.gramians import finite
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.stability import finite
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _kernels
 from lqo_mor.reduction._problem import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough

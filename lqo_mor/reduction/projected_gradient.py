@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.analysis._rows import quadratic_of, stack_rows
-from lqo_mor.analysis.gramians import finite
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.stability import finite
 from lqo_mor.reduction import _gradient_kernels as _kernels
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, chunks, iterate, start_reduction, used_slots
 from lqo_mor.reduction._problem import (

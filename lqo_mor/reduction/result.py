@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.norms import error_and_digits, relative_to
+from lqo_mor.analysis.differences import error_and_digits, relative_to
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lqo_mor.analysis.gramians import finite
+from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction import _bfgs_kernels as _kernels
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, chunks, iterate, start_reduction, used_slots

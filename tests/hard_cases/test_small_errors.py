@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lqo_mor import DiagonalLQOSystem, LQOSystem, QuadraticOutput, h2_error
-from lqo_mor.analysis.norms import error_and_digits
+from lqo_mor.analysis.differences import error_and_digits
 from tests import cases, extended
 
 SIZES = [1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12]

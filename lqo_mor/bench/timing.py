@@ -9,7 +9,7 @@ from statistics import median
 
 _TURN = 0.03  # seconds that a fast function is repeated in its turn
 _RUNS, _PATIENCE = 3, 5  # runs that even a slow function should have, and budgets after which it has fewer
-_PAUSE = 0.03  # seconds before a turn, in which the threads of the BLAS of the one before fall asleep
+_PAUSE = 0.2  # seconds before a turn: the threads of the BLAS of the one before spin for a while after their work
 
 
 @dataclass(frozen=True)

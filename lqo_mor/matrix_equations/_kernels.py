@@ -155,31 +155,46 @@ def _outer_batch_parallel(code, parameters, lam, mu, out, derivative):
 
 
 @njit(cache=True, error_model="numpy")
-def _cross_row(code, parameters, lam, f_lam, b, mu, f_mu, right, scratch, row):
-    """One row ``(b · b_rj) g(λ, μ_j)`` of a cross Gramian, real and imaginary parts interleaved.
+def _cross_row(code, parameters, lam, f_lam, B, mu, f_mu, right, scratch, out, h, i):
+    """Row `i` of the cross Gramian of channel `h`, ``(b · b_rj) g(λ, μ_j)``, real and imaginary parts interleaved.
 
     `right` (2 + 2 m, r) holds the poles and the input rows of the right system, real parts and imaginary parts in
     turn. The loops over `j` have neither branch nor call, so that the compiler makes vector instructions of them; the
-    few entries next to the stability boundary are then done again with care.
+    few entries next to the stability boundary are then done again with care. No array is sliced: each slice would
+    count references, which cores share.
     """
-    r, l_re, l_im = mu.size, lam.real, lam.imag
-    product_re, product_im = scratch[0], scratch[1]
-    for j in range(r):
-        product_re[j] = b[0].real * right[2, j] - b[0].imag * right[3, j]
-        product_im[j] = b[0].real * right[3, j] + b[0].imag * right[2, j]
-    for k in range(1, b.size):
-        for j in range(r):
-            product_re[j] += b[k].real * right[2 + 2 * k, j] - b[k].imag * right[3 + 2 * k, j]
-            product_im[j] += b[k].real * right[3 + 2 * k, j] + b[k].imag * right[2 + 2 * k, j]
+    r, m, l_re, l_im = right.shape[1], B.shape[2], lam.real, lam.imag
+    b_re, b_im = B[h, i, 0].real, B[h, i, 0].imag
     close = r
-    if code == CONTINUOUS:
+    if code == DISCRETE and m == 1:  # by far the most frequent case, in one loop
         close = 0
+        for j in range(r):
+            d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
+            d_im = -(l_re * right[1, j] + l_im * right[0, j])
+            p_re, p_im = b_re * right[2, j] - b_im * right[3, j], b_re * right[3, j] + b_im * right[2, j]
+            square = d_re * d_re + d_im * d_im
+            close += square < _CLOSE * _CLOSE
+            scale = 1.0 / square
+            out[h, i, 2 * j] = (p_re * d_re + p_im * d_im) * scale
+            out[h, i, 2 * j + 1] = (p_im * d_re - p_re * d_im) * scale
+        if close == 0:
+            return
+    for j in range(r):
+        scratch[0, j] = b_re * right[2, j] - b_im * right[3, j]
+        scratch[1, j] = b_re * right[3, j] + b_im * right[2, j]
+    for k in range(1, m):
+        b_re, b_im = B[h, i, k].real, B[h, i, k].imag
+        for j in range(r):
+            scratch[0, j] += b_re * right[2 + 2 * k, j] - b_im * right[3 + 2 * k, j]
+            scratch[1, j] += b_re * right[3 + 2 * k, j] + b_im * right[2 + 2 * k, j]
+    if code == CONTINUOUS:
         for j in range(r):
             d_re, d_im = -l_re - right[0, j], -l_im - right[1, j]
             scale = 1.0 / (d_re * d_re + d_im * d_im)
-            row[2 * j] = (product_re[j] * d_re + product_im[j] * d_im) * scale
-            row[2 * j + 1] = (product_im[j] * d_re - product_re[j] * d_im) * scale
-    elif code == DISCRETE:
+            out[h, i, 2 * j] = (scratch[0, j] * d_re + scratch[1, j] * d_im) * scale
+            out[h, i, 2 * j + 1] = (scratch[1, j] * d_re - scratch[0, j] * d_im) * scale
+        return
+    if code == DISCRETE and m > 1:
         close = 0
         for j in range(r):
             d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
@@ -187,63 +202,63 @@ def _cross_row(code, parameters, lam, f_lam, b, mu, f_mu, right, scratch, row):
             square = d_re * d_re + d_im * d_im
             close += square < _CLOSE * _CLOSE
             scale = 1.0 / square
-            row[2 * j] = (product_re[j] * d_re + product_im[j] * d_im) * scale
-            row[2 * j + 1] = (product_im[j] * d_re - product_re[j] * d_im) * scale
-    if close == 0:
-        return
+            out[h, i, 2 * j] = (scratch[0, j] * d_re + scratch[1, j] * d_im) * scale
+            out[h, i, 2 * j + 1] = (scratch[1, j] * d_re - scratch[0, j] * d_im) * scale
+        if close == 0:
+            return
     for j in range(r):
-        if close < r:
+        if code == DISCRETE:
             d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
             d_im = -(l_re * right[1, j] + l_im * right[0, j])
             if not d_re * d_re + d_im * d_im < _CLOSE * _CLOSE:
                 continue
-        g = _pair(code, parameters, lam, f_lam, mu[j], f_mu[j], 0.0j)[0]
-        row[2 * j] = product_re[j] * g.real - product_im[j] * g.imag
-        row[2 * j + 1] = product_re[j] * g.imag + product_im[j] * g.real
+        g = _pair(code, parameters, lam, f_lam, mu[h, j], f_mu[j], 0.0j)[0]
+        out[h, i, 2 * j] = scratch[0, j] * g.real - scratch[1, j] * g.imag
+        out[h, i, 2 * j + 1] = scratch[0, j] * g.imag + scratch[1, j] * g.real
 
 
 @njit(cache=True, error_model="numpy")
-def _cross_prepare(code, parameters, lam, mu, B_r, f_lam, f_mu, unused, right):
-    """Features of both pole sets, and the right system as `_cross_row` takes it."""
-    _features(code, parameters, lam, f_lam, unused[: lam.size])
-    _features(code, parameters, mu, f_mu, unused[: mu.size])
-    for j in range(mu.size):
-        right[0, j], right[1, j] = mu[j].real, mu[j].imag
-        for k in range(B_r.shape[1]):
-            right[2 + 2 * k, j], right[3 + 2 * k, j] = B_r[j, k].real, B_r[j, k].imag
+def _cross_prepare(code, parameters, lam, mu, B_r, h, f_lam, f_mu, unused, right):
+    """Features of both pole sets of channel `h`, and the right system as `_cross_row` takes it."""
+    if code != DISCRETE and code != CONTINUOUS:
+        _features(code, parameters, lam[h], f_lam, unused[: f_lam.size])
+        _features(code, parameters, mu[h], f_mu, unused[: f_mu.size])
+    for j in range(mu.shape[1]):
+        right[0, j], right[1, j] = mu[h, j].real, mu[h, j].imag
+        for k in range(B_r.shape[2]):
+            right[2 + 2 * k, j], right[3 + 2 * k, j] = B_r[h, j, k].real, B_r[h, j, k].imag
 
 
 @njit(cache=True, error_model="numpy")
-def _cross_batch(code, parameters, lam, B, mu, B_r, out):
-    """Cross Gramians (h, n, 2 r), real and imaginary parts interleaved, of a batch of pairs of systems."""
+def _cross(code, parameters, lam, B, mu, B_r, out, first, last):
+    """Cross Gramians (h, n, 2 r), real and imaginary parts interleaved, of the channels from `first` to `last`."""
     n, r = lam.shape[1], mu.shape[1]
-    f_lam, f_mu, unused = np.empty(n, np.complex128), np.empty(r, np.complex128), np.empty(max(n, r), np.complex128)
+    f_lam, f_mu, unused = np.zeros(n, np.complex128), np.zeros(r, np.complex128), np.empty(max(n, r), np.complex128)
     right, scratch = np.empty((2 + 2 * B.shape[2], r)), np.empty((2, r))
-    for h in range(lam.shape[0]):
-        _cross_prepare(code, parameters, lam[h], mu[h], B_r[h], f_lam, f_mu, unused, right)
+    for h in range(first, last):
+        _cross_prepare(code, parameters, lam, mu, B_r, h, f_lam, f_mu, unused, right)
         for i in range(n):
-            _cross_row(code, parameters, lam[h, i], f_lam[i], B[h, i], mu[h], f_mu, right, scratch, out[h, i])
+            _cross_row(code, parameters, lam[h, i], f_lam[i], B, mu, f_mu, right, scratch, out, h, i)
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
-def _cross_batch_parallel(code, parameters, lam, B, mu, B_r, out, runs):
-    """`_cross_batch` over all cores, in `runs` of channels."""
+def _cross_channels(code, parameters, lam, B, mu, B_r, out, runs):
+    """`_cross` over all cores, in `runs` of channels."""
     for k in prange(runs):
-        first, last = k * lam.shape[0] // runs, (k + 1) * lam.shape[0] // runs
-        _cross_batch(code, parameters, lam[first:last], B[first:last], mu[first:last], B_r[first:last], out[first:last])
+        _cross(code, parameters, lam, B, mu, B_r, out, k * lam.shape[0] // runs, (k + 1) * lam.shape[0] // runs)
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
-def _cross_parallel(code, parameters, lam, B, mu, B_r, out, runs):
-    """One cross Gramian (n, 2 r) over all cores, in `runs` of rows."""
-    n, r = lam.size, mu.size
-    f_lam, f_mu, unused = np.empty(n, np.complex128), np.empty(r, np.complex128), np.empty(max(n, r), np.complex128)
-    right = np.empty((2 + 2 * B.shape[1], r))
-    _cross_prepare(code, parameters, lam, mu, B_r, f_lam, f_mu, unused, right)
+def _cross_rows(code, parameters, lam, B, mu, B_r, out, runs):
+    """`_cross` of one channel over all cores, in `runs` of rows."""
+    n, r = lam.shape[1], mu.shape[1]
+    f_lam, f_mu, unused = np.zeros(n, np.complex128), np.zeros(r, np.complex128), np.empty(max(n, r), np.complex128)
+    right = np.empty((2 + 2 * B.shape[2], r))
+    _cross_prepare(code, parameters, lam, mu, B_r, 0, f_lam, f_mu, unused, right)
     for k in prange(runs):
         scratch = np.empty((2, r))
         for i in range(k * n // runs, (k + 1) * n // runs):
-            _cross_row(code, parameters, lam[i], f_lam[i], B[i], mu, f_mu, right, scratch, out[i])
+            _cross_row(code, parameters, lam[0, i], f_lam[i], B, mu, f_mu, right, scratch, out, 0, i)
 
 
 def _outer_numpy(code, parameters, lam, mu):

@@ -118,11 +118,11 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
     B, B_r = (_flat(array, batch, size) for array, size in ((B, (n, m)), (B_r, (r, m))))
     out, parameters = np.empty((count, n, 2 * r)), np.array(norm.parameters)
     if out.size < 2 * _WORTH_THREADS:
-        _kernels._cross_batch(norm.code, parameters, lam, B, mu, B_r, out)
+        _kernels._cross(norm.code, parameters, lam, B, mu, B_r, out, 0, count)
     elif count == 1:
-        _kernels._cross_parallel(norm.code, parameters, lam[0], B[0], mu[0], B_r[0], out[0], min(n, get_num_threads()))
+        _kernels._cross_rows(norm.code, parameters, lam, B, mu, B_r, out, min(n, get_num_threads()))
     else:
-        _kernels._cross_batch_parallel(norm.code, parameters, lam, B, mu, B_r, out, min(count, get_num_threads()))
+        _kernels._cross_channels(norm.code, parameters, lam, B, mu, B_r, out, min(count, get_num_threads()))
     return out.view(complex).reshape(*batch, n, r)
 
 

@@ -11,6 +11,7 @@ from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residua
 
 _EPS = np.finfo(float).eps
 _MAX_DOUBLINGS = 60
+_NEXT_IS_NOTHING = 0.1 * np.sqrt(_EPS)
 _REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
 
 
@@ -59,6 +60,8 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
     if not converged:
         return _solve_by_schur(A, B, Q)
     rest = A @ X @ B.conj().T - X + Q
+    if np.linalg.norm(rest) <= _REFINE * np.linalg.norm(X):  # without the other terms of the scale, which only help
+        return X
     if relative_residual(rest, spectral_norm_estimate(A) * spectral_norm_estimate(B) + 1.0, X, Q) > _REFINE:
         X = X + double(A, B, rest)[0]
         if not stein_residual(A, B, Q, X) < _ACCEPT:
@@ -76,16 +79,20 @@ def operands(*arrays: np.ndarray) -> list[np.ndarray]:
 
 
 def double(A, B, Q):
-    """The infinite sum by doubling, and whether it converged."""
+    """The infinite sum by doubling, and whether it converged.
+
+    A step is about the square of the one before, relative to the sum; so the iteration stops one step early, when
+    the next step would be below rounding. Where that guess is wrong, the residual of the caller shows it.
+    """
     X, same = Q, B is A
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_MAX_DOUBLINGS):
             step = A @ X @ B.conj().T
             X = X + step
-            size = np.linalg.norm(step)
+            size, total = np.linalg.norm(step), np.linalg.norm(X)
             if not np.isfinite(size):
                 return X, False
-            if size <= _EPS * np.linalg.norm(X):
+            if size <= _NEXT_IS_NOTHING * total:
                 return X, True
             A = A @ A
             B = A if same else B @ B

@@ -127,10 +127,10 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
 
 
 def _flat(array: np.ndarray, batch: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
-    """A complex array broadcast to the batch, its batch axes joined to one."""
+    """A complex array broadcast to the batch, its batch axes joined to one; a copy, since read-only ones compile anew."""
     if array.shape[: array.ndim - len(size)] != batch:
         array = np.broadcast_to(array, (*batch, *size))
-    return np.ascontiguousarray(array.reshape(int(np.prod(batch)), *size), complex)
+    return np.array(array.reshape(int(np.prod(batch)), *size), complex, order="C")
 
 
 def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, real_right: np.ndarray) -> np.ndarray:

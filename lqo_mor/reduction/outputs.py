@@ -74,10 +74,10 @@ def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
     return (
         norm.code,
         np.array(norm.parameters),
-        sys.poles.reshape(count, -1),
-        np.ascontiguousarray(rows.reshape(count, *rows.shape[-2:])),
+        np.array(sys.poles.reshape(count, -1)),  # copies: kernels would be compiled once more for read-only arrays
+        np.array(rows.reshape(count, *rows.shape[-2:]), order="C"),
         p,
-        np.ascontiguousarray(W),
+        np.array(W, order="C"),
         squared,
     )
 

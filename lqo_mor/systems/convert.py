@@ -126,14 +126,23 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     if not isinstance(sys, LQOSystem):
         known = ", which is diagonal already" if isinstance(sys, DiagonalLQOSystem) else ""
         raise InvalidInputError(f"to_diagonal takes an LQOSystem, got {type(sys).__name__}{known}")
+    diagonal, condition = diagonalised(sys)
+    if condition > 1e8:
+        warn(
+            f"the eigenvectors have condition number {condition:.1e}; the diagonal form loses as many digits",
+            AccuracyWarning,
+        )
+    return diagonal
+
+
+def diagonalised(sys: LQOSystem) -> tuple[DiagonalLQOSystem, float]:
+    """`to_diagonal`, and the condition number of the eigenvectors."""
     if not sys.is_real:
         raise InvalidInputError("the half storage of conjugate pairs is for real systems, but this one is complex")
     poles, vectors = scipy.linalg.eig(sys.A)
     condition = np.linalg.cond(vectors)
     if not condition < 1 / (sys.order * np.finfo(float).eps):
         raise InvalidInputError("the state matrix is not diagonalisable to working precision; keep the system dense")
-    if condition > 1e8:
-        warn(f"the eigenvectors have condition number {condition:.1e}; the diagonal form loses as many digits", AccuracyWarning)
     half = poles.imag >= 0
     real = poles.imag[half] == 0
     right = vectors[:, half]
@@ -143,7 +152,7 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
 
     B = scipy.linalg.solve(vectors, sys.B)[half]
     M = factor_symmetric(sys.M) if isinstance(sys.M, np.ndarray) else sys.M
-    return DiagonalLQOSystem(
+    diagonal = DiagonalLQOSystem(
         poles[half],
         np.where(real[:, np.newaxis], B.real, B),
         rows(sys.C),
@@ -151,3 +160,4 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
         None if M is None else QuadraticOutput(rows(M.U), rows(M.V), M.W),
         sys.dt,
     )
+    return diagonal, float(condition)

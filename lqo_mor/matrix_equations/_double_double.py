@@ -13,14 +13,14 @@ from numba import njit
 from lqo_mor.matrix_equations._kernels import CONTINUOUS, CONTINUOUS_FINITE, DISCRETE, _product, _sum
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _quick(a, b):
     """A sum with ``|a| ≥ |b|`` and its rounding error."""
     s = a + b
     return s, b - (s - a)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _add(a, al, b, bl):
     s, e = _sum(a, b)
     t, f = _sum(al, bl)
@@ -28,13 +28,13 @@ def _add(a, al, b, bl):
     return _quick(s, e + f)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _multiply(a, al, b, bl):
     p, e = _product(a, b)
     return _quick(p, e + (a * bl + al * b))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _divide(a, al, b, bl):
     q = a / b
     p, pl = _multiply(q, 0.0, b, bl)
@@ -46,7 +46,7 @@ def _divide(a, al, b, bl):
     return _add(s, e, r / b, 0.0)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _c_add(x, y):
     a, al = _add(x[0], x[1], y[0], y[1])
     b, bl = _add(x[2], x[3], y[2], y[3])
@@ -64,7 +64,7 @@ def _c_multiply(x, y):
     return a, al, b, bl
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _c_scale(x, r):
     """Times a double."""
     a, al = _multiply(x[0], x[1], r, 0.0)
@@ -72,7 +72,7 @@ def _c_scale(x, r):
     return a, al, b, bl
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _c_minus(x):
     return -x[0], -x[1], -x[2], -x[3]
 
@@ -214,7 +214,7 @@ def gramian(code, parameters, poles, B, real, high, low):
                 _put(high, low, im[i], im[j], difference[0], difference[1])
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _put(high, low, i, j, value, rest):
     high[i, j], low[i, j] = value, rest
     high[j, i], low[j, i] = value, rest

@@ -27,7 +27,7 @@ _SPLITTER = 134217729.0  # 2^27 + 1, Dekker's constant for splitting a double in
 _CLOSE = 0.05  # |1 − λμ| below which the product needs more than one rounding
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _product(a, b):
     """The product of two doubles and its rounding error (Dekker)."""
     p = a * b
@@ -40,7 +40,7 @@ def _product(a, b):
     return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, error_model="numpy")
 def _sum(a, b):
     """The sum of two doubles and its rounding error (Knuth)."""
     s = a + b

@@ -67,10 +67,6 @@ class AccuracyWarning(LQOWarning):
     """A result holds fewer correct digits than usual."""
 
 
-class ConvergenceWarning(LQOWarning):
-    """An iteration stopped before it converged."""
-
-
 def warn(message: str, category: type[LQOWarning]) -> None:
     """Issue a warning that points at the line of the caller outside of lqo-mor."""
     level, frame = 2, sys._getframe(1)

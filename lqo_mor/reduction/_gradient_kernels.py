@@ -1,4 +1,4 @@
-"""Compiled projected gradient for batches of diagonal systems with one input; twin: `projected_gradient._descend`."""
+"""Compiled projected gradient for batches of diagonal systems with one input; twin: `projected_gradient._descend_one`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _project_pole(code, z, margin):
 def _descend_channel(
     code, parameters, lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, margin, armijo, max_iterations, tolerance, history
 ):  # fmt: skip
-    """Armijo projected gradient for one channel, in place; status (as `_optimise_channel`), iterations, gradient norm."""
+    """Armijo projected gradient for one channel, in place; status (as `_optimise_channel`) and iterations."""
     s = mu.size
     f_lam, unused = np.empty_like(lam), np.empty_like(lam)
     _features(code, parameters, lam, f_lam, unused)
@@ -58,7 +58,7 @@ def _descend_channel(
         for i in range(s):
             norm += abs(_project_pole(code, mu[i] - gamma[i].conjugate(), margin) - mu[i]) ** 2 + abs(delta[i]) ** 2
         if np.sqrt(norm) <= tolerance:
-            return 0, iteration, np.sqrt(norm)
+            return 0, iteration
         step *= 4.0
         accepted = False
         for _ in range(60):
@@ -79,18 +79,18 @@ def _descend_channel(
                 accepted = True
                 break
         if not accepted or not new < value:
-            return 2, iteration, np.sqrt(norm)
+            return 2, iteration
         value = new
         mu[:], b[:], gamma[:], delta[:] = mu_new, b_new, g_new, h_new
         rows_r[:], W_r[:], d_rows[:], d_W[:] = rows_new, W_new, r_new, w_new
         history[iteration + 1] = value
-    return 1, max_iterations, np.sqrt(norm)
+    return 1, max_iterations
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
 def _descend(
     code, parameters, lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, margin, armijo, max_iterations, tolerance,
-    history, status, iterations, stationarity,
+    history, status, iterations,
 ):  # fmt: skip
     """`_descend_channel` for every channel of a batch; `rows_r` (channels, q, ≥ r) in real coordinates."""
     for h in prange(mu.shape[0]):
@@ -98,7 +98,7 @@ def _descend(
         for flag in real[h]:
             r += 1 if flag else 2
         own = np.ascontiguousarray(rows_r[h, :, :r])
-        status[h], iterations[h], stationarity[h] = _descend_channel(
+        status[h], iterations[h] = _descend_channel(
             code, parameters, lam[h], rows[h], p, W[h], squared_norm[h], mu[h], b[h], real[h], own, W_r[h],
             margin, armijo, max_iterations, tolerance, history[h],
         )  # fmt: skip

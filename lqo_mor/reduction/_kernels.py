@@ -99,7 +99,8 @@ def _add_ridge(real, ridge, G):
     """Add `ridge` times the size of each slot, ``Σ |μ^k|²``, to its diagonal entries.
 
     Both coordinates of a pair get the same, so that it is the residues that stay bounded, also where a pair
-    comes close to the real axis and one of its coordinates is small.
+    comes close to the real axis and one of its coordinates is small. The map is its own adjoint, so that the same
+    call carries ``∂f/∂(G + ridge)`` back to ``∂f/∂G``.
     """
     im = real.size
     for i in range(real.size):
@@ -109,20 +110,6 @@ def _add_ridge(real, ridge, G):
             size = 0.5 * (G[i, i] + G[im, im])
             G[i, i] += ridge * size
             G[im, im] += ridge * size
-            im += 1
-
-
-@njit(cache=True, error_model="numpy")
-def _add_ridge_adjoint(real, ridge, d_G):
-    """Chain rule of `_add_ridge`, in place."""
-    im = real.size
-    for i in range(real.size):
-        if real[i]:
-            d_G[i, i] += ridge * d_G[i, i]
-        else:
-            size = 0.5 * (d_G[i, i] + d_G[im, im])
-            d_G[i, i] += ridge * size
-            d_G[im, im] += ridge * size
             im += 1
 
 
@@ -242,7 +229,7 @@ def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu,
     d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
     value = _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
     d_G = np.ascontiguousarray(optimal.T) @ (d_own @ optimal)
-    _add_ridge_adjoint(real, ridge, d_G)
+    _add_ridge(real, ridge, d_G)
     delta = np.empty_like(gamma)
     _pole_gradients(d_G, d_cross @ optimal, b, real, plain, d_plain, hermitian, d_hermitian, H, dH, gamma, delta)
     return value

@@ -261,7 +261,7 @@ def projected_error(problem: Problem, mu, B, real, ridge: float = 0.0):
     rows = solve_rows(G, e.D)
     value, d_own, d_cross, _ = error_and_forms(problem, G, e.D, rows, problem.W)
     d_G = rows.T @ d_own @ rows
-    _kernels._add_ridge_adjoint(real, ridge, d_G)
+    _kernels._add_ridge(real, ridge, d_G)
     gamma, delta = pole_gradients(e, d_G, d_cross @ rows)
     return value, gamma, delta, rows
 

@@ -161,16 +161,16 @@ def _descend_batch(sys, initial, horizon, *, margin, armijo, max_iterations, tol
     mu, b = initial.poles.reshape(count, s).copy(), initial.B.reshape(count, s).copy()
     rows_r = stack_rows(initial.C, initial.quadratic).reshape(count, -1, s).copy()
     W_r = W.copy() if initial.quadratic is None else initial.quadratic.W.reshape(W.shape).copy()
-    status, iterations, stationarity = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count)
+    status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
     history = np.full((count, max_iterations + 1), np.nan)
     for part, size in chunks(used, progress):
         own_mu, own_b = (np.ascontiguousarray(array[part, :size]) for array in (mu, b))
         real = own_mu.imag == 0
         own_rows, own_W, past = rows_to_real(rows_r[part][..., :size], real), W_r[part], history[part]
-        ended, steps, norms = status[part], iterations[part], stationarity[part]
+        ended, steps = status[part], iterations[part]
         _kernels._descend(
             code, parameters, lam[part], rows[part], p, W[part], squared[part], own_mu, own_b, real, own_rows, own_W,
-            margin, armijo, max_iterations, tolerance, past, ended, steps, norms,
+            margin, armijo, max_iterations, tolerance, past, ended, steps,
         )  # fmt: skip
         mu[part, :size], b[part, :size], W_r[part], history[part] = own_mu, own_b, own_W, past
         rows_r[part, :, :size] = rows_from_real(own_rows, real)

@@ -8,15 +8,19 @@ from lqo_mor.checkpoints import load_checkpoint
 from lqo_mor.errors import LQOError, LQOWarning
 from lqo_mor.network import DeepSSM, compress
 from lqo_mor.reduction import (
+    ErrorCurve,
     Reduction,
     balanced_truncation,
     hippo,
+    irka,
     modal_truncation,
     projected_gradient,
     reduce,
+    tsia,
     variable_projection,
 )
 from lqo_mor.reduction.result import Status
+from lqo_mor.systems import examples
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -27,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DeepSSM",
     "DiagonalLQOSystem",
+    "ErrorCurve",
     "LQOError",
     "LQOSystem",
     "LQOWarning",
@@ -36,11 +41,13 @@ __all__ = [
     "balanced_truncation",
     "compress",
     "controllability_gramian",
+    "examples",
     "h2_error",
     "h2_inner",
     "h2_norm",
     "hankel_singular_values",
     "hippo",
+    "irka",
     "load_checkpoint",
     "modal_truncation",
     "observability_gramian",
@@ -49,5 +56,6 @@ __all__ = [
     "simulate",
     "to_dense",
     "to_diagonal",
+    "tsia",
     "variable_projection",
 ]

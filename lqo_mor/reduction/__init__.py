@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction.balanced import balanced_truncation
+from lqo_mor.reduction.curve import ErrorCurve, error_curve
+from lqo_mor.reduction.irka import irka
 from lqo_mor.reduction.modal import hippo, modal_truncation
 from lqo_mor.reduction.projected_gradient import projected_gradient
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.reduction.tolerance import smallest_order
+from lqo_mor.reduction.tsia import tsia
 from lqo_mor.reduction.variable_projection import variable_projection
 
 METHODS = {
     "optimal": variable_projection,
     "balanced": balanced_truncation,
     "projected_gradient": projected_gradient,
+    "tsia": tsia,
+    "irka": irka,
     "modal": modal_truncation,
     "hippo": hippo,
 }
+
+_SHARED = ("slots", "horizon", "progress", "tolerance")  # parameters of `reduce` itself
 
 
 def reduce(
@@ -25,12 +34,16 @@ def reduce(
     order: int | None = None,
     *,
     slots: int | None = None,
-    method: str = "optimal",
+    orders: Sequence[int] | None = None,
+    tolerance: float | None = None,
+    method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
     progress=None,
     **options,
-) -> Reduction:
-    """Reduce a linear-quadratic-output system by the named method.
+) -> Reduction | ErrorCurve:
+    """Reduce a linear-quadratic-output system by the named method, to a given size or to a given accuracy.
+
+    Exactly one of `order`, `slots`, `orders` and `tolerance` says how far.
 
     Parameters
     ----------
@@ -41,26 +54,33 @@ def reduce(
     slots : int, optional
         For diagonal systems, instead of `order`: the number of slots (pairs or real poles), the budget of
         checkpoint formats in which a real pole costs as much as a pair.
-    method : {"optimal", "balanced", "projected_gradient", "modal", "hippo"}, default "optimal"
+    orders : sequence of int, optional
+        Several orders, for the error against the order. It costs less than as many calls: there is one balanced truncation
+        for all, and "optimal" starts from the order before.
+    tolerance : float, optional
+        The largest relative h² error; the smallest order that meets it is looked for, one for all channels of a batch. (The
+        number by which an iterative method stops, of the same name, is an option of its own function.)
+    method : {"optimal", "balanced", "projected_gradient", "tsia", "irka", "modal", "hippo"}, default "optimal"
         `variable_projection`, `balanced_truncation` (time-limited over a finite horizon),
-        `projected_gradient`, `modal_truncation` or `hippo`.
+        `projected_gradient`, `tsia`, `irka`, `modal_truncation` or `hippo`. With `orders` also a list of them.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     progress : callable, optional
-        Called as ``progress(done, total)`` with channels of a batch.
+        Called as ``progress(done, total)`` with channels of a batch, times the steps of a curve or search.
     **options
         Further parameters of the method, for instance ``start=`` of an iterative one.
 
     Returns
     -------
-    Reduction
+    Reduction or ErrorCurve
+        The curve for `orders`.
 
     Raises
     ------
     OrderError
-        If the budget is not a positive integer below the size of the system.
+        If the budget is not a positive integer below the size of the system, or no order below it meets the tolerance.
     InvalidInputError
-        If the method or an option is unknown.
+        If the method or an option is unknown, or not exactly one budget is given.
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
 
@@ -71,13 +91,42 @@ def reduce(
     >>> red = lqo.reduce(sys, order=1)
     >>> red.system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)
+    >>> lqo.reduce(lqo.examples.advection_diffusion(50), tolerance=0.05, method="balanced").system.order
+    7
     """
-    if not isinstance(method, str) or method not in METHODS:
-        raise InvalidInputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-    function = METHODS[method]
-    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
-        if name not in known:
-            others = ", ".join(n for n in known if n not in ("slots", "horizon", "progress")) or "none"
-            raise InvalidInputError(f"method {method!r} has no option {name!r}; its own options: {others}")
-    return function(sys, order, slots=slots, horizon=horizon, progress=progress, **options)
+    names = _methods(method, several=orders is not None)
+    solvers = {name: (METHODS[name], {}) for name in names}
+    for option, value in options.items():
+        takers = [name for name in names if option in _options(name)]
+        if not takers:
+            others = ", ".join(dict.fromkeys(o for name in names for o in _options(name))) or "none"
+            what = f"method {names[0]!r} has" if len(names) == 1 else "none of these methods has"
+            raise InvalidInputError(f"{what} no option {option!r}; its own options: {others}")
+        for name in takers:
+            solvers[name][1][option] = value
+    if sum(budget is not None for budget in (order, slots, orders, tolerance)) != 1:
+        raise InvalidInputError(
+            "give exactly one of order (real states), slots (stored pairs or real poles), orders (several, for a curve) and "
+            "tolerance (the largest relative h2 error; the number by which a method stops is an option of its own function)"
+        )
+    if orders is not None:
+        return error_curve(sys, orders, solvers, horizon, progress)
+    if tolerance is not None:
+        return smallest_order(sys, tolerance, names[0], solvers[names[0]], horizon, progress)
+    return METHODS[names[0]](sys, order, slots=slots, horizon=horizon, progress=progress, **options)
+
+
+def _methods(method, several: bool) -> list[str]:
+    """The names of the methods asked for, checked."""
+    names = list(method) if several and isinstance(method, (list, tuple)) and method else [method]
+    for name in names:
+        if not isinstance(name, str) or name not in METHODS:
+            hint = "; a list of methods needs orders" if isinstance(name, (list, tuple)) else ""
+            raise InvalidInputError(f"unknown method {name!r}; known are {', '.join(METHODS)}{hint}")
+    return list(dict.fromkeys(names))
+
+
+def _options(name: str) -> list[str]:
+    """The options that only this method has."""
+    parameters = inspect.signature(METHODS[name]).parameters.items()
+    return [option for option, p in parameters if p.kind is p.KEYWORD_ONLY and option not in _SHARED]

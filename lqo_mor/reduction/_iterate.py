@@ -82,12 +82,12 @@ def check_options(continuous: bool, **options) -> None:
 
 
 def iterate(
-    sys, starts: list[Reduction], one: Callable, batch: Callable, *, method: str, horizon: float | None, progress
+    sys, starts: list[Reduction], one: Callable, batch: Callable | None, *, method: str, horizon: float | None, progress
 ) -> Reduction:
     """Run an optimiser from every start and keep, channel by channel, the best of all starts and outcomes.
 
     `one(sys, initial)` takes a single system and a diagonal start, `batch(sys, initial, progress)` a batch of
-    diagonal systems with one input; both return an `Outcome`.
+    diagonal systems; both return an `Outcome`. Without `batch`, the members of a batch are taken one by one.
     """
     systems, errors, outcomes = [], [], []
     for number, begun in enumerate(starts):
@@ -141,7 +141,7 @@ def _run(sys, initial, one, batch, progress) -> Outcome:
         outcome = one(sys, diagonal)
         progress(1, 1)
         return Outcome(densified(outcome.system, sys), outcome.history, outcome.status, outcome.iterations)
-    if sys.n_inputs == 1:
+    if batch is not None:
         return batch(sys, initial, progress)
     parts, total = [], int(np.prod(sys.batch))
     for index in np.ndindex(sys.batch):

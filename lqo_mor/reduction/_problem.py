@@ -79,7 +79,10 @@ def problem_of(sys, horizon: float | None) -> Problem:
         quadratic, transfer = sys.quadratic, _diagonal_transfer(sys, norm)
     else:
         quadratic = factor_symmetric(sys.M) if isinstance(sys.M, np.ndarray) else sys.M
-        transfer = _modal_transfer(sys, norm) or _dense_transfer(sys, stack_rows(sys.C, quadratic), horizon)
+        modes = well_conditioned_modes(sys)
+        transfer = (
+            _dense_transfer(sys, stack_rows(sys.C, quadratic), horizon) if modes is None else _diagonal_transfer(modes, norm)
+        )
     W = np.zeros((sys.n_outputs, 0)) if quadratic is None else quadratic.W
     squared = h2_norm(without_feedthrough(sys), horizon) ** 2
     return Problem(norm, transfer, sys.n_outputs, W.shape[1], W, squared, sys.is_continuous)
@@ -106,13 +109,13 @@ def _diagonal_transfer(sys: DiagonalLQOSystem, norm: Pairing) -> Callable:
     return transfer
 
 
-def _modal_transfer(sys: LQOSystem, norm: Pairing) -> Callable | None:
-    """The transfer function in modal coordinates, n work instead of n² per pole, where they are well conditioned."""
+def well_conditioned_modes(sys: LQOSystem) -> DiagonalLQOSystem | None:
+    """The dense system in modal coordinates, n work instead of n² per pole; None where they are ill conditioned."""
     try:
         diagonal, condition = diagonalised(sys)
     except InvalidInputError:
         return None
-    return _diagonal_transfer(diagonal, norm) if condition < _WELL_CONDITIONED else None
+    return diagonal if condition < _WELL_CONDITIONED else None
 
 
 def _dense_transfer(sys: LQOSystem, rows: np.ndarray, horizon: float | None) -> Callable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -70,52 +71,103 @@ def balanced_truncation(
     """
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
+    return truncate(sys, balance(sys, horizon, progress), order, slots, horizon)
+
+
+@dataclass(frozen=True, eq=False)
+class Balancing:
+    """Balancing projections of one system, from which a reduced system of every order is cut.
+
+    Attributes
+    ----------
+    sys : LQOSystem
+        The system, with dense matrices.
+    V, W : (n, rank) ndarray
+        Projections in the order of decreasing Hankel singular values, to the numerical rank; of no column for a channel
+        without transfer.
+    hsv : (k,) ndarray
+        Hankel singular values.
+    """
+
+    sys: LQOSystem
+    V: np.ndarray
+    W: np.ndarray
+    hsv: np.ndarray
+
+
+def balance(sys, horizon: float | None, progress=None) -> list[Balancing]:
+    """The balancing projections of a system, or of every channel of a batch: one pair of factors and one SVD each.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones.
+    horizon : float or None
+        Samples or seconds; None for infinite.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with channels of a batch.
+
+    Raises
+    ------
+    InvalidInputError
+        If a single system has no transfer.
+    """
     if isinstance(sys, LQOSystem):
-        return _truncate_dense(sys, order, horizon)
-    reduced, values = [], []
-    indices = list(np.ndindex(sys.batch))
-    for done, index in enumerate(indices):
-        system, hsv = _truncate_diagonal(sys[index], order, slots, horizon, bool(sys.batch))
-        reduced.append(system)
-        values.append(hsv)
+        return [Balancing(sys, *_projections(*gramian_factors(sys, horizon), sys.order))]
+    found, indices = [], list(np.ndindex(sys.batch))
+    for index in indices:
+        R, S = gramian_factors(sys[index], horizon)
+        if sys.batch and not np.any(S.T @ R):  # one channel without transfer is no reason to refuse all
+            parts = R[:, :0], S[:, :0], np.zeros(1)
+        else:
+            parts = _projections(R, S, R.shape[0])
+        found.append(Balancing(to_dense(sys[index]), *parts))
         if progress is not None:
-            progress(done + 1, len(indices))
-    hsv = np.zeros((len(values), max(v.size for v in values)))
-    for row, value in zip(hsv, values, strict=True):
-        row[: value.size] = value
+            progress(len(found), len(indices))
+    return found
+
+
+def joint_values(sys, balanced: list[Balancing]) -> np.ndarray:
+    """The Hankel singular values of all channels, (..., k), the shorter ones filled with zeros."""
+    values = np.zeros((len(balanced), max(one.hsv.size for one in balanced)))
+    for row, one in zip(values, balanced, strict=True):
+        row[: one.hsv.size] = one.hsv
+    return values.reshape(*getattr(sys, "batch", ()), -1)
+
+
+def truncate(sys, balanced: list[Balancing], order, slots, horizon: float | None) -> Reduction:
+    """The balanced truncation of `sys` to one order or number of slots, cut from its balancing projections."""
+    hsv = joint_values(sys, balanced)
+    if isinstance(sys, LQOSystem):
+        return _truncate_dense(sys, balanced[0], order, horizon)
+    channels = zip(np.ndindex(sys.batch), balanced, strict=True)
+    reduced = [_cut(one, order, slots) if one.V.size else silent(sys[index]) for index, one in channels]
     kept = np.reshape([r.order for r in reduced], sys.batch)
-    hsv = hsv.reshape(*sys.batch, -1)
     system = stack(reduced, sys.batch) if sys.batch else reduced[0]
     system, repaired = stabilise(sys, system, horizon)
     bound = _bound(sys, hsv, kept, horizon) if not np.any(repaired) else None
     return finish(sys, system, method="balanced", horizon=horizon, hsv=hsv, bound=bound, repaired=repaired)
 
 
-def _truncate_dense(sys: LQOSystem, order: int, horizon) -> Reduction:
-    V, W, hsv = _projections(*gramian_factors(sys, horizon), order)
-    system = _project(sys, V, W)
-    bound, repaired = _bound(sys, hsv, np.asarray(system.order), horizon), False
+def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int, horizon) -> Reduction:
+    system = _project(sys, balanced.V[:, :order], balanced.W[:, :order])
+    bound, repaired = _bound(sys, balanced.hsv, np.asarray(system.order), horizon), False
     if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
         stable, _ = stabilise(sys, to_diagonal(system), horizon)
         system, repaired, bound = densified(stable, sys), True, None
-    return finish(sys, system, method="balanced", horizon=horizon, hsv=hsv, bound=bound, repaired=repaired)
+    return finish(sys, system, method="balanced", horizon=horizon, hsv=balanced.hsv, bound=bound, repaired=repaired)
 
 
-def _truncate_diagonal(sys: DiagonalLQOSystem, order, slots, horizon, in_batch: bool):
+def _cut(balanced: Balancing, order, slots) -> DiagonalLQOSystem:
     """One diagonal system; with a budget of slots, the largest order whose poles fit it."""
-    R, S = gramian_factors(sys, horizon)
-    if in_batch and not np.any(S.T @ R):  # one channel without transfer is no reason to refuse all
-        return silent(sys), np.zeros(1)
-    dense = to_dense(sys)
-    size = order if slots is None else min(2 * slots, sys.order - 1)
-    V, W, hsv = _projections(R, S, size)
-    for r in range(V.shape[1], 0, -1):
-        candidate = _project(dense, V[:, :r], W[:, :r])
+    sys, size = balanced.sys, order if slots is None else min(2 * slots, balanced.sys.order - 1)
+    for r in range(min(size, balanced.V.shape[1]), 0, -1):
+        candidate = _project(sys, balanced.V[:, :r], balanced.W[:, :r])
         if slots is None or slot_count(np.linalg.eigvals(candidate.A)) <= slots:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", AccuracyWarning)  # the error of the result is computed anyway
-                    return to_diagonal(candidate), hsv
+                    return to_diagonal(candidate)
             except InvalidInputError:  # a defective state matrix: one state less has other poles
                 continue
     raise InvalidInputError("balanced truncation found no diagonalisable reduced system; keep the system dense")

@@ -10,7 +10,7 @@ from lqo_mor.analysis.stability import finite
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _kernels
 from lqo_mor.reduction._problem import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough
-from lqo_mor.reduction._slots import silent, stack
+from lqo_mor.reduction._slots import stack
 from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -51,10 +51,10 @@ def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = N
     return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
 
 
-def densified(system: DiagonalLQOSystem, sys: LQOSystem) -> LQOSystem:
-    """A reduced diagonal system as a dense one, its quadratic output stored as that of `sys`."""
-    dense = to_dense(system)
-    if isinstance(sys.M, np.ndarray):
+def densified(system, sys: LQOSystem) -> LQOSystem:
+    """A reduced system as a dense one, its quadratic output stored as that of `sys`."""
+    dense = to_dense(system) if isinstance(system, DiagonalLQOSystem) else system
+    if isinstance(sys.M, np.ndarray) and not isinstance(dense.M, np.ndarray):
         M = np.zeros((sys.n_outputs, dense.order, dense.order)) if dense.M is None else dense.M.to_dense()
         return LQOSystem(dense.A, dense.B, dense.C, dense.D, M, dense.dt)
     return dense
@@ -116,16 +116,17 @@ def _fit_batch(sys, poles, B, horizon, ridge):
     code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
     count, s = lam.shape[0], poles.shape[-1]
     mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)
-    optimal, error = np.zeros((count, rows.shape[1], 2 * s)), np.empty(count)
-    if np.all(b):
-        real = mu.imag == 0
-        _kernels._fit(code, parameters, lam, rows, p, W, squared, mu, b, real, ridge, optimal, error)
-        return channel_system(sys, mu, b, rows_from_real(optimal, real), W)
-    channels = []
-    for h, index in enumerate(np.ndindex(sys.batch)):
-        used = b[h] != 0  # padding slots have no input, which would make the Gramian singular
-        if np.any(used):
-            channels.append(fit_outputs(sys[index], mu[h, used], b[h, used, np.newaxis], horizon, ridge))
-        else:
-            channels.append(silent(sys[index]))
-    return stack(channels, sys.batch, s)
+    used, fitted = b != 0, np.zeros((count, rows.shape[1], s), complex)
+    counts = np.count_nonzero(used, axis=1)
+    for size in np.unique(counts[counts > 0]):  # padding slots have no input, which would make the Gramian singular
+        part = np.flatnonzero(counts == size)
+        members = used[part]
+        own_mu, own_b = mu[part][members].reshape(-1, size), b[part][members].reshape(-1, size)
+        optimal, error, real = np.zeros((part.size, rows.shape[1], 2 * size)), np.empty(part.size), own_mu.imag == 0
+        _kernels._fit(
+            code, parameters, lam[part], rows[part], p, W[part], squared[part], own_mu, own_b, real, ridge, optimal, error
+        )
+        own = np.zeros((part.size, rows.shape[1], s), complex)
+        np.swapaxes(own, 1, 2)[members] = np.swapaxes(rows_from_real(optimal, real), 1, 2).reshape(-1, rows.shape[1])
+        fitted[part] = own
+    return channel_system(sys, mu, b, fitted, W)

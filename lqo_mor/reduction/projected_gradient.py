@@ -107,7 +107,8 @@ def projected_gradient(
     def batch(sys, initial, progress):
         return _normalised(_descend_batch, sys, initial, horizon, progress=progress, **options)
 
-    return iterate(sys, [begun], one, batch, method="projected_gradient", horizon=horizon, progress=progress)
+    compiled = batch if sys.n_inputs == 1 and not isinstance(sys, LQOSystem) else None
+    return iterate(sys, [begun], one, compiled, method="projected_gradient", horizon=horizon, progress=progress)
 
 
 def _normalised(descend, sys, initial, horizon, **options) -> Outcome:

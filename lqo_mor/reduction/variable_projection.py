@@ -1,27 +1,36 @@
-"""h²-optimal reduction: quasi-Newton steps on the poles alone, the outputs eliminated in closed form."""
+"""h²-optimal reduction: the outputs eliminated in closed form, the poles found by Newton steps and a search."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
+from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.stability import finite
-from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction import _bfgs_kernels as _kernels
-from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, chunks, iterate, start_reduction, used_slots
-from lqo_mor.reduction._problem import problem_of, projected_error
-from lqo_mor.reduction._slots import check_budget, pad
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning
+from lqo_mor.reduction import _quasi_newton
+from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
+from lqo_mor.reduction._input_normal import realise
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, iterate, start_reduction
+from lqo_mor.reduction._problem import well_conditioned_modes
+from lqo_mor.reduction._section_search import Budget, Found, budget, search_batch, search_one, searchable
+from lqo_mor.reduction._sections import PAIR
+from lqo_mor.reduction._slots import check_budget
 from lqo_mor.reduction.modal import mode_scores
-from lqo_mor.reduction.outputs import channel_arrays, fit_outputs
-from lqo_mor.reduction.result import Reduction, Status
+from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.result import Reduction, finish
+from lqo_mor.reduction.stabilise import reflect
+from lqo_mor.reduction.tsia import tsia
+from lqo_mor.systems.convert import to_diagonal
+from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-_TINY = 1e-12  # modulus of a pole of the start below which its angle means nothing
-_LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
-_FLAT = 1e-6  # angle, in units of the decay, below which a pair acts as one real pole
-_APART = 1e-3  # distance at which two poles of a start count as different
+_EXCHANGES = 6  # of one system; a batch, where time counts, has none
+_DRAWN = 6  # further starts of one system, from modes drawn by chance
+_SMALL = 1e-5  # relative error below which residues of single poles cost digits
 
 
 def variable_projection(
@@ -33,6 +42,7 @@ def variable_projection(
     start=None,
     margin: float = 1e-12,
     ridge: float = 1e-13,
+    exchanges: int | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-6,
     progress=None,
@@ -40,9 +50,12 @@ def variable_projection(
     """h²-optimal reduction with the outputs eliminated in closed form.
 
     For fixed poles and inputs the optimal outputs are known, ``C_r = C X P_r⁻¹`` and so on, so that only the
-    poles ``μ`` (and with several inputs the input rows) are free. They move by BFGS steps on parameters that
-    keep them stable and conjugate by construction, ``μ = exp(−exp(α) + iθ)`` (continuous time:
-    ``μ = −exp(α) + iθ``); the gradient follows from the envelope theorem.
+    poles (and with several inputs the input rows) are free. With one input the poles lie two by two in real sections
+    ``z² − k₁(1 + k₂) z + k₂``, ``k = tanh y``, which are stable for every `y` and in which pairs meet and part on the real
+    axis; Newton steps with exact second derivatives start from balanced truncation, from dominant modes, and from nothing,
+    adding the section that removes most each time; then sections that contribute least are exchanged for better
+    ones. Over the infinite horizon the error is computed without a reduced Gramian and without cancellation. With
+    several inputs, or a quadratic output over a finite horizon, BFGS steps move poles of fixed kinds.
 
     Parameters
     ----------
@@ -55,20 +68,23 @@ def variable_projection(
         For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    start : Reduction, system or str, optional
-        Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). By
-        default both "balanced" and "modal", and the better result is kept, channel by channel. Which poles are
-        real does not change on the way.
+    start : Reduction, system or str, or a sequence of those, optional
+        Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo", "tsia"). A start
+        of fewer states is filled up. Without it the search described above, which none of the named starts gets.
     margin : float, default 1e-12
         Distance that poles keep from the stability boundary, ``|μ| ≤ 1 − margin`` (continuous time:
         ``Re μ ≤ −margin``). Over a finite horizon the optimum may be a pole close to 1, which beyond the horizon
         integrates.
     ridge : float, default 1e-13
-        Penalty on the squared residues, relative to the squared error. It bounds outputs that grow and cancel
+        Penalty on the squared residues, relative to the squared error (where it is below 1e-10 and the horizon is infinite,
+        in the outputs only). It bounds outputs that grow and cancel
         where poles meet: about 1e-6 suits outputs that will be stored in single precision, since no residue then
         exceeds about 1000 times the norm of the full system.
+    exchanges : int, optional
+        How often at most a section is exchanged for a better one, and how many are tried each time; by default 6,
+        and none in a batch, where each costs about a third more time.
     max_iterations : int, default 500
-        Most steps.
+        Most steps of one run.
     tolerance : float, default 1e-6
         Stop when no component of the gradient exceeds this fraction of the squared error.
     progress : callable, optional
@@ -89,7 +105,8 @@ def variable_projection(
     References
     ----------
     Golub, Pereyra, "Separable nonlinear least squares: the variable projection method", Inverse Problems 19
-    (2003), for the elimination.
+    (2003), for the elimination; Walsh, "Interpolation and approximation by rational functions in the complex domain"
+    (1935), for the error by all-pass factors.
 
     Examples
     --------
@@ -101,130 +118,121 @@ def variable_projection(
     """
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
-    options = {"margin": margin, "ridge": ridge, "max_iterations": max_iterations, "tolerance": tolerance}
-    check_options(sys.is_continuous, **options)
+    check_options(sys.is_continuous, margin=margin, ridge=ridge, max_iterations=max_iterations, tolerance=tolerance)
+    check_options(sys.is_continuous, exchanges=0 if exchanges is None else exchanges)
+    stop = {"max_iterations": max_iterations, "tolerance": tolerance}
+    size = budget(order, slots, sys.is_continuous, margin)
+    dense = isinstance(sys, LQOSystem)
+    if start is None and not dense and sys.batch and sys.quadratic is None and sys.n_inputs == 1:
+        return _reduce_batch(sys, size, horizon, ridge, exchanges or 0, stop, progress)
+    default = start is None
+    tries = exchanges if exchanges is not None else _EXCHANGES if default else 0
 
     def one(sys, initial):
-        return _optimise_one(sys, initial, horizon, **options)
+        full = well_conditioned_modes(sys) if dense else sys
+
+        own = [_closed(initial.poles[np.any(initial.B, axis=-1)])]
+        options = {"ridge": ridge, "exchanges": tries, **stop}
+        if full is not None and searchable(full, horizon, ridge):
+            found = search_one(full, size, own + _further_starts(full, size, horizon) * default, horizon, **options)
+            return Outcome(_system(sys, full, found, horizon, ridge), found.history, KERNEL_STATUS[found.status], found.steps)
+        if full is None and searched and horizon is None:
+            return _search_image(sys, size, own, default, options)
+        return _quasi_newton.optimise_one(sys, initial, horizon, margin=margin, ridge=ridge, **stop)
 
     def batch(sys, initial, progress):
-        return _optimise_batch(sys, initial, horizon, progress, **options)
+        return _quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
 
-    starts = [start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)]
-    if start is None:
-        with contextlib.suppress(InvalidInputError):  # a dense system without modes keeps its one start
-            starts.append(start_reduction(sys, order, slots, horizon, "modal"))
-    if slots is not None:
-        starts = [replace(begun, system=_fill(sys, begun.system, slots, horizon)) for begun in starts]
-    return iterate(sys, starts, one, batch, method="optimal", horizon=horizon, progress=progress)
+    searched = sys.n_inputs == 1 and (dense or searchable(sys, horizon, ridge))
+    names = ["balanced"] if default else list(start) if isinstance(start, (list, tuple)) else [start]
+    if default and not searched:
+        names.append("modal")
+    starts = []
+    for name in names:
+        with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
+            starts.append(start_reduction(sys, order, slots, horizon, name))
+    if not starts:
+        raise InvalidInputError("start is empty; give at least one start")
+    if slots is not None and not searched:
+        starts = [replace(begun, system=_quasi_newton.fill(sys, begun.system, slots, horizon)) for begun in starts]
+    compiled = None if dense or searched or sys.n_inputs > 1 else batch
+    return iterate(sys, starts, one, compiled, method="optimal", horizon=horizon, progress=progress)
 
 
-def _optimise_batch(sys, initial, horizon, progress, *, margin, ridge, max_iterations, tolerance) -> Outcome:
-    """Compiled, for diagonal systems with one input."""
-    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
-    count, s = lam.shape[0], initial.n_slots
-    mu, used = _movable(initial.poles.reshape(count, s), sys.is_continuous), used_slots(initial)
-    status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    history = np.full((count, max_iterations + 1), np.nan)
-    for part, size in chunks(used, progress):
-        poles, past = np.ascontiguousarray(mu[part, :size]), history[part]
-        ended, steps = np.empty(part.size, np.int64), np.empty(part.size, np.int64)
-        _kernels._optimise(
-            code, parameters, lam[part], rows[part], p, W[part], squared[part], poles, poles.imag == 0,
-            margin, ridge, max_iterations, tolerance, past, ended, steps,
-        )  # fmt: skip
-        mu[part, :size], history[part], status[part], iterations[part] = poles, past, ended, steps
-    B = np.where(np.arange(s) < used[:, np.newaxis], 1.0 + 0j, 0.0)
-    return Outcome(
-        fit_outputs(sys, mu.reshape(*sys.batch, s), B.reshape(*sys.batch, s, 1), horizon, ridge),
-        history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1),
-        KERNEL_STATUS[status].reshape(sys.batch),
-        iterations.reshape(sys.batch),
+def _search_image(sys: LQOSystem, size: Budget, own, default: bool, options) -> Outcome:
+    """A dense system whose modes are no basis: the best poles for its diagonal image, then two-sided steps on itself."""
+    image, systems = diagonal_image(sys), [realise_dense(sys, own[0][own[0].imag >= 0])]
+    if image is not None:
+        found = search_one(image, size, own + _further_starts(image, size, None) * default, None, **options)
+        systems.append(realise_dense(sys, found.poles))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
+        steps, tolerance = options["max_iterations"], options["tolerance"]
+        runs = [tsia(sys, system.order, start=system, max_iterations=steps, tolerance=tolerance) for system in systems]
+    best = min(runs, key=lambda run: run.error)
+    return Outcome(best.system, best.history, np.asarray(best.status), np.asarray(best.iterations))
+
+
+def _closed(poles: np.ndarray) -> np.ndarray:
+    """Poles in half storage closed under conjugation."""
+    return np.concatenate([poles, poles[poles.imag != 0].conj()])
+
+
+def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon) -> list[np.ndarray]:
+    """No poles at all, the dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
+    scores = mode_scores(full, horizon)
+    slots = size.kinds[0] == PAIR
+    costs = np.ones(full.n_slots) if slots else np.where(full.is_real_pole, 1, 2)
+    room = size.kinds.size if slots else size.n_parameters
+    rng = np.random.default_rng(0)
+    starts = [np.zeros(0, complex)]
+    for number in range(_DRAWN + 1):
+        # the largest of logarithms of scores plus Gumbel noise are a sample without replacement
+        noise = rng.gumbel(size=scores.size) if number else 0.0
+        ranking = np.argsort(-(0.5 * np.log(np.maximum(scores, 1e-300)) + noise), kind="stable")
+        kept = ranking[np.cumsum(costs[ranking]) <= room]
+        poles = reflect(full.poles[kept], full.is_continuous)
+        factor = np.exp(0.5 * rng.normal(size=kept.size)) if number else 1.0
+        if full.is_continuous:
+            poles = factor * poles.real + 1j * poles.imag
+        else:
+            poles = poles * np.maximum(np.abs(poles), 1e-300) ** (factor - 1)
+        starts.append(_closed(poles))
+    return starts
+
+
+def _system(sys, full: DiagonalLQOSystem, found: Found, horizon, ridge: float):
+    """The reduced system of the poles found, its outputs optimal; over all time in orthonormal coordinates where that counts."""
+    B = np.ones((found.poles.size, 1), complex)
+    if isinstance(sys, LQOSystem):
+        return realise(full, found.poles, sys.dt) if horizon is None else fit_outputs(full, found.poles, B, horizon, ridge)
+    fitted = fit_outputs(sys, found.poles, B, horizon, ridge)
+    if horizon is None and h2_error(sys, fitted, relative=True) < _SMALL:
+        with warnings.catch_warnings(), contextlib.suppress(InvalidInputError):
+            warnings.simplefilter("ignore", AccuracyWarning)  # the error of both is measured
+            other = to_diagonal(realise(full, found.poles, sys.dt))
+            if other.n_slots == fitted.n_slots and h2_error(sys, other) < h2_error(sys, fitted):
+                return other
+    return fitted
+
+
+def _reduce_batch(sys: DiagonalLQOSystem, size: Budget, horizon, ridge, exchanges, stop, progress) -> Reduction:
+    """A batch with one input and linear outputs, compiled from end to end."""
+    tell = progress or (lambda done, total: None)
+    found = search_batch(sys, size, horizon, ridge=ridge, exchanges=exchanges, progress=tell, **stop)
+    B = np.where(found.used, 1.0 + 0j, 0.0)
+    system = fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B.reshape(*sys.batch, -1, 1), horizon, ridge)
+    start_error = np.sqrt(np.maximum(found.start, 0.0)).reshape(sys.batch)
+    length = int(found.steps.max(initial=0)) + 1
+    red = finish(
+        sys,
+        system,
+        method="optimal",
+        horizon=horizon,
+        status=KERNEL_STATUS[found.status].reshape(sys.batch),
+        start_error=start_error,
+        iterations=found.steps.reshape(sys.batch),
+        history=found.history[:, :length].reshape(*sys.batch, -1),
+        repaired=np.zeros(sys.batch, bool),
     )
-
-
-def _optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, ridge, max_iterations, tolerance) -> Outcome:
-    """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
-    import scipy.optimize  # a fifth of the import time of the package
-
-    problem, real = problem_of(sys, horizon), initial.is_real_pole
-    s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
-    code = problem.norm.code
-    mu = _movable(initial.poles, problem.continuous)
-    x, origin, scale = np.empty(n_pole_parameters), np.empty(s), np.empty(s)
-    _kernels._parameters_from(code, mu, real, margin, x, origin, scale)
-    if m == 1:
-        B = np.ones((s, 1), complex)
-    else:
-        B = initial.B / np.linalg.norm(initial.B, axis=1, keepdims=True)
-        x = np.concatenate([x, B.real.ravel(), B.imag[~real].ravel()])
-    pairs = np.flatnonzero(~real)
-
-    def unpack(x):
-        poles = np.empty(s, complex)
-        _kernels._poles_from(code, x[:n_pole_parameters], real, margin, origin, scale, poles)
-        if m == 1:
-            return poles, B
-        inputs = x[n_pole_parameters : n_pole_parameters + s * m].reshape(s, m) + 0j
-        inputs[pairs] += 1j * x[n_pole_parameters + s * m :].reshape(-1, m)
-        return poles, inputs
-
-    def objective(x):
-        poles, inputs = unpack(x)
-        value, gamma, delta, _ = projected_error(problem, poles, inputs, real, ridge)
-        if not np.isfinite(value):
-            return np.inf, np.zeros_like(x)
-        gradient = np.empty(n_pole_parameters)
-        _kernels._parameter_gradient(code, x[:n_pole_parameters], real, margin, scale, poles, gamma, gradient)
-        if m > 1:
-            gradient = np.concatenate([gradient, delta.real.ravel(), -delta.imag[pairs].ravel()])
-        return value / unit, gradient / unit
-
-    unit = 1.0
-    unit = max(objective(x)[0], 1e-15 * problem.squared_norm, np.finfo(float).tiny)
-    history = [objective(x)[0] * unit]
-
-    def remember(intermediate_result):
-        history.append(intermediate_result.fun * unit)
-
-    many = x.size > _LIMITED_MEMORY
-    options = {"maxiter": max_iterations, "gtol": tolerance}
-    options |= {"maxcor": 30, "ftol": 1e-3 * tolerance, "maxfun": 10 * max_iterations} if many else {}
-    result = scipy.optimize.minimize(
-        objective, x, jac=True, method="L-BFGS-B" if many else "BFGS", callback=remember, options=options
-    )
-    status = Status.CONVERGED if result.status == 0 else Status.MAX_ITERATIONS if result.status == 1 else Status.STALLED
-    poles, inputs = unpack(result.x)
-    system = fit_outputs(sys, poles, inputs, horizon, ridge)
-    return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
-
-
-def _movable(poles: np.ndarray, continuous: bool) -> np.ndarray:
-    """A start without pairs that have no angle of their own: flat ones become real poles, one at zero gets an angle."""
-    if continuous:
-        return np.where(np.abs(poles.imag) < _FLAT * np.abs(poles.real), poles.real, poles)
-    tiny = (np.abs(poles) < _TINY) & (poles.imag != 0)
-    decay = -np.log(np.maximum(np.abs(poles), _TINY))
-    flat = np.minimum(np.abs(np.angle(poles)), np.pi - np.abs(np.angle(poles))) < _FLAT * decay
-    return np.where(tiny, _TINY * 1j, np.where(flat, poles.real, poles))
-
-
-def _fill(sys, initial: DiagonalLQOSystem, slots: int, horizon) -> DiagonalLQOSystem:
-    """The same start with all its slots in use: idle ones take the strongest modes of the full system that it lacks.
-
-    The outputs of the new modes are zero, so that the system stays what it was.
-    """
-    initial = pad(initial, slots)
-    idle = ~np.any(initial.B, axis=-1)
-    if not np.any(idle):
-        return initial
-    poles, B = initial.poles.copy(), initial.B.copy()
-    ranking = np.argsort(-mode_scores(sys, horizon), axis=-1, kind="stable")
-    for index in map(tuple, np.argwhere(np.any(idle, axis=-1))):
-        taken = poles[index][~idle[index]]
-        candidates = ranking[index]
-        distance = np.min(np.abs(sys.poles[index][candidates, np.newaxis] - taken), axis=1, initial=np.inf)
-        new = candidates[np.argsort(distance <= _APART, kind="stable")]  # those that are present already come last
-        for slot, mode in zip(np.flatnonzero(idle[index]), new, strict=False):
-            poles[(*index, slot)], B[(*index, slot)] = sys.poles[(*index, mode)], sys.B[(*index, mode)]
-    return DiagonalLQOSystem(poles, B, initial.C, initial.D, initial.quadratic, initial.dt)
+    return red

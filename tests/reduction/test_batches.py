@@ -7,7 +7,7 @@ from lqo_mor.reduction._slots import choose, pad, stack
 from tests.brute import kernels
 from tests.cases import diagonal, get, parametrize, select
 
-QUICK = {"projected_gradient": {"max_iterations": 25}, "optimal": {"max_iterations": 60}}
+QUICK = {"projected_gradient": {"max_iterations": 25}, "optimal": {"max_iterations": 60, "start": "balanced"}}
 BATCHES = select(batch=True)
 
 
@@ -15,9 +15,10 @@ BATCHES = select(batch=True)
 @pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("budget", [{"order": 4}, {"slots": 2}])
 def test_a_batch_is_reduced_like_its_members(sys, method, budget):
-    red = lqo.reduce(sys, **budget, method=method, **QUICK.get(method, {}))
+    options = QUICK.get(method, {})
+    red = lqo.reduce(sys, **budget, method=method, **options)
     for index in np.ndindex(sys.batch):
-        single = lqo.reduce(sys[index], **budget, method=method, **QUICK.get(method, {}))
+        single = lqo.reduce(sys[index], **budget, method=method, **options)
         assert red.error[index] == pytest.approx(single.error, rel=1e-5, abs=1e-12)
         assert red.start_error[index] == pytest.approx(single.start_error, rel=1e-6, abs=1e-12)
         assert lqo.h2_error(sys[index], red.system[index]) == pytest.approx(red.error[index], rel=1e-9)
@@ -25,6 +26,17 @@ def test_a_batch_is_reduced_like_its_members(sys, method, budget):
             history = red.history[index][: red.iterations[index] + 1]
             assert np.all(np.isnan(red.history[index][red.iterations[index] + 1 :]))
             assert np.all(np.diff(history) <= 0)
+
+
+@parametrize([case for case in BATCHES if case.sys.n_inputs == 1])
+@pytest.mark.parametrize("budget", [{"order": 4}, {"order": 3}, {"slots": 2}])
+@pytest.mark.parametrize("horizon", [None, 8])
+def test_the_compiled_search_of_a_batch_is_about_as_good_as_that_of_one(sys, budget, horizon):
+    red = lqo.reduce(sys, **budget, horizon=horizon)
+    norms = lqo.h2_norm(sys, horizon)
+    assert np.all(red.error <= red.start_error * (1 + 1e-6) + 1e-7 * norms)
+    for index in np.ndindex(sys.batch):
+        assert red.error[index] <= 1.2 * lqo.reduce(sys[index], **budget, horizon=horizon).error + 1e-7 * norms[index]
 
 
 @parametrize(BATCHES)

@@ -1,0 +1,163 @@
+"""Reductions by the two-sided iteration: starts, channels of a batch, and the better of start and result."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lqo_mor.analysis.differences import h2_error
+from lqo_mor.analysis.gramians import gramian_factors
+from lqo_mor.analysis.stability import finite
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, LQOError
+from lqo_mor.reduction._iterate import check_options, start_reduction
+from lqo_mor.reduction._projection import balancing, full_system
+from lqo_mor.reduction._slots import check_budget, choose, slot_count, stack, trim
+from lqo_mor.reduction._two_sided import Iterate, two_sided
+from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.result import Reduction, Status, finish
+from lqo_mor.reduction.stabilise import unstable, warn_of_repair
+from lqo_mor.systems.convert import to_dense, to_diagonal
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+_RANK = 1e-14  # singular value, relative, below which a state of a start does not count
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run returns; `system` is None where it found nothing."""
+
+    system: LQOSystem | DiagonalLQOSystem | None
+    history: np.ndarray
+    status: Status
+    repaired: bool = False
+
+
+_NOTHING = Run(None, np.full(1, np.nan), Status.START_KEPT)
+
+
+def reduce_two_sided(
+    sys, order, slots, horizon, start, solver: Callable, method: str, progress, check: Callable | None = None, **options
+) -> Reduction:
+    """The two-sided iteration from one start, with the cross Gramians of ``solver(sys, horizon)``; see `tsia`.
+
+    `check` may raise at the reduced system that is the start; `options` are `max_iterations` and `tolerance`.
+    """
+    check_budget(sys, order, slots, horizon)
+    horizon = finite(horizon)
+    check_options(sys.is_continuous, **options)
+    begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
+    if check is not None:
+        check(begun.system)
+    given = isinstance(start, (LQOSystem, DiagonalLQOSystem))  # not by a method, which knows no better
+
+    def one(sys, initial):
+        return _run(sys, initial, slots, horizon, solver, given, **options)
+
+    batch = getattr(sys, "batch", ())
+    runs = []
+    for index in np.ndindex(batch):
+        member, initial = (sys[index], begun.system[index]) if batch else (sys, begun.system)
+        runs.append(one(member, initial if isinstance(initial, LQOSystem) else trim(initial)))
+        if progress is not None:
+            progress(len(runs), int(np.prod(batch)))
+    return _assembled(sys, begun, runs, method, horizon)
+
+
+def _run(sys, initial, slots, horizon, solver, given: bool, *, max_iterations: int, tolerance: float) -> Run:
+    """One system from one start."""
+    if isinstance(initial, DiagonalLQOSystem) and not np.any(initial.B):  # a channel without transfer
+        return _NOTHING
+    coordinates, best = _coordinates(initial, horizon), None
+    if coordinates is not None:
+        full = full_system(sys, horizon, slots, solver(sys, horizon), np.linalg.eigvals(coordinates[0]))
+        best, history, status = two_sided(full, *coordinates, max_iterations, tolerance)
+    if best is None:
+        if given:
+            raise InvalidInputError(
+                "the start is deficient: its states are linearly dependent under every input, so that there is nothing to "
+                "project on; leave out states, or start from balanced truncation"
+            )
+        return _NOTHING
+    system = _system_of(sys, best, slots, horizon)
+    return _NOTHING if system is None else Run(system, history, status, best.repaired)
+
+
+def _coordinates(initial, horizon) -> tuple[np.ndarray, np.ndarray] | None:
+    """``(A_r, B_r)`` of a start in balanced coordinates, or in those with Gramian 1; None if that is singular."""
+    dense = to_dense(initial) if isinstance(initial, DiagonalLQOSystem) else initial
+    R, S = gramian_factors(initial, horizon)
+    T = balancing(R, S)
+    if T is None:  # not all states are seen in the outputs, which will be fitted anew
+        size = np.linalg.norm(R, axis=1, keepdims=True)
+        if not np.all(size > 0):
+            return None
+        left, values, _ = np.linalg.svd(R / size, full_matrices=False)
+        if values.size < dense.order or not values[-1] > _RANK * values[0]:
+            return None
+        T = size * left * values, (left / values / size).T
+    return T[1] @ dense.A @ T[0], T[1] @ dense.B
+
+
+def _system_of(sys, best: Iterate, slots, horizon):
+    """The reduced system of an iterate, of the kind of `sys`; None if it has no diagonal form, or no stable one."""
+    system = LQOSystem(best.A, best.B, best.C, sys.D, best.M, sys.dt)
+    if isinstance(sys, LQOSystem):
+        return system
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
+            system = to_diagonal(system)
+        if np.any(unstable(system.poles, sys.is_continuous)) or (slots is not None and slot_count(system.poles) > slots):
+            return None
+        fitted = fit_outputs(sys, system.poles, system.B, horizon)
+        return min((system, fitted), key=lambda s: np.nan_to_num(h2_error(sys, s, horizon), nan=np.inf))
+    except LQOError:
+        return None
+
+
+def _assembled(sys, begun: Reduction, runs: list[Run], method: str, horizon) -> Reduction:
+    """The better of start and run, channel by channel."""
+    batch = getattr(sys, "batch", ())
+    indices = list(np.ndindex(batch))
+    found = np.reshape([run.system is not None for run in runs], batch)
+    if batch:
+        parts = [begun.system[i] if run.system is None else run.system for i, run in zip(indices, runs, strict=True)]
+        candidate = stack(parts, batch)
+    else:
+        candidate = runs[0].system if found else begun.system
+    measured = finish(sys, candidate, method=method, horizon=horizon) if np.any(found) else begun
+    won = found & (measured.error <= begun.error)
+    if not np.all(won):
+        if batch:
+            measured = finish(sys, choose(won, candidate, begun.system), method=method, horizon=horizon)
+        else:
+            measured = begun
+    history = np.full((*batch, max(run.history.size for run in runs)), np.nan)
+    history[..., 0] = np.asarray(begun.error) ** 2
+    status, iterations, repaired = (
+        np.full(batch, Status.START_KEPT),
+        np.zeros(batch, int),
+        np.array(np.broadcast_to(begun.repaired, batch)),
+    )
+    for index, run in zip(indices, runs, strict=True):
+        if won[index]:
+            history[index][: run.history.size] = run.history
+            status[index], iterations[index], repaired[index] = run.status, run.history.size - 1, run.repaired
+    if np.any(repaired):
+        warn_of_repair(repaired)
+    start_error = np.where(won, begun.error, measured.error)  # in a batch, padding may change the last digit of a start
+    return replace(
+        measured,
+        method=method,
+        start_error=start_error if batch else float(start_error),
+        status=status if batch else status.item(),
+        iterations=iterations if batch else int(iterations),
+        history=history[..., : int(np.max(iterations)) + 1],
+        hsv=begun.hsv,
+        bound=None,
+        repaired=repaired if batch else bool(repaired),
+    )

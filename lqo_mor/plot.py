@@ -81,7 +81,7 @@ def plot_error_curve(curve: ErrorCurve, tolerance: float | None = None):
     values = curve.hsv.reshape(-1, curve.hsv.shape[-1]).T
     shown = min(values.shape[0], max(curve.orders) + 2)
     scaled = np.divide(values, values[0], out=np.zeros_like(values), where=values[0] > 0)
-    _lines(lower, np.arange(1, shown + 1), scaled[:shown], "C7", "of the full system")
+    _lines(lower, np.arange(1, shown + 1), scaled[:shown], "C7", "full system", largest="largest")
     lower.set(title="Hankel singular values, relative to the largest", xlabel="order, index", ylabel="value", yscale="log")
     if values.shape[1] > 1:
         lower.legend(loc="best")
@@ -89,13 +89,13 @@ def plot_error_curve(curve: ErrorCurve, tolerance: float | None = None):
     return figure
 
 
-def _lines(axes, x, values: np.ndarray, color: str, label: str) -> None:
-    """One channel, or median and worst of several, against `x`; what is zero has no place on a logarithmic axis."""
+def _lines(axes, x, values: np.ndarray, color: str, label: str, largest: str = "worst") -> None:
+    """One channel, or median and largest of several, against `x`; what is zero has no place on a logarithmic axis."""
     values = np.where(values > 0, values, np.nan)
     median = values[:, 0] if values.shape[1] == 1 else np.nanmedian(values, axis=1)
     axes.plot(x, median, "o-", ms=4, color=color, label=label if values.shape[1] == 1 else f"{label}, median")
     if values.shape[1] > 1:
-        axes.plot(x, np.nanmax(values, axis=1), ":", color=color, label=f"{label}, worst")
+        axes.plot(x, np.nanmax(values, axis=1), ":", color=color, label=f"{label}, {largest}")
 
 
 def _figure(size: tuple[float, float]):

@@ -31,6 +31,44 @@ _ACTIVATIONS = {
 }
 
 
+class _Convolution(torch.autograd.Function):
+    """Causal convolution of kernels (rows, d, steps) with inputs (batch, d, steps), to (batch, rows, steps).
+
+    The backward pass transforms real signals only, which automatic differentiation of the transforms would not do, and
+    all transforms and products see contiguous arrays.
+    """
+
+    @staticmethod
+    def forward(ctx, kernels: Tensor, u: Tensor) -> Tensor:
+        transfer, spectrum = _spectrum(kernels, (2, 0, 1)), _spectrum(u, (2, 1, 0))
+        ctx.save_for_backward(transfer, spectrum)
+        return _signal(transfer @ spectrum, (2, 1, 0))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        transfer, spectrum = ctx.saved_tensors
+        outer = _spectrum(gradient, (2, 1, 0))
+        kernels = _signal(outer @ _adjoint(spectrum), (1, 2, 0)) if ctx.needs_input_grad[0] else None
+        u = _signal(_adjoint(transfer) @ outer, (2, 1, 0)) if ctx.needs_input_grad[1] else None
+        return kernels, u
+
+
+def _spectrum(signals: Tensor, order: tuple[int, int, int]) -> Tensor:
+    """Spectra of signals, padded so that nothing wraps around, with the axes in another order."""
+    return torch.fft.rfft(signals, n=2 * signals.shape[-1]).permute(order).contiguous()
+
+
+def _signal(spectra: Tensor, order: tuple[int, int, int]) -> Tensor:
+    """The causal part of the signals of spectra whose first axis is the frequency; `order` puts it last."""
+    steps = spectra.shape[0] - 1
+    return torch.fft.irfft(spectra.permute(order).contiguous(), n=2 * steps)[..., :steps]
+
+
+def _adjoint(matrices: Tensor) -> Tensor:
+    return matrices.mT.conj().resolve_conj().contiguous()
+
+
 class LQOLayer(nn.Module):
     """One system of width d with a linear and a quadratic output, on signals (batch, d, steps).
 
@@ -85,14 +123,14 @@ class LQOLayer(nn.Module):
         powers = torch.cat([modulus * torch.cos(phase), -modulus * torch.sin(phase)])
         return torch.cat([residues.real, residues.imag], dim=-1) @ powers
 
+    def rows(self, u: Tensor) -> Tensor:
+        """Signals ``2 Re(C x)``, ``2 Re(U x)`` and ``2 Re(V x)`` of inputs (batch, d, steps), shape (batch, d + 2c, steps)."""
+        return _Convolution.apply(self.kernels(u.shape[-1]), u)
+
     def forward(self, u: Tensor) -> Tensor:
         """Outputs (batch, d, steps) of inputs of the same shape."""
-        width, steps = u.shape[1:]
-        size = 2 * steps  # padding, so that nothing wraps around
-        transfer = torch.fft.rfft(self.kernels(steps), n=size)
-        spectrum = torch.fft.rfft(u, n=size)
-        rows = torch.matmul(transfer.permute(2, 0, 1), spectrum.permute(2, 1, 0))  # (frequency, rows, batch)
-        rows = torch.fft.irfft(rows.permute(2, 1, 0), n=size)[..., :steps]
+        width = u.shape[1]
+        rows = self.rows(u)
         y = rows[:, :width] + self.D[:, None] * u
         if self.quadratic_rank:
             left, right = rows[:, width:].chunk(2, dim=1)

@@ -55,8 +55,8 @@ def reduce(
         For diagonal systems, instead of `order`: the number of slots (pairs or real poles), the budget of
         checkpoint formats in which a real pole costs as much as a pair.
     orders : sequence of int, optional
-        Several orders, for the error against the order. It costs less than as many calls: there is one balanced truncation
-        for all, and "optimal" starts from the order before.
+        Several orders, for the error against the order. Balanced truncations to all of them cost one pair of Gramians; an
+        iterative method never gets worse on the way up, since the order before is a start and a result, too.
     tolerance : float, optional
         The largest relative h² error; the smallest order that meets it is looked for, one for all channels of a batch. (The
         number by which an iterative method stops, of the same name, is an option of its own function.)

@@ -22,7 +22,7 @@ from lqo_mor.reduction._sections import N_CONSTANTS, REAL, _constants, _factor
 _ALREADY_THERE = 1e-10  # squared sine of the angle between a candidate and the span of the sections
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _candidate_parts(data, kind, parameters, least):
     """What the scores need of candidate sections of one kind with the parameters (candidates, 2), computed once.
 
@@ -37,7 +37,8 @@ def _candidate_parts(data, kind, parameters, least):
     slots, block = np.zeros(number, np.int64), np.zeros((number, size, size))
     right = np.zeros((number, data[11].shape[0], size))
     constants = np.empty(N_CONSTANTS)
-    kinds = np.full(1, kind)
+    kinds = np.empty(1, np.int64)
+    kinds[0] = kind
     slot, unit = np.empty(size, np.int64), np.empty(size, np.complex128)
     slopes, bends = np.empty((size, 2)), np.empty((size, 3))
     P, M = np.empty((3, size, size), np.complex128), np.empty((3, size, size), np.complex128)
@@ -116,7 +117,7 @@ def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
     return s
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _additions(data, kinds, x, least, parts):
     """Squared error, up to a constant, after adding each of the candidates to the sections `x`."""
     factors, mu_c, feature_c, slots_c, block, right_c = parts
@@ -174,7 +175,7 @@ def _additions(data, kinds, x, least, parts):
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _removals(data, kinds, x, least):
     """Squared error, up to a constant, after taking each of the sections away."""
     if data[14]:

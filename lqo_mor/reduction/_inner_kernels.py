@@ -178,7 +178,9 @@ def _inner_error(data, kinds, x, least, gradient, hessian):
     _to_real(real, tau, t)
     _to_real(real, J, slopes)
     residual, slopes = root @ t, root @ slopes
-    value = np.sum(residual**2)
+    value = 0.0
+    for k in range(residual.shape[0]):
+        value += residual[k, 0] ** 2
     omega = np.empty(n, np.complex128)
     _covector(real, (2.0 * residual.T @ root)[0], omega)
     hessian[:] = 2.0 * np.ascontiguousarray(slopes.T) @ slopes
@@ -188,17 +190,19 @@ def _inner_error(data, kinds, x, least, gradient, hessian):
         omega -= 2.0 * (left @ tau + right @ tau.conj())[:, 0]
         hessian -= 2.0 * (np.ascontiguousarray(J.T) @ (left @ J + right @ J.conj())).real
     for j in range(r):
-        gradient[j] = np.sum((omega * J[:, j]).real)
+        gradient[j] = 0.0
+        for i in range(n):
+            gradient[j] += (omega[i] * J[i, j]).real
     # Second derivatives of τ: across sections the slopes J over the other section's factor, within one its own.
-    ratio = np.empty((n, r), np.complex128)
+    ratio = np.empty((n, r), np.complex128)  # times ω
     k = 0
     for p in range(s):
         for i in range(n):
-            ratio[i, k] = d1[p, i] / sigma[p, i]
+            ratio[i, k] = omega[i] * d1[p, i] / sigma[p, i]
             if kinds[p] != REAL:
-                ratio[i, k + 1] = d2[p, i] / sigma[p, i]
+                ratio[i, k + 1] = omega[i] * d2[p, i] / sigma[p, i]
         k += _size(kinds[p])
-    curvature = (np.ascontiguousarray(J.T) @ (omega.reshape(-1, 1) * ratio)).real
+    curvature = (np.ascontiguousarray(J.T) @ ratio).real
     k = 0
     for p in range(s):
         own11, own12, own22 = 0.0, 0.0, 0.0

@@ -1,9 +1,9 @@
 """The squared h² error as a function of a diagonal reduced model, its closed-form outputs and its gradient.
 
-The full system enters only through the transfer functions of its rows ``Z = [C; U; V]`` at the reduced poles,
-``H(μ) = Σ_k μ^k Z A^k B``: the cross Gramian times the rows is ``D_j = H(μ_j) b_j``. The reduced one enters
-through its own Gramian ``G`` in the real coordinates of `lqo_mor.systems.convert`. All derivatives follow from
-``∂f/∂G`` and ``∂f/∂D``, so every method shares this file. `_kernels.py` is its compiled counterpart.
+The full system enters only through the transfer functions of its rows ``Z = [C; U; V]`` at the reduced poles in the
+directions of the reduced inputs, ``D_j = H(μ_j) b_j`` with ``H(μ) = Σ_k μ^k Z A^k B``: the rows times the cross Gramian. The
+reduced one enters through its own Gramian ``G`` in the real coordinates of `lqo_mor.systems.convert`. All derivatives follow
+from ``∂f/∂G`` and ``∂f/∂D``, so every method shares this file. `_kernels.py` is its compiled counterpart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Problem:
     norm : Pairing
         Time axis and horizon.
     transfer : callable
-        Maps reduced poles (s,) to ``H(μ)`` and ``H'(μ)``, both (s, q, m) complex.
+        Maps reduced poles (s,) and input rows (s, m) to ``D`` (q, s), ``D_j = H(μ_j) b_j``, and to a function that maps
+        weights ``Γ`` (q, s) to ``Γ_jᵀ H'(μ_j) b_j`` (s,) and ``Γ_jᵀ H(μ_j)`` (s, m), without forming `H`.
     p, c : int
         Numbers of linear rows and of quadratic products; ``q = p + 2c``.
     W : (p, c) ndarray
@@ -66,8 +67,7 @@ class Evaluation:
     D: np.ndarray
     B: np.ndarray
     real: np.ndarray
-    H: np.ndarray
-    dH: np.ndarray
+    backward: Callable
     plain: tuple[np.ndarray, np.ndarray]
     hermitian: tuple[np.ndarray, np.ndarray]
 
@@ -98,13 +98,20 @@ def without_feedthrough(sys):
 def _diagonal_transfer(sys: DiagonalLQOSystem, norm: Pairing) -> Callable:
     rows = stack_rows(sys.C, sys.quadratic) * pair_weights(sys)
 
-    def transfer(mu):
-        H = dH = 0
+    def transfer(mu, B_r):
+        parts = []
         for lam, Z, B in ((sys.poles, rows, sys.B), (sys.poles.conj(), rows.conj(), sys.B.conj())):
-            g, dg = norm.outer_with_derivative(lam, mu)
-            H = H + (Z[np.newaxis] * g.T[:, np.newaxis]) @ B
-            dH = dH + (Z[np.newaxis] * dg.T[:, np.newaxis]) @ B
-        return H, dH
+            parts.append((Z, B, B @ B_r.T, *norm.outer_with_derivative(lam, mu)))
+
+        def backward(weights):
+            gamma = delta = 0
+            for Z, B, inputs, g, dg in parts:
+                observed = Z.T @ weights
+                gamma = gamma + np.sum(observed * inputs * dg, axis=0)
+                delta = delta + (observed * g).T @ B
+            return gamma, delta
+
+        return sum(Z @ (inputs * g) for Z, B, inputs, g, dg in parts), backward
 
     return transfer
 
@@ -167,9 +174,16 @@ def _dense_transfer(sys: LQOSystem, rows: np.ndarray, horizon: float | None) -> 
         slope = sum(F / z for F, z in zip(around, angles, strict=True)) / (_CIRCLE * radius)
         return sum(around) / _CIRCLE, slope
 
-    def transfer(mu):
-        pairs = [regular(z) for z in mu]
-        return np.stack([rows @ F for F, _ in pairs]), np.stack([rows @ dF for _, dF in pairs])
+    def transfer(mu, B_r):
+        states = [regular(z) for z in mu]
+
+        def backward(weights):
+            observed = weights.T @ rows
+            delta = np.stack([own @ F for own, (F, _) in zip(observed, states, strict=True)])
+            slopes = np.stack([own @ dF for own, (_, dF) in zip(observed, states, strict=True)])
+            return np.sum(slopes * B_r, axis=1), delta
+
+        return rows @ np.stack([F @ b for b, (F, _) in zip(B_r, states, strict=True)], axis=1), backward
 
     return transfer
 
@@ -179,12 +193,11 @@ def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) 
     plain = problem.norm.outer_with_derivative(mu, mu)
     hermitian = problem.norm.outer_with_derivative(mu.conj(), mu)
     G = real_form((B @ B.T) * plain[0], (B @ B.conj().T) * hermitian[0].T, real, real)
-    H, dH = problem.transfer(mu)
-    D = np.einsum("sqm,sm->qs", H, B)
+    D, backward = problem.transfer(mu, B)
     D = np.concatenate([np.where(real, 1.0, _ROOT2) * D.real, _ROOT2 * D.imag[:, ~real]], axis=1)
     G = 0.5 * (G + G.T)
     _kernels._drop_lost_coordinates(real, G, D)
-    return Evaluation(G, D, B, real, H, dH, plain, hermitian)
+    return Evaluation(G, D, B, real, backward, plain, hermitian)
 
 
 def solve_rows(G: np.ndarray, D: np.ndarray) -> np.ndarray:
@@ -246,10 +259,9 @@ def pole_gradients(e: Evaluation, d_G: np.ndarray, d_D: np.ndarray) -> tuple[np.
     gamma_D = np.where(real, 1.0, _ROOT2) * d_D[:, :s] + 0j
     gamma_D[:, pairs] -= 1j * _ROOT2 * d_D[:, s:]
     # plain[1][j, i] is the derivative of g(μ_j, μ_i) by μ_i, hermitian[1][j, i] that of g(conj μ_j, μ_i)
-    gamma = np.einsum("qs,sqm,sm->s", gamma_D, e.dH, B)
-    gamma += 2 * np.sum(alpha * (B @ B.T) * e.plain[1].T + beta * (B @ B.conj().T) * e.hermitian[1].T, axis=1)
-    delta = np.einsum("qs,sqm->sm", gamma_D, e.H)
-    delta += 2 * (alpha * e.plain[0]) @ B + 2 * (beta * e.hermitian[0].T) @ B.conj()
+    gamma, delta = e.backward(gamma_D)
+    gamma = gamma + 2 * np.sum(alpha * (B @ B.T) * e.plain[1].T + beta * (B @ B.conj().T) * e.hermitian[1].T, axis=1)
+    delta = delta + 2 * (alpha * e.plain[0]) @ B + 2 * (beta * e.hermitian[0].T) @ B.conj()
     return np.where(real, gamma.real, gamma), np.where(real[:, np.newaxis], delta.real, delta)
 
 

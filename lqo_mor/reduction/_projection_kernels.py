@@ -295,12 +295,15 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
     value, slope, bend = squared_norm, np.zeros(r), np.zeros((r, r))  # by the real coordinates of the poles
     right, mixed = np.empty((r, 1)), np.empty((r, r))
     c, v1, v2 = np.empty(s, np.complex128), np.empty(s, np.complex128), np.empty(s, np.complex128)
-    dc = np.where(mu[slot].imag != 0.0, unit, 0.5 + 0.0j)
+    dc = np.empty(r, np.complex128)
+    for u in range(r):
+        dc[u] = unit[u] if mu[slot[u]].imag != 0.0 else 0.5 + 0.0j
     for a in range(q):
         for u in range(r):
             right[u, 0] = 4.0 * (H[0, a, slot[u]] * dc[u]).real
         _forward(L, right)
-        value -= 0.5 * np.sum(right**2)
+        for u in range(r):
+            value -= 0.5 * right[u, 0] ** 2
         c[:] = 0.0
         for u in range(r - 1, -1, -1):
             total = right[u, 0]

@@ -1,26 +1,33 @@
 """h²-optimal poles of systems with one input: the search for sections, from Python's side.
 
-`_inner_kernels` and `_projection_kernels` hold the two forms of the error, `_newton_kernels` the steps and the search.
+`_inner_kernels` and `_projection_kernels` hold the two forms of the error, `_newton_kernels` the steps on all sections,
+`_candidate_kernels` what single ones are worth.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numba import get_num_threads
 
 from lqo_mor.analysis._rows import pair_weights, stack_rows
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.matrix_equations.diagonal import pairing
-from lqo_mor.reduction import _newton_kernels, _start_kernels
+from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _start_kernels
 from lqo_mor.reduction._problem import without_feedthrough
 from lqo_mor.reduction._sections import FREE, PAIR, REAL
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
-_CHUNK = 64  # channels per compiled call, so that progress is seen and an interrupt is heard
+_ON_THE_WAY = 5  # steps while sections are still being added
+_TRIAL = 8  # steps that every start of a channel gets before the best goes on
+_WORTH = 1e-4  # relative decrease of the squared error that makes an exchange worth it
 BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
 
 
@@ -68,23 +75,36 @@ def searchable(sys, horizon: float | None, ridge: float) -> bool:
 def search_batch(
     sys: DiagonalLQOSystem, size: Budget, horizon, *, ridge, exchanges, max_iterations, tolerance, progress
 ) -> Found:
-    """Every channel of a batch with linear outputs, from its own balanced truncation and from nothing; compiled."""
+    """Every channel of a batch with linear outputs, from its own balanced truncation and from nothing, on all threads."""
     norm, count = pairing(sys.is_continuous, horizon), int(np.prod(sys.batch))
     lam = np.array(sys.poles.reshape(count, -1))
+    features, parameters = norm.features(lam), np.array(norm.parameters)
     outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
     squared_norm = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
-    kinds, x = np.empty((count, size.kinds.size), np.int64), np.zeros((count, size.n_parameters))
-    start, squared = np.empty(count), np.empty(count)
-    status, steps, history = np.empty(count, np.int64), np.empty(count, np.int64), np.full((count, max_iterations + 1), np.nan)
-    for first in range(0, count, _CHUNK):
-        part = slice(first, first + _CHUNK)
-        _newton_kernels._search_batch(
-            norm.code, np.array(norm.parameters), lam[part], norm.features(lam[part]), outputs[part], squared_norm[part],
-            size.kinds, size.least, size.limit, ridge, exchanges, max_iterations, tolerance,
-            kinds[part], x[part], start[part], squared[part], status[part], steps[part], history[part],
+    kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
+    start, squared = np.zeros(count), np.zeros(count)
+    status, steps, history = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full((count, max_iterations + 1), np.nan)
+    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
+
+    def channel(h: int) -> None:
+        if not squared_norm[h] > 0:  # no transfer: any poles will do
+            history[h, 0] = 0.0
+            return
+        real = lam[h].imag == 0
+        poles = _start_kernels._balanced_poles(
+            norm.code, parameters, lam[h], features[h], ones, outputs[h], real, size.n_parameters
+        )
+        data = (
+            norm.code, parameters, lam[h], ones, real, none, none, none, nothing, nothing,
+            features[h], outputs[h], squared_norm[h], ridge, False,
         )  # fmt: skip
-        progress(min(first + _CHUNK, count), count)
-    history[np.arange(history.shape[1]) > steps[:, np.newaxis]] = np.nan
+        run = _search(data, size, [poles, np.zeros(0, complex)], _TRIAL, exchanges, max_iterations, tolerance)
+        kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
+        history[h, : run.steps + 1] = run.history
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        for done, _ in enumerate(pool.map(channel, range(count))):
+            progress(done + 1, count)
     poles, used = poles_of(size, kinds, x)
     return Found(poles, used, squared, start, history, status, steps)
 
@@ -94,20 +114,86 @@ def search_one(
 ) -> Found:
     """One system, from each set of poles in `starts` (closed under conjugation, filled up if there are too few)."""
     data = search_data(sys, horizon, ridge)
-    n = sys.n_slots + _start_kernels.N_DECAYS * (_start_kernels.N_ANGLES + 2)
+    run = _search(data, size, starts, max_iterations, exchanges, max_iterations, tolerance)
+    poles, used = poles_of(size, run.kinds[np.newaxis], run.x[np.newaxis])
+    return Found(
+        poles[0, used[0]], used[0, used[0]], run.squared, run.start, run.history, np.asarray(run.status), np.asarray(run.steps)
+    )
+
+
+class Run(NamedTuple):
+    """Where a search ended, the squared error of its first start, and the history of its last steps."""
+
+    kinds: np.ndarray
+    x: np.ndarray
+    squared: float
+    start: float
+    status: int
+    steps: int
+    history: np.ndarray
+
+
+def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_iterations: int, tolerance: float) -> Run:
+    """The best of several starts, improved by exchanging sections; each gets `trial_steps`, the best goes on."""
+    code, kind = data[0], size.kinds[0]
+    continuous, bounds = code >= CONTINUOUS, (size.least, size.limit)
+    n = data[2].size + _start_kernels.N_DECAYS * (_start_kernels.N_ANGLES + 2)
     sections, reals = np.empty((n, 2)), np.empty((_start_kernels.N_DECAYS, 2))
-    _start_kernels._candidates(sys.is_continuous, size.kinds[0], data[2], size.least, size.limit, sections, reals)
-    kinds = np.tile(size.kinds, (len(starts), 1))
-    x, counts = np.zeros((len(starts), size.n_parameters)), np.zeros(len(starts), np.int64)
+    _start_kernels._candidates(continuous, kind, data[2], *bounds, sections, reals)
+    parts = _candidate_kernels._candidate_parts(data, kind, sections, size.least)
+    real_parts = _candidate_kernels._candidate_parts(data, np.int64(REAL), reals, size.least)
+    past, best, first = np.empty(max_iterations + 1), None, np.inf
+
+    def run(kinds, x, steps):
+        value, status, accepted = _newton_kernels._newton(data, kinds, x, *bounds, steps, tolerance, past)
+        return Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
+
     for k, poles in enumerate(starts):
-        counts[k] = _start_kernels._sections_of(sys.is_continuous, poles + 0j, kinds[k], size.least, size.limit, x[k])
-    history = np.full(max_iterations + 1, np.nan)
-    winner, best, squared, status, steps, first = _newton_kernels._search(
-        data, kinds, x, counts, sections, size.kinds[0], reals, max_iterations, exchanges, size.least, size.limit,
-        max_iterations, tolerance, history,
-    )  # fmt: skip
-    poles, used = poles_of(size, kinds[winner : winner + 1], best[np.newaxis])
-    return Found(poles[0, used[0]], used[0, used[0]], squared, first, history[: steps + 1], np.asarray(status), np.asarray(steps))
+        kinds, x = size.kinds.copy(), np.zeros(size.n_parameters)
+        count = _start_kernels._sections_of(continuous, poles + 0j, kinds, *bounds, x)
+        x = x[: _inner_kernels._parameter_count(kinds)]
+        _grow(data, kinds, x, count, sections, parts, reals, real_parts, bounds)
+        trial = run(kinds, x, min(trial_steps, max_iterations))
+        first = trial.history[0] if k == 0 else first
+        if best is None or trial.squared < best.squared:
+            best = trial
+    if best.status == 1 and best.steps < max_iterations:
+        rest = run(best.kinds, best.x, max_iterations - best.steps)
+        history = np.concatenate([best.history, rest.history[1:]])
+        best = rest._replace(steps=best.steps + rest.steps, history=history)
+    for _ in range(exchanges):
+        trial = _exchange(data, best, sections, parts, reals, real_parts, size, exchanges, lambda k, x: run(k, x, max_iterations))
+        if trial is None:
+            break
+        best = trial
+    return best._replace(start=first)
+
+
+def _grow(data, kinds, x, count: int, sections, parts, reals, real_parts, bounds) -> None:
+    """Fill `x` from `count` sections on, each time with the candidate that leaves least, and a few steps on all of them."""
+    ends, history = np.cumsum([0, *np.where(kinds == REAL, 1, 2)]), np.empty(_ON_THE_WAY + 1)
+    for p in range(count, kinds.size):
+        alone, k = kinds[p] == REAL, ends[p]
+        scores = _candidate_kernels._additions(data, kinds[:p], x[:k], bounds[0], real_parts if alone else parts)
+        x[k : ends[p + 1]] = reals[np.argmin(scores), :1] if alone else sections[np.argmin(scores)]
+        if p + 1 < kinds.size:
+            _newton_kernels._newton(data, kinds[: p + 1], x[: ends[p + 1]], *bounds, _ON_THE_WAY, 1e-2, history)
+
+
+def _exchange(data, best: Run, sections, parts, reals, real_parts, size: Budget, tries: int, run) -> Run | None:
+    """A better run with one of the `tries` sections that are missed least replaced by the best candidate; None if none is."""
+    starts = np.cumsum([0, *np.where(best.kinds == REAL, 1, 2)])
+    for p in np.argsort(_candidate_kernels._removals(data, best.kinds, best.x, size.least))[:tries]:
+        own = slice(starts[p], starts[p + 1])
+        others, rest = np.delete(best.kinds, p), np.delete(best.x, own)
+        alone = best.kinds[p] == REAL
+        scores = _candidate_kernels._additions(data, others, rest, size.least, real_parts if alone else parts)
+        x = best.x.copy()
+        x[own] = reals[np.argmin(scores), :1] if alone else sections[np.argmin(scores)]
+        trial = run(best.kinds, x)
+        if trial.squared < (1 - _WORTH) * best.squared:
+            return trial
+    return None
 
 
 def search_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> tuple:

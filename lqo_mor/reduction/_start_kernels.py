@@ -11,7 +11,8 @@ from lqo_mor.reduction._projection_kernels import _pairing_derivatives
 from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _parameters_of, _poles, _size
 
 N_DECAYS, N_ANGLES = 6, 8
-_DECOUPLED = 1e-13  # pivots of a Gramian, relative to the largest, that double precision does not know
+_OVERSAMPLED = 6
+_DECOUPLED = 1e-10  # pivots of a Gramian, relative to the largest, that a start can do without
 
 
 @njit(cache=True, error_model="numpy")
@@ -20,7 +21,7 @@ def _pole_at(continuous, decay, angle):
     return complex(-decay, angle) if continuous else np.exp(complex(-decay, angle))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _candidates(continuous, kind, lam, least, limit, sections, reals):
     """Parameters of single sections: the modes of the full system, then a grid over their decays and angles.
 
@@ -84,6 +85,20 @@ def _pivoted_factor(P):
 
 
 @njit(cache=True, error_model="numpy")
+def _leading_values(product, count):
+    """About `count` leading singular values and vectors, by subspace iteration from the columns of the largest pivots."""
+    if product.shape[1] <= count or product.shape[0] <= count:
+        return np.linalg.svd(product, full_matrices=False)
+    transposed = np.ascontiguousarray(product.T)
+    basis = np.linalg.qr(np.ascontiguousarray(product[:, :count]))[0]
+    for _ in range(2):
+        basis = np.linalg.qr(product @ (transposed @ np.ascontiguousarray(basis)))[0]
+    basis = np.ascontiguousarray(basis)
+    Z, values, Y = np.linalg.svd(np.ascontiguousarray(basis.T) @ product, full_matrices=False)
+    return basis @ np.ascontiguousarray(Z), values, Y
+
+
+@njit(cache=True, error_model="numpy")
 def _state_rows(real, lam, R, out):
     """``A R`` in the real coordinates of `systems.convert`."""
     im = real.size
@@ -97,7 +112,7 @@ def _state_rows(real, lam, R, out):
             im += 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     """Poles of the (time-limited) balanced truncation to at most `order` states, stable ones as they are, others reflected.
 
@@ -129,7 +144,7 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
         _gramian(real, plain, hermitian, row, Q)
         sum_Q += Q
     R, S = _pivoted_factor(P), _pivoted_factor(sum_Q)
-    Z, hsv, Y = np.linalg.svd(np.ascontiguousarray(S.T) @ R, full_matrices=False)
+    Z, hsv, Y = _leading_values(np.ascontiguousarray(S.T) @ R, order + _OVERSAMPLED)
     size = 0
     while size < min(order, hsv.size) and hsv[size] > 1e-12 * hsv[0]:
         size += 1
@@ -151,7 +166,7 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     return poles
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _sections_of(continuous, poles, kinds, least, limit, x):
     """Fill kinds and parameters from poles closed under conjugation; the number of sections that these fill.
 
@@ -161,19 +176,27 @@ def _sections_of(continuous, poles, kinds, least, limit, x):
     slots = kinds[0] == PAIR
     lone = (not slots) and kinds[-1] == REAL
     p, k = 0, 0
-    real_parts = np.sort(poles.real[poles.imag == 0.0])
+    real_parts, count = np.empty(poles.size), 0
+    for z in poles:  # sorted by insertion
+        if z.imag == 0.0:
+            i = count
+            while i > 0 and real_parts[i - 1] > z.real:
+                real_parts[i] = real_parts[i - 1]
+                i -= 1
+            real_parts[i] = z.real
+            count += 1
     for z in poles:
         if z.imag > 0.0 and p < kinds.size - (1 if lone else 0):
             x[k], x[k + 1] = _parameters_of(continuous, PAIR if slots else FREE, z, z.conjugate(), least, limit)
             p, k = p + 1, k + 2
     if slots:
-        for value in real_parts[::-1]:
+        for i in range(count - 1, -1, -1):
             if p < kinds.size:
                 kinds[p] = REAL
-                x[k] = _parameters_of(continuous, REAL, complex(value, 0.0), 0.0j, least, limit)[0]
+                x[k] = _parameters_of(continuous, REAL, complex(real_parts[i], 0.0), 0.0j, least, limit)[0]
                 p, k = p + 1, k + 1
         return p
-    i = real_parts.size - 1  # slow ones first: what does not fit is fast
+    i = count - 1  # slow ones first: what does not fit is fast
     while i >= 1 and p < kinds.size - (1 if lone else 0):
         a, b = complex(real_parts[i], 0.0), complex(real_parts[i - 1], 0.0)
         x[k], x[k + 1] = _parameters_of(continuous, FREE, a, b, least, limit)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 
 import numpy as np
 
 from lqo_mor.analysis.stability import finite
-from lqo_mor.errors import InvalidInputError, StabilityWarning
+from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction._slots import check_budget, choose
-from lqo_mor.reduction.balanced import Balancing, balance, joint_values, truncate
+from lqo_mor.reduction.balanced import balance, joint_values, truncate
 from lqo_mor.reduction.result import Reduction
 
 _GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
@@ -99,8 +97,8 @@ def _wide(title: str) -> str:
 def error_curve(sys, orders, solvers: dict[str, tuple[Callable, dict]], horizon: float | None, progress) -> ErrorCurve:
     """Reduce to all `orders` by every method.
 
-    Balanced truncations, which are also starts of the iterative methods, come from one pair of Gramian factors and one
-    SVD. Iterative methods go up from order to order and keep the better of a reduction and its smaller neighbour.
+    Balanced truncations come from one pair of Gramian factors and one SVD. Iterative methods go up from order to order and
+    never get worse, since the neighbour is at hand as a start and as a result.
 
     Parameters
     ----------
@@ -131,28 +129,29 @@ def error_curve(sys, orders, solvers: dict[str, tuple[Callable, dict]], horizon:
     balanced = balance(sys, horizon)
     reductions: dict[str, list[Reduction]] = {name: [] for name in solvers}
     steps = len(orders) * len(solvers)
-    cut = cutter(sys, balanced, horizon, quiet="balanced" not in solvers)
     for number, (order, name) in enumerate(product(orders, solvers)):
         tell = part_of(sys, progress, number, steps)
-        previous = reductions[name][-1] if reductions[name] else None
         if name == "balanced":
-            reductions[name].append(cut(order))
+            red = truncate(sys, balanced, order, None, horizon)
             tell(1, 1)
         else:
-            reductions[name].append(solve(sys, order, name, solvers[name], horizon, tell, cut, previous))
+            red = solve(sys, order, name, solvers[name], horizon, tell, reductions[name][-1] if reductions[name] else None)
+        reductions[name].append(red)
     return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, joint_values(sys, balanced), horizon)
 
 
-def solve(sys, order: int, name: str, solver, horizon, progress, cut, previous: Reduction | None) -> Reduction:
-    """Reduce to one order; an iterative method gives nothing worse than `previous`, and starts from it where it can."""
+def solve(sys, order: int, name: str, solver, horizon, progress, previous: Reduction | None) -> Reduction:
+    """Reduce to one order; an iterative method gives nothing worse than `previous`, of a smaller order.
+
+    Its own starts are usually the better ones; where they end above `previous`, that is filled up to the order, too.
+    """
     function, options = solver
-    if name in _GROWING and previous is not None:
-        start = options.get("start")
-        starts = [cut(order)] if start is None else start if isinstance(start, (list, tuple)) else [start]
-        options = {**options, "start": (*starts, previous)}
     red = function(sys, order, horizon=horizon, progress=progress, **options)
-    iterative = "start" in inspect.signature(function).parameters
-    return _better(red, previous) if iterative and previous is not None else red
+    if previous is None or "start" not in inspect.signature(function).parameters:
+        return red
+    if name in _GROWING and np.any(previous.error < red.error):
+        red = _better(function(sys, order, horizon=horizon, **{**options, "start": previous}), red)
+    return _better(red, previous)
 
 
 def _better(new: Reduction, previous: Reduction) -> Reduction:
@@ -174,19 +173,6 @@ def _better(new: Reduction, previous: Reduction) -> Reduction:
 def _filled(history: np.ndarray, length: int) -> np.ndarray:
     missing = np.full((*history.shape[:-1], length - history.shape[-1]), np.nan)
     return np.concatenate([history, missing], axis=-1)
-
-
-def cutter(sys, balanced: list[Balancing], horizon, quiet: bool) -> Callable[[int], Reduction]:
-    """Balanced truncations by their order; `quiet` where they are starts or bounds, whose repair is nobody's concern."""
-
-    @cache
-    def cut(order: int) -> Reduction:
-        with warnings.catch_warnings():
-            if quiet:
-                warnings.simplefilter("ignore", StabilityWarning)
-            return truncate(sys, balanced, order, None, horizon)
-
-    return cut
 
 
 def _ascending(sys, orders, horizon) -> tuple[int, ...]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from lqo_mor.analysis.stability import finite
-from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.reduction._slots import check_budget
-from lqo_mor.reduction.balanced import balance
-from lqo_mor.reduction.curve import cutter, part_of, solve
+from lqo_mor.reduction.balanced import balance, truncate
+from lqo_mor.reduction.curve import part_of, solve
 from lqo_mor.reduction.result import Reduction
 
-_HOPE = 10.0  # factor by which an optimum may undercut the last balanced truncation
+_GAIN = 1.25  # factor by which an optimum usually undercuts balanced truncation; a first guess of its order
+_HOPE = 10.0  # factor by which it may undercut the last balanced truncation, beyond which no order is worth a try
 
 
 def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dict], horizon: float | None, progress) -> Reduction:
     """The reduction of the smallest order whose relative h² error is at most `tolerance`, in every channel of a batch.
 
-    The orders of balanced truncation, cut from one pair of Gramian factors, bound the search from above; then the order
-    is bisected with the method asked for. The order below the one found was tried and misses the tolerance.
+    Balanced truncations, cut from one pair of Gramian factors, give a first guess; from there the search goes on with the
+    method asked for, in steps that double until the order is bracketed, and bisects it. The order below the one found
+    was tried and misses the tolerance.
 
     Parameters
     ----------
@@ -57,16 +60,20 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
     limit = int(np.min(sys.order)) - 1
     balanced = balance(sys, horizon, progress if name == "balanced" else None)
 
-    def met(red: Reduction | None) -> bool:
+    def met(red: Reduction | None, tolerance: float = tolerance) -> bool:
         return red is not None and bool(np.max(red.relative_error) <= tolerance)
 
-    cut = cutter(sys, balanced, horizon, quiet=True)
-    order, red = _search(cut, met, 1, limit)
-    worst = np.max(red.relative_error)
-    if not met(red) and (name == "balanced" or worst > _HOPE * tolerance):
-        raise _unreachable(tolerance, "balanced truncation", worst, limit)
+    def quiet(order: int) -> Reduction:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)  # only a guess
+            return truncate(sys, balanced, order, None, horizon)
+
+    wanted = tolerance if name == "balanced" else _GAIN * tolerance
+    order, red = _search(quiet, lambda red: met(red, wanted), 1, limit)
+    if not met(red, wanted if name == "balanced" else _HOPE * tolerance):
+        raise _unreachable(tolerance, "balanced truncation", np.max(red.relative_error), limit)
     if name == "balanced":
-        return cutter(sys, balanced, horizon, quiet=False)(order)
+        return truncate(sys, balanced, order, None, horizon)  # once more, with its warning
     misses: list[Reduction] = []
     steps, done = order.bit_length() + 1, 0
 
@@ -75,7 +82,7 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
         tell = part_of(sys, progress, min(done, steps - 1), steps)
         done += 1
         try:
-            red = solve(sys, order, name, solver, horizon, tell, cut, misses[-1] if misses else None)
+            red = solve(sys, order, name, solver, horizon, tell, misses[-1] if misses else None)
         except InvalidInputError:
             if order == 1 < limit:  # modal truncation has no single state where every pole is one of a pair
                 return None
@@ -92,22 +99,26 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
 
 
 def _search(solve: Callable, met: Callable, order: int, limit: int) -> tuple[int, Reduction]:
-    """The smallest order up to `limit` whose reduction is `met`: doubled from `order` until one is, then bisected.
+    """The smallest order up to `limit` whose reduction is `met`, looked for from a guess on, and that reduction.
 
-    The last order and its reduction where none is.
+    `limit` and its reduction where none is.
     """
-    low, found = 0, solve(order)
-    while not met(found) and order < limit:
-        low, order = order, min(2 * order, limit)
-        found = solve(order)
-    while met(found) and order - low > 1:
-        middle = (low + order) // 2
-        trial = solve(middle)
-        if met(trial):
-            order, found = middle, trial
+    low, high, found, step = 0, None, None, 1
+    while high is None or high - low > 1:
+        red = solve(order)
+        if met(red):
+            high, found = order, red
+        elif order == limit:
+            return order, red
         else:
-            low = middle
-    return order, found
+            low = order
+        if high is None:
+            order, step = min(low + step, limit), 2 * step
+        elif low == 0:
+            order, step = max(high - step, 1), 2 * step
+        else:
+            order = (low + high) // 2
+    return high, found
 
 
 def _unreachable(tolerance: float, what: str, error: float, limit: int) -> OrderError:

@@ -10,6 +10,7 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError, LQOWarning, OrderError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction import METHODS
+from lqo_mor.reduction.curve import _better, solve
 from tests.cases import dense, diagonal, get, parametrize, select
 
 ITERATIVE = [name for name in METHODS if name not in ("balanced", "modal", "hippo")]
@@ -86,8 +87,6 @@ def test_orders_are_sorted_and_taken_once():
 
 
 def test_a_channel_that_the_larger_order_makes_worse_keeps_the_smaller_system():
-    from lqo_mor.reduction.curve import _better
-
     small, large = (lqo.reduce(LAYER, order, method="optimal", max_iterations=20) for order in (2, 4))
     worse = np.array([True, False, False, True, False])
     spoilt = dataclasses.replace(large, error=np.where(worse, 10.0, large.error))
@@ -99,6 +98,20 @@ def test_a_channel_that_the_larger_order_makes_worse_keeps_the_smaller_system():
     assert list(kept.status) == [(small if w else large).status[k] for k, w in enumerate(worse)]
     assert _better(large, small) is large
     assert _better(dataclasses.replace(large, error=large.error + 10), small) is small
+
+
+def test_a_search_that_falls_behind_starts_again_from_the_order_before():
+    small, starts = lqo.reduce(ROD, 2), []
+
+    def method(sys, order, *, horizon, progress=None, start=None):
+        starts.append(start)
+        return lqo.balanced_truncation(sys, 1) if start is None else lqo.variable_projection(sys, order, start=start)
+
+    red = solve(ROD, 4, "optimal", (method, {}), None, None, small)
+    assert starts == [None, small]
+    assert red.system.order == 4
+    assert red.error < small.error
+    assert solve(ROD, 4, "tsia", (method, {}), None, None, small) is small  # which cannot fill up a smaller system
 
 
 def test_the_table_of_a_single_system():

@@ -7,17 +7,17 @@ from numba import njit
 
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.reduction._inner_kernels import _factors, _to_real, _without_each
+from lqo_mor.reduction._pairing_kernels import _value
 from lqo_mor.reduction._projection_kernels import (
     _cholesky,
     _forward,
     _own_features,
     _own_pairings,
     _residue_hessian,
-    _slots,
     _transfer,
-    _value,
 )
 from lqo_mor.reduction._sections import N_CONSTANTS, REAL, _constants, _factor
+from lqo_mor.reduction._slot_kernels import _slots
 
 _ALREADY_THERE = 1e-10  # squared sine of the angle between a candidate and the span of the sections
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads
 
-from lqo_mor.analysis._rows import pair_weights, stack_rows
+from lqo_mor.analysis._rows import pair_weights, quadratic_of, stack_rows
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.matrix_equations.diagonal import pairing
-from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _start_kernels
+from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _sections, _start_kernels
 from lqo_mor.reduction._problem import without_feedthrough
 from lqo_mor.reduction._sections import FREE, PAIR, REAL
 from lqo_mor.systems.convert import real_rows
@@ -27,6 +27,8 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 
 _ON_THE_WAY = 5  # steps while sections are still being added
 _TRIAL = 8  # steps that every start of a channel gets before the best goes on
+_NEAR = 0.1  # distance of real poles, in units of their decay, at which they may want to be a pair
+_ELSEWHERE = 1.0  # difference of a parameter at which candidates are of different kinds
 _WORTH = 1e-4  # relative decrease of the squared error that makes an exchange worth it
 BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
 
@@ -68,8 +70,8 @@ def budget(order: int | None, slots: int | None, continuous: bool, margin: float
 
 
 def searchable(sys, horizon: float | None, ridge: float) -> bool:
-    """Whether the search covers a diagonal system: one input, and outputs that are linear or seen over all time."""
-    return sys.n_inputs == 1 and (sys.quadratic is None or (horizon is None and ridge <= BOUNDLESS))
+    """Whether the search covers a system: one input, and outputs that are linear or seen over all time."""
+    return sys.n_inputs == 1 and (quadratic_of(sys) is None or (horizon is None and ridge <= BOUNDLESS))
 
 
 def search_batch(
@@ -146,7 +148,17 @@ def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_it
 
     def run(kinds, x, steps):
         value, status, accepted = _newton_kernels._newton(data, kinds, x, *bounds, steps, tolerance, past)
-        return Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
+        best = Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
+        while best.steps < steps:  # real poles of two sections that meet could part as a pair of one
+            x = _regrouped(best, size)
+            if x is None:
+                break
+            value, status, accepted = _newton_kernels._newton(data, kinds, x, *bounds, steps - best.steps, tolerance, past)
+            if not value < (1 - _WORTH) * best.squared:
+                break
+            history = np.minimum.accumulate(np.concatenate([best.history, past[1 : accepted + 1]]))
+            best = Run(kinds, x, value, first, status, best.steps + accepted, history)
+        return best
 
     for k, poles in enumerate(starts):
         kinds, x = size.kinds.copy(), np.zeros(size.n_parameters)
@@ -169,6 +181,40 @@ def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_it
     return best._replace(start=first)
 
 
+def _regrouped(run: Run, size: Budget) -> np.ndarray | None:
+    """Parameters of the same poles with the two nearest real ones of different sections in one; None if none are near."""
+    kinds = run.kinds
+    if FREE not in kinds or len(kinds) < 2:
+        return None
+    poles, used = poles_of(size, kinds[np.newaxis], run.x[np.newaxis])
+    owner = np.concatenate([np.full(1 if kind == REAL else 2, p) for p, kind in enumerate(kinds)])
+    pairs = np.array([z.imag != 0 for z in poles[0, used[0]]])
+    owner = owner[np.cumsum(np.concatenate([[0], np.where(pairs, 2, 1)[:-1]]))]
+    real = np.flatnonzero(~pairs)
+    values = poles[0, used[0]][real].real
+    order = np.argsort(values)
+    values, owner = values[order], owner[real][order]
+    decay = np.abs(values) if size.continuous else 1 - np.abs(values)
+    gaps = np.diff(values) / np.minimum(decay[1:], decay[:-1])
+    near = np.flatnonzero((owner[1:] != owner[:-1]) & (gaps < _NEAR))
+    if not near.size:
+        return None
+    i = near[np.argmin(gaps[near])]
+    first, rest = values[i : i + 2], np.delete(values, [i, i + 1])
+    x, k, partners = run.x.copy(), 0, [first, *(rest[j : j + 2] for j in range(0, rest.size - 1, 2))]
+    lone, taken = rest[-1:] if rest.size % 2 else None, 0
+    for p, kind in enumerate(kinds):
+        step = 1 if kind == REAL else 2
+        if kind == REAL:
+            x[k : k + 1] = _sections._parameters_of(size.continuous, REAL, complex(lone[0]), 0j, size.least, size.limit)[0]
+        elif p in owner:
+            a, b = partners[taken]
+            x[k : k + 2] = _sections._parameters_of(size.continuous, FREE, complex(a), complex(b), size.least, size.limit)
+            taken += 1
+        k += step
+    return x
+
+
 def _grow(data, kinds, x, count: int, sections, parts, reals, real_parts, bounds) -> None:
     """Fill `x` from `count` sections on, each time with the candidate that leaves least, and a few steps on all of them."""
     ends, history = np.cumsum([0, *np.where(kinds == REAL, 1, 2)]), np.empty(_ON_THE_WAY + 1)
@@ -181,18 +227,26 @@ def _grow(data, kinds, x, count: int, sections, parts, reals, real_parts, bounds
 
 
 def _exchange(data, best: Run, sections, parts, reals, real_parts, size: Budget, tries: int, run) -> Run | None:
-    """A better run with one of the `tries` sections that are missed least replaced by the best candidate; None if none is."""
+    """A better run with one of the `tries` sections that are missed least replaced, or None.
+
+    It is replaced by the best candidate and by the best one elsewhere.
+    """
     starts = np.cumsum([0, *np.where(best.kinds == REAL, 1, 2)])
     for p in np.argsort(_candidate_kernels._removals(data, best.kinds, best.x, size.least))[:tries]:
         own = slice(starts[p], starts[p + 1])
         others, rest = np.delete(best.kinds, p), np.delete(best.x, own)
         alone = best.kinds[p] == REAL
         scores = _candidate_kernels._additions(data, others, rest, size.least, real_parts if alone else parts)
-        x = best.x.copy()
-        x[own] = reals[np.argmin(scores), :1] if alone else sections[np.argmin(scores)]
-        trial = run(best.kinds, x)
-        if trial.squared < (1 - _WORTH) * best.squared:
-            return trial
+        candidates = reals[:, :1] if alone else sections
+        first = candidates[np.argmin(scores)]
+        far = np.max(np.abs(candidates - first), axis=1) > _ELSEWHERE
+        choices = [first, *candidates[far][np.argmin(scores[far], keepdims=True)]] if np.any(far) else [first]
+        for choice in choices:
+            x = best.x.copy()
+            x[own] = choice
+            trial = run(best.kinds, x)
+            if trial.squared < (1 - _WORTH) * best.squared:
+                return trial
     return None
 
 
@@ -220,13 +274,16 @@ def search_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> tuple:
 
 def poles_of(size: Budget, kinds: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Half storage of sections (channels, …): poles (channels, s), those not used last, and which are used."""
-    poles, used = np.empty((kinds.shape[0], size.n_parameters), complex), np.zeros((kinds.shape[0], size.n_parameters), bool)
-    poles[:] = -1.0 if size.continuous else 0.5
+    poles = np.full((kinds.shape[0], size.n_parameters), -1.0 if size.continuous else 0.5, complex)
     counts = np.empty(kinds.shape[0], np.int64)
     _start_kernels._all_poles(size.continuous, kinds, x, size.least, poles, counts)
     width = int(counts.max())
-    poles, used = poles[:, :width], np.arange(width) < counts[:, np.newaxis]
-    if size.continuous:
-        return np.minimum(poles.real, -size.margin) + 1j * poles.imag, used
+    return clamped(poles[:, :width], size.continuous, size.margin), np.arange(width) < counts[:, np.newaxis]
+
+
+def clamped(poles: np.ndarray, continuous: bool, margin: float) -> np.ndarray:
+    """Poles no closer to the stability boundary than `margin`."""
+    if continuous:
+        return np.minimum(poles.real, -margin) + 1j * poles.imag
     modulus = np.abs(poles)
-    return np.where(modulus > 1 - size.margin, poles * ((1 - size.margin) / np.maximum(modulus, 0.5)), poles), used
+    return np.where(modulus > 1 - margin, poles * ((1 - margin) / np.maximum(modulus, 0.5)), poles)

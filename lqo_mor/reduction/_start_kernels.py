@@ -7,7 +7,7 @@ from numba import njit
 
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.reduction._inner_kernels import _gramian
-from lqo_mor.reduction._projection_kernels import _pairing_derivatives
+from lqo_mor.reduction._pairing_kernels import _value
 from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _parameters_of, _poles, _size
 
 N_DECAYS, N_ANGLES = 6, 8
@@ -124,8 +124,8 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     plain, hermitian = np.empty((n, n), np.complex128), np.empty((n, n), np.complex128)
     for i in range(n):
         for j in range(i + 1):
-            g = _pairing_derivatives(code, parameters, lam[i], lam[j], f_lam[i] * f_lam[j])[0]
-            h = _pairing_derivatives(code, parameters, lam[i], lam[j].conjugate(), f_lam[i] * f_lam[j].conjugate())[0]
+            g = _value(code, parameters, lam[i], lam[j], f_lam[i] * f_lam[j])
+            h = _value(code, parameters, lam[i], lam[j].conjugate(), f_lam[i] * f_lam[j].conjugate())
             plain[i, j] = plain[j, i] = g
             hermitian[i, j], hermitian[j, i] = h, h.conjugate()
     one, P, Q, sum_Q = (

@@ -13,6 +13,7 @@ from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction._slots import check_budget, choose
 from lqo_mor.reduction.balanced import balance, joint_values, truncate
+from lqo_mor.reduction.curve_plot import plot_error_curve
 from lqo_mor.reduction.result import Reduction
 
 _GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
@@ -67,8 +68,6 @@ class ErrorCurve:
         -------
         matplotlib.figure.Figure
         """
-        from lqo_mor.plot import plot_error_curve  # Matplotlib is an extra
-
         figure = plot_error_curve(self, tolerance)
         if path is not None:
             figure.savefig(path, dpi=150)

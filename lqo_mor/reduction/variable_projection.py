@@ -10,17 +10,17 @@ import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.stability import finite
-from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction import _quasi_newton
 from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
 from lqo_mor.reduction._input_normal import realise
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, iterate, start_reduction
 from lqo_mor.reduction._problem import well_conditioned_modes
-from lqo_mor.reduction._section_search import Budget, Found, budget, search_batch, search_one, searchable
+from lqo_mor.reduction._section_search import Budget, Found, budget, clamped, search_batch, search_one, searchable
 from lqo_mor.reduction._sections import PAIR
 from lqo_mor.reduction._slots import check_budget
 from lqo_mor.reduction.modal import mode_scores
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.outputs import densified, fit_outputs
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.stabilise import reflect
 from lqo_mor.reduction.tsia import tsia
@@ -29,7 +29,7 @@ from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _EXCHANGES = 6  # of one system; a batch, where time counts, has none
-_DRAWN = 6  # further starts of one system, from modes drawn by chance
+_DRAWN = 16  # further starts of one system, from modes drawn by chance
 _SMALL = 1e-5  # relative error below which residues of single poles cost digits
 
 
@@ -143,14 +143,18 @@ def variable_projection(
     def batch(sys, initial, progress):
         return _quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
 
-    searched = sys.n_inputs == 1 and (dense or searchable(sys, horizon, ridge))
+    searched = searchable(sys, horizon, ridge)
     names = ["balanced"] if default else list(start) if isinstance(start, (list, tuple)) else [start]
+    starts = []
     if default and not searched:
         names.append("modal")
-    starts = []
+        if sys.n_inputs == 1 and not getattr(sys, "batch", ()):  # a quadratic output: the optimum over all time is near
+            with contextlib.suppress(UnstableSystemError):
+                names.append(variable_projection(sys, order, slots=slots, margin=margin, exchanges=exchanges, **stop).system)
     for name in names:
         with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
             starts.append(start_reduction(sys, order, slots, horizon, name))
+    starts = [_within(sys, begun, margin, horizon, ridge) for begun in starts]
     if not starts:
         raise InvalidInputError("start is empty; give at least one start")
     if slots is not None and not searched:
@@ -171,6 +175,20 @@ def _search_image(sys: LQOSystem, size: Budget, own, default: bool, options) -> 
         runs = [tsia(sys, system.order, start=system, max_iterations=steps, tolerance=tolerance) for system in systems]
     best = min(runs, key=lambda run: run.error)
     return Outcome(best.system, best.history, np.asarray(best.status), np.asarray(best.iterations))
+
+
+def _within(sys, begun: Reduction, margin: float, horizon, ridge: float) -> Reduction:
+    """A start whose poles keep the margin: they are moved there, and the outputs fitted, where they do not."""
+    system = begun.system
+    poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
+    reach = np.max(poles.real) if sys.is_continuous else np.max(np.abs(poles)) - 1
+    if reach <= -margin:
+        return begun
+    diagonal = to_diagonal(system) if isinstance(system, LQOSystem) else system
+    poles = clamped(diagonal.poles, sys.is_continuous, margin)
+    moved = fit_outputs(sys, poles, diagonal.B, horizon, ridge)
+    moved = densified(moved, sys) if isinstance(sys, LQOSystem) else moved
+    return replace(finish(sys, moved, method=begun.method, horizon=horizon), hsv=begun.hsv, repaired=begun.repaired)
 
 
 def _closed(poles: np.ndarray) -> np.ndarray:

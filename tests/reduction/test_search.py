@@ -117,6 +117,17 @@ def test_the_optimum_interpolates_twice_at_its_mirrored_poles(continuous, order)
         np.testing.assert_allclose(transfer(red.system, z), transfer(sys, z), rtol=1e-7)
 
 
+@TIMES
+@pytest.mark.parametrize("order", [3, 5, 6])
+def test_real_poles_of_two_sections_that_meet_part_as_a_pair(continuous, order):
+    """Or residues grow and cancel, and the error of the result is not the one that was found."""
+    for seed in range(20):
+        sys = system(continuous, seed=seed, pairs=4, reals=5, p=1)
+        begun = system(continuous, seed=100 + seed, pairs=order // 2, reals=order % 2, p=1)
+        red = lqo.variable_projection(sys, order, start=begun)
+        assert red.error == pytest.approx(np.sqrt(red.history[-1]), rel=1e-5)
+
+
 @pytest.mark.parametrize("order", [5, 8])
 def test_the_default_is_as_good_as_the_best_of_many_restarts(order, rng):
     layer, good = lqo.examples.s4d(16, 10, kind="legs", dt_min=1e-2, dt_max=0.3, seed=order), 0
@@ -185,14 +196,13 @@ def test_poles_keep_the_margin(continuous, horizon, budget, batch):
     assert reach(1e-12) > -0.02  # without that margin they are closer
 
 
-@TIMES
-@pytest.mark.parametrize("horizon", [None, 25])
-def test_exchanges_never_make_it_worse(continuous, horizon):
+def test_exchanges_never_make_it_worse_and_sometimes_better():
     gains = []
-    for seed in range(12):
-        sys = system(continuous, seed=seed, pairs=6, reals=1, p=1)
+    for seed in range(24):
+        continuous, horizon = seed % 2 == 0, (None, 25)[seed // 2 % 2]
+        sys = system(continuous, seed=seed, pairs=9, reals=2, p=1)
         begun = system(continuous, seed=100 + seed, pairs=2, reals=1, p=1)
         none, six = (lqo.variable_projection(sys, 5, start=begun, horizon=horizon, exchanges=k).error for k in (0, 6))
         gains.append(none / six)
     assert min(gains) >= 1 - 1e-9
-    assert max(gains) > 1.01  # sometimes they help
+    assert max(gains) > 1.01

@@ -52,9 +52,8 @@ def attempt(sys, order: int, reduce) -> dict:
             rom = result()
             error = lqo.h2_error(sys, rom, relative=True)
     except Exception as err:  # another package may fail in any way; the table says how
-        note = (
-            "unstable" if isinstance(err, lqo.errors.UnstableSystemError) else f"{type(err).__name__}: {err}".removesuffix(": ")
-        )
+        what = f"{type(err).__name__}: {err}".removesuffix(": ")
+        note = "unstable" if isinstance(err, lqo.errors.UnstableSystemError) else what
         return {"error": None, "seconds": time.perf_counter() - begin, "note": note}
     row = {"error": float(error), "seconds": seconds, "note": ""}
     if error > CHECKED:

@@ -19,14 +19,16 @@ from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _sections, _start_kernels
+from lqo_mor.reduction._layout import Budget, poles_of
 from lqo_mor.reduction._problem import without_feedthrough
-from lqo_mor.reduction._sections import FREE, PAIR, REAL
+from lqo_mor.reduction._sections import FREE, REAL
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 _ON_THE_WAY = 5  # steps while sections are still being added
 _TRIAL = 8  # steps that every start of a channel gets before the best goes on
+_KICK = 0.4  # standard deviation of a disturbance of the parameters
 _NEAR = 0.1  # distance of real poles, in units of their decay, at which they may want to be a pair
 _ELSEWHERE = 1.0  # difference of a parameter at which candidates are of different kinds
 _WORTH = 1e-4  # relative decrease of the squared error that makes an exchange worth it
@@ -44,29 +46,6 @@ class Found:
     history: np.ndarray
     status: np.ndarray
     steps: np.ndarray
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The layout of the sections and what bounds their parameters."""
-
-    kinds: np.ndarray
-    least: float
-    limit: float
-    margin: float
-    continuous: bool
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters, and of states of a budget in states."""
-        return int(np.sum(np.where(self.kinds == REAL, 1, 2)))
-
-
-def budget(order: int | None, slots: int | None, continuous: bool, margin: float) -> Budget:
-    """Free sections, and one real pole if `order` is odd; or `slots` pairs."""
-    kinds = np.full(slots, PAIR) if slots is not None else np.array([FREE] * (order // 2) + [REAL] * (order % 2))
-    least = margin if continuous else -np.log1p(-margin)
-    return Budget(kinds, least, np.inf if continuous else 0.5 * np.log(1 / margin - 1), margin, continuous)
 
 
 def searchable(sys, horizon: float | None, ridge: float) -> bool:
@@ -169,15 +148,21 @@ def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_it
         first = trial.history[0] if k == 0 else first
         if best is None or trial.squared < best.squared:
             best = trial
+    if exchanges and np.all(size.kinds[:1] != REAL) and 2 * size.kinds.size + 4 < data[2].size:
+        x = _overgrown(data, size.kinds, sections, parts, reals, real_parts, bounds)
+        trial = run(size.kinds.copy(), x, min(trial_steps, max_iterations))
+        best = trial if trial.squared < best.squared else best
     if best.status == 1 and best.steps < max_iterations:
         rest = run(best.kinds, best.x, max_iterations - best.steps)
         history = np.concatenate([best.history, rest.history[1:]])
         best = rest._replace(steps=best.steps + rest.steps, history=history)
+    rng = np.random.default_rng(0)
     for _ in range(exchanges):
         trial = _exchange(data, best, sections, parts, reals, real_parts, size, exchanges, lambda k, x: run(k, x, max_iterations))
-        if trial is None:
-            break
-        best = trial
+        if trial is None:  # no section alone is worth it: all of them, a little
+            trial = run(best.kinds, best.x + _KICK * rng.normal(size=best.x.size), max_iterations)
+        if trial.squared < (1 - _WORTH) * best.squared:
+            best = trial
     return best._replace(start=first)
 
 
@@ -226,6 +211,20 @@ def _grow(data, kinds, x, count: int, sections, parts, reals, real_parts, bounds
             _newton_kernels._newton(data, kinds[: p + 1], x[: ends[p + 1]], *bounds, _ON_THE_WAY, 1e-2, history)
 
 
+def _overgrown(data, kinds, sections, parts, reals, real_parts, bounds) -> np.ndarray:
+    """Parameters after growing two sections too many and taking those away that are missed least."""
+    more = np.concatenate([np.repeat(kinds[:1], 2), kinds])
+    x = np.zeros(2 * more.size - np.count_nonzero(more == REAL))
+    _grow(data, more, x, 0, sections, parts, reals, real_parts, bounds)
+    history = np.empty(_ON_THE_WAY + 1)
+    for _ in range(2):
+        _newton_kernels._newton(data, more, x, *bounds, _ON_THE_WAY, 1e-2, history)
+        missed = np.where(more == REAL, np.inf, _candidate_kernels._removals(data, more, x, bounds[0]))
+        p = int(np.argmin(missed))
+        more, x = np.delete(more, p), np.delete(x, [2 * p, 2 * p + 1])
+    return x
+
+
 def _exchange(data, best: Run, sections, parts, reals, real_parts, size: Budget, tries: int, run) -> Run | None:
     """A better run with one of the `tries` sections that are missed least replaced, or None.
 
@@ -270,20 +269,3 @@ def search_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> tuple:
         norm.code, np.array(norm.parameters), lam, b, real, root, rows, T, plain, hermitian,
         norm.features(lam), outputs, squared, ridge, inner,
     )  # fmt: skip
-
-
-def poles_of(size: Budget, kinds: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half storage of sections (channels, …): poles (channels, s), those not used last, and which are used."""
-    poles = np.full((kinds.shape[0], size.n_parameters), -1.0 if size.continuous else 0.5, complex)
-    counts = np.empty(kinds.shape[0], np.int64)
-    _start_kernels._all_poles(size.continuous, kinds, x, size.least, poles, counts)
-    width = int(counts.max())
-    return clamped(poles[:, :width], size.continuous, size.margin), np.arange(width) < counts[:, np.newaxis]
-
-
-def clamped(poles: np.ndarray, continuous: bool, margin: float) -> np.ndarray:
-    """Poles no closer to the stability boundary than `margin`."""
-    if continuous:
-        return np.minimum(poles.real, -margin) + 1j * poles.imag
-    modulus = np.abs(poles)
-    return np.where(modulus > 1 - margin, poles * ((1 - margin) / np.maximum(modulus, 0.5)), poles)

@@ -15,8 +15,9 @@ from lqo_mor.reduction import _quasi_newton
 from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
 from lqo_mor.reduction._input_normal import realise
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, iterate, start_reduction
+from lqo_mor.reduction._layout import Budget, budget, clamped
 from lqo_mor.reduction._problem import well_conditioned_modes
-from lqo_mor.reduction._section_search import Budget, Found, budget, clamped, search_batch, search_one, searchable
+from lqo_mor.reduction._section_search import Found, search_batch, search_one, searchable
 from lqo_mor.reduction._sections import PAIR
 from lqo_mor.reduction._slots import check_budget
 from lqo_mor.reduction.modal import mode_scores
@@ -82,7 +83,7 @@ def variable_projection(
         exceeds about 1000 times the norm of the full system.
     exchanges : int, optional
         How often at most a section is exchanged for a better one, and how many are tried each time; by default 6,
-        and none in a batch, where each costs about a third more time.
+        and none in a batch, where time counts; with 3, a channel of a batch is about as good as a single system.
     max_iterations : int, default 500
         Most steps of one run.
     tolerance : float, default 1e-6
@@ -148,9 +149,10 @@ def variable_projection(
     starts = []
     if default and not searched:
         names.append("modal")
-        if sys.n_inputs == 1 and not getattr(sys, "batch", ()):  # a quadratic output: the optimum over all time is near
+        if sys.n_inputs == 1:  # a quadratic output: the optimum over all time is near
+            few = 0 if getattr(sys, "batch", ()) else exchanges
             with contextlib.suppress(UnstableSystemError):
-                names.append(variable_projection(sys, order, slots=slots, margin=margin, exchanges=exchanges, **stop).system)
+                names.append(variable_projection(sys, order, slots=slots, margin=margin, exchanges=few, **stop).system)
     for name in names:
         with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
             starts.append(start_reduction(sys, order, slots, horizon, name))

@@ -5,8 +5,9 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.matrix_equations.diagonal import pairing
+from lqo_mor.reduction._layout import budget, poles_of
 from lqo_mor.reduction._pairing_kernels import _pairing_derivatives
-from lqo_mor.reduction._section_search import budget, poles_of, search_data
+from lqo_mor.reduction._section_search import search_data
 from lqo_mor.reduction._sections import FREE, PAIR, REAL, _factor, _parameters_of, _size
 from lqo_mor.reduction._start_kernels import N_ANGLES, N_DECAYS, _balanced_poles, _candidates, _sections_of
 from tests.brute import derivative

@@ -70,7 +70,7 @@ def variable_projection(
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     start : Reduction, system or str, or a sequence of those, optional
-        Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo", "tsia"). A start
+        Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). A start
         of fewer states is filled up. Without it the search described above, which none of the named starts gets.
     margin : float, default 1e-12
         Distance that poles keep from the stability boundary, ``|μ| ≤ 1 − margin`` (continuous time:

@@ -12,7 +12,7 @@ from lqo_mor.reduction._input_normal import input_normal
 from lqo_mor.systems.convert import diagonalised
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.quadratic import projected
 
 _KEPT = (1e-12, 1e-9, 1e-7, 1e-5)  # Hankel singular values, relative to the largest, that an image keeps
 _CONDITION = 1e9  # of the modes of an image; it is searched, not believed
@@ -25,11 +25,7 @@ def diagonal_image(sys: LQOSystem) -> DiagonalLQOSystem | None:
     for kept in _KEPT:
         k = int(np.count_nonzero(hsv > kept * hsv[0]))
         V, W = R @ Yt[:k].T, S @ Z[:, :k] / hsv[:k]
-        M = sys.M
-        if isinstance(M, QuadraticOutput):
-            M = QuadraticOutput(M.U @ V, M.V @ V, M.W)
-        elif M is not None:
-            M = V.T @ M @ V
+        M = projected(sys.M, V)
         try:
             image, condition = diagonalised(LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, None, M, sys.dt))
         except InvalidInputError:
@@ -44,9 +40,4 @@ def realise_dense(sys: LQOSystem, poles: np.ndarray) -> LQOSystem:
     A, B = input_normal(poles, sys.is_continuous)
     solve = solve_lyapunov if sys.is_continuous else solve_stein
     X = solve(sys.A, A, sys.B @ B.T)
-    M = sys.M
-    if isinstance(M, QuadraticOutput):
-        M = QuadraticOutput(M.U @ X, M.V @ X, M.W)
-    elif M is not None:
-        M = X.T @ M @ X
-    return LQOSystem(A, B, sys.C @ X, sys.D, M, sys.dt)
+    return LQOSystem(A, B, sys.C @ X, sys.D, projected(sys.M, X), sys.dt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.analysis._rows import stack_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -62,6 +63,6 @@ def cross_rows(full: DiagonalLQOSystem, rows: np.ndarray, A: np.ndarray, B: np.n
 def realise(full: DiagonalLQOSystem, poles: np.ndarray, dt) -> LQOSystem:
     """The dense system of given poles whose outputs are optimal for `full`, diagonal with one input, over all time."""
     A, B = input_normal(poles, full.is_continuous)
-    C, q = cross_rows(full, full.C, A, B), full.quadratic
-    M = None if q is None else QuadraticOutput(cross_rows(full, q.U, A, B), cross_rows(full, q.V, A, B), q.W)
-    return LQOSystem(A, B, C, full.D, M, dt)
+    rows, p, q = cross_rows(full, stack_rows(full.C, full.quadratic), A, B), full.n_outputs, full.quadratic
+    M = None if q is None else QuadraticOutput(rows[p : p + q.rank], rows[p + q.rank :], q.W)
+    return LQOSystem(A, B, rows[:p], full.D, M, dt)

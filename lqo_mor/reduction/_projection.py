@@ -16,7 +16,7 @@ from lqo_mor.reduction._problem import without_feedthrough
 from lqo_mor.reduction.stabilise import reflect, unstable
 from lqo_mor.systems.convert import real_rows, real_states
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.quadratic import QuadraticOutput, projected
 
 _DECAY = 0.1  # least decay of a reduced pole within a finite horizon
 _SINGULAR = 10 * np.finfo(float).eps  # ratio of Hankel singular values below which a state does not count
@@ -135,12 +135,7 @@ def balancing(R: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray] | N
 
 def outputs(full: FullSystem, V: np.ndarray):
     """The projected outputs ``C V`` and ``Vᵀ M_i V``."""
-    M = full.M
-    if isinstance(M, QuadraticOutput):
-        M = QuadraticOutput(M.U @ V, M.V @ V, M.W)
-    elif M is not None:
-        M = V.T @ M @ V
-    return full.C @ V, M
+    return full.C @ V, projected(full.M, V)
 
 
 def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M) -> np.ndarray:

@@ -18,7 +18,7 @@ from lqo_mor.reduction.stabilise import stabilise, unstable
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.quadratic import projected
 
 
 def balanced_truncation(
@@ -185,12 +185,7 @@ def _projections(R: np.ndarray, S: np.ndarray, order: int):
 
 
 def _project(sys: LQOSystem, V: np.ndarray, W: np.ndarray) -> LQOSystem:
-    M = sys.M
-    if isinstance(M, QuadraticOutput):
-        M = QuadraticOutput(M.U @ V, M.V @ V, M.W)
-    elif M is not None:
-        M = V.T @ M @ V
-    return LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, sys.D, M, sys.dt)
+    return LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, sys.D, projected(sys.M, V), sys.dt)
 
 
 def _bound(sys, hsv: np.ndarray, order: np.ndarray, horizon):

@@ -110,3 +110,10 @@ def factor_symmetric(M: np.ndarray) -> QuadraticOutput:
         weights.append(weight)
     U = np.concatenate(rows) if rows else np.zeros((0, n))
     return QuadraticOutput(U, U, np.concatenate(weights, axis=1) if weights else np.zeros((0, 0)))
+
+
+def projected(M, V: np.ndarray):
+    """``Vᵀ M_i V`` of a quadratic output as matrices or factors, in the form given; None stays None."""
+    if isinstance(M, QuadraticOutput):
+        return QuadraticOutput(M.U @ V, M.V @ V, M.W)
+    return None if M is None else V.T @ M @ V

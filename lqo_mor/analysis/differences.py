@@ -7,7 +7,7 @@ import scipy.linalg
 
 from lqo_mor.analysis._rows import quadratic_of
 from lqo_mor.analysis.gramians import state_factor
-from lqo_mor.analysis.norms import check_comparable, h2_norm, markov, scalar, strictly_proper_inner
+from lqo_mor.analysis.norms import check_comparable, markov, scalar, strictly_proper_inner
 from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.errors import InvalidInputError, LQOError
 from lqo_mor.systems.convert import real_rows, to_dense
@@ -63,12 +63,12 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, del
     >>> round(lqo.h2_error(sys, rom), 15)
     1e-09
     """
-    error, _ = _error_and_noise(sys, rom, horizon, delay)
-    return relative_to(sys, error, horizon, delay) if relative else error
+    error, _, squared_norm = _error_and_noise(sys, rom, horizon, delay)
+    return _relative(sys, error, squared_norm, delay) if relative else error
 
 
 def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
-    """`h2_error`, and an estimate of how many of its decimal digits rounding has left (0 to 15).
+    """`h2_error`, absolute and relative, and an estimate of how many decimal digits rounding has left (0 to 15).
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
 
     Returns
     -------
-    error, digits : float or (...) ndarray
+    error, relative, digits : float or (...) ndarray
 
     Notes
     -----
@@ -85,7 +85,7 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
     than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
     one unit roundoff, which takes as long as the error itself.
     """
-    error, noise = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay))
+    error, noise, squared_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay))
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
             try:
@@ -94,7 +94,7 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
                 moved = np.inf
             noise = noise + 4 * np.abs(error - moved)
         digits = np.nan_to_num(np.log10(error / np.maximum(noise, _EPS * error)), nan=15.0, posinf=15.0, neginf=0.0)
-    return scalar(error), scalar(np.clip(np.floor(digits), 0, 15).astype(int))
+    return scalar(error), _relative(sys, error, squared_norm, delay), scalar(np.clip(np.floor(digits), 0, 15).astype(int))
 
 
 def _moved(sys) -> LQOSystem:
@@ -105,7 +105,7 @@ def _moved(sys) -> LQOSystem:
 
 
 def _error_and_noise(sys, rom, horizon, delay):
-    """`h2_error`, and the rounding error that it has if the Gramians are good to a few units roundoff."""
+    """`h2_error`, its rounding error if Gramians are good to a few units roundoff, and ``‖Σ‖²`` without the feedthrough."""
     check_system(sys, horizon)
     check_system(rom, horizon)
     check_comparable(sys, rom)
@@ -128,16 +128,21 @@ def _error_and_noise(sys, rom, horizon, delay):
         squared = squared + np.sum(np.abs(change) ** 2, axis=(-1, -2))
         if delay == 0 and np.any(change):  # C B moves to the lag of D
             squared = squared + 2 * np.sum(change.conj() * (markov(sys) - markov(rom)), axis=(-1, -2)).real
-    return scalar(np.sqrt(np.maximum(squared, 0.0))), noise
+    return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, full
 
 
 def relative_to(sys, error, horizon: float | None = None, delay: int = 1):
     """An h² error divided by the norm of `sys`; in continuous time by that of its strictly proper part."""
-    if sys.is_continuous:
-        norm = np.sqrt(np.maximum(np.asarray(strictly_proper_inner(sys, sys, finite(horizon))).real, 0.0))
-    else:
-        norm = np.asarray(h2_norm(sys, horizon, delay))
-    error = np.asarray(error)
+    return _relative(sys, error, np.asarray(strictly_proper_inner(sys, sys, finite(horizon))).real, delay)
+
+
+def _relative(sys, error, squared_norm, delay: int):
+    """`relative_to`, from the squared norm without the feedthrough."""
+    if not sys.is_continuous:
+        squared_norm = squared_norm + np.sum(np.abs(sys.D) ** 2, axis=(-1, -2))
+        if delay == 0:
+            squared_norm = squared_norm + 2 * np.sum(sys.D.conj() * markov(sys), axis=(-1, -2)).real
+    norm, error = np.sqrt(np.maximum(squared_norm, 0.0)), np.asarray(error)
     return scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
 
 

@@ -155,6 +155,15 @@ def _outer_batch_parallel(code, parameters, lam, mu, out, derivative):
 
 
 @njit(cache=True, error_model="numpy")
+def _careful_radius(code, parameters):
+    """The distance from the singularity of a pairing below which its plain form loses digits; 0 where it never does."""
+    if code == CONTINUOUS:
+        return 0.0
+    near = _SERIES_RADIUS / parameters[0] if code in (DISCRETE_FINITE, CONTINUOUS_FINITE) else 0.0
+    return max(near, _CLOSE) if code <= DISCRETE_FINITE else near
+
+
+@njit(cache=True, error_model="numpy")
 def _cross_row(code, parameters, lam, f_lam, B, mu, f_mu, right, scratch, out, h, i):
     """Row `i` of the cross Gramian of channel `h`, ``(b · b_rj) g(λ, μ_j)``, real and imaginary parts interleaved.
 
@@ -187,34 +196,38 @@ def _cross_row(code, parameters, lam, f_lam, B, mu, f_mu, right, scratch, out, h
         for j in range(r):
             scratch[0, j] += b_re * right[2 + 2 * k, j] - b_im * right[3 + 2 * k, j]
             scratch[1, j] += b_re * right[3 + 2 * k, j] + b_im * right[2 + 2 * k, j]
-    if code == CONTINUOUS:
+    if code in (DISCRETE_FINITE, CONTINUOUS_FINITE):
+        f_re, f_im = f_lam.real, f_lam.imag
         for j in range(r):
-            d_re, d_im = -l_re - right[0, j], -l_im - right[1, j]
-            scale = 1.0 / (d_re * d_re + d_im * d_im)
-            out[h, i, 2 * j] = (scratch[0, j] * d_re + scratch[1, j] * d_im) * scale
-            out[h, i, 2 * j + 1] = (scratch[1, j] * d_re - scratch[0, j] * d_im) * scale
-        return
-    if code == DISCRETE and m > 1:
+            e_re, e_im = 1.0 - f_re * f_mu[j].real + f_im * f_mu[j].imag, -(f_re * f_mu[j].imag + f_im * f_mu[j].real)
+            p_re, p_im = scratch[0, j], scratch[1, j]
+            scratch[0, j], scratch[1, j] = p_re * e_re - p_im * e_im, p_re * e_im + p_im * e_re
+    radius, discrete = _careful_radius(code, parameters), code <= DISCRETE_FINITE
+    if not (code == DISCRETE and m == 1):
         close = 0
         for j in range(r):
-            d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
-            d_im = -(l_re * right[1, j] + l_im * right[0, j])
+            d_re, d_im = -l_re - right[0, j], -l_im - right[1, j]
+            if discrete:
+                d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
+                d_im = -(l_re * right[1, j] + l_im * right[0, j])
             square = d_re * d_re + d_im * d_im
-            close += square < _CLOSE * _CLOSE
+            close += square < radius * radius
             scale = 1.0 / square
             out[h, i, 2 * j] = (scratch[0, j] * d_re + scratch[1, j] * d_im) * scale
             out[h, i, 2 * j + 1] = (scratch[1, j] * d_re - scratch[0, j] * d_im) * scale
         if close == 0:
             return
     for j in range(r):
-        if code == DISCRETE:
-            d_re = 1.0 - l_re * right[0, j] + l_im * right[1, j]
-            d_im = -(l_re * right[1, j] + l_im * right[0, j])
-            if not d_re * d_re + d_im * d_im < _CLOSE * _CLOSE:
-                continue
+        d = 1.0 - lam * mu[h, j] if discrete else lam + mu[h, j]
+        if not d.real * d.real + d.imag * d.imag < radius * radius:
+            continue
+        p_re, p_im = 0.0, 0.0
+        for k in range(m):
+            b, z = B[h, i, k], complex(right[2 + 2 * k, j], right[3 + 2 * k, j])
+            p_re, p_im = p_re + (b * z).real, p_im + (b * z).imag
         g = _pair(code, parameters, lam, f_lam, mu[h, j], f_mu[j], 0.0j)[0]
-        out[h, i, 2 * j] = scratch[0, j] * g.real - scratch[1, j] * g.imag
-        out[h, i, 2 * j + 1] = scratch[0, j] * g.imag + scratch[1, j] * g.real
+        out[h, i, 2 * j] = p_re * g.real - p_im * g.imag
+        out[h, i, 2 * j + 1] = p_re * g.imag + p_im * g.real
 
 
 @njit(cache=True, error_model="numpy")

@@ -7,14 +7,13 @@ from numba import njit
 
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.reduction._inner_kernels import _factors, _to_real, _without_each
-from lqo_mor.reduction._pairing_kernels import _value
+from lqo_mor.reduction._pairing_kernels import _observed, _pairing_rows
 from lqo_mor.reduction._projection_kernels import (
     _cholesky,
     _forward,
     _own_features,
     _own_pairings,
     _residue_hessian,
-    _transfer,
 )
 from lqo_mor.reduction._sections import N_CONSTANTS, REAL, _constants, _factor
 from lqo_mor.reduction._slot_kernels import _slots
@@ -42,7 +41,7 @@ def _candidate_parts(data, kind, parameters, least):
     slot, unit = np.empty(size, np.int64), np.empty(size, np.complex128)
     slopes, bends = np.empty((size, 2)), np.empty((size, 3))
     P, M = np.empty((3, size, size), np.complex128), np.empty((3, size, size), np.complex128)
-    H = np.empty((data[11].shape[0], size), np.complex128)
+    H = np.empty((3, data[11].shape[0], size), np.complex128)
     for c in range(count):
         if inner:
             _constants(code >= CONTINUOUS, kind, parameters[c, 0], parameters[c, 1], least, constants)
@@ -54,11 +53,11 @@ def _candidate_parts(data, kind, parameters, least):
         _own_features(code, data[1], mu[c, :s], feature[c, :s])
         _own_pairings(code, data[1], mu[c, :s], feature[c, :s], data[13], P[:, :s, :s], M[:, :s, :s])
         _residue_hessian(slot, unit, mu[c, :s], P[0, :s, :s], M[0, :s, :s], block[c])
-        _transfer(code, data[1], lam, data[10], data[11], mu[c, :s], feature[c, :s], H[:, :s])
+        _observed(code, data[1], lam, data[10], data[11], mu[c, :s], feature[c, :s], H)
         for a in range(right.shape[1]):
             for u in range(size):
                 pair = mu[c, slot[u]].imag != 0.0
-                right[c, a, u] = 4.0 * (H[a, slot[u]] * (unit[u] if pair else 0.5)).real
+                right[c, a, u] = 4.0 * (H[0, a, slot[u]] * (unit[u] if pair else 0.5)).real
     return factors, mu, feature, slots, block, right
 
 
@@ -101,18 +100,18 @@ def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
     r, q = x.size, data[11].shape[0]
     slopes, bends = np.empty((r, 2)), np.empty((r, 3))
     s = _slots(data[0], kinds, x, least, mu, slot, unit, slopes, bends)
-    feature, H = np.empty(s, np.complex128), np.empty((q, s), np.complex128)
+    feature, H = np.empty(s, np.complex128), np.empty((3, q, s), np.complex128)
     P, M, G = np.empty((3, s, s), np.complex128), np.empty((3, s, s), np.complex128), np.empty((r, r))
     _own_features(data[0], data[1], mu[:s], feature)
     _own_pairings(data[0], data[1], mu[:s], feature, data[13], P, M)
-    _transfer(data[0], data[1], data[2], data[10], data[11], mu[:s], feature, H)
+    _observed(data[0], data[1], data[2], data[10], data[11], mu[:s], feature, H)
     _residue_hessian(slot, unit, mu[:s], P[0], M[0], G)
     if not _cholesky(G, L):
         return 0
     for u in range(r):
         pair = mu[slot[u]].imag != 0.0
         for a in range(q):
-            right[u, a] = 4.0 * (H[a, slot[u]] * (unit[u] if pair else 0.5)).real
+            right[u, a] = 4.0 * (H[0, a, slot[u]] * (unit[u] if pair else 0.5)).real
     _forward(L, right)
     return s
 
@@ -135,44 +134,60 @@ def _additions(data, kinds, x, least, parts):
     feature = np.empty(s, np.complex128)
     _own_features(data[0], data[1], mu[:s], feature)
     size = block.shape[1]
-    X, b = np.empty((r, size)), np.empty(size)
-    plain, hermitian = np.empty(s, np.complex128), np.empty(s, np.complex128)
-    for c in range(out.size):
-        for u in range(size):
-            j = min(u, slots_c[c] - 1)
-            if u == 0 or slots_c[c] == 2:
-                for i in range(s):
-                    z = mu_c[c, j]
-                    plain[i] = _value(data[0], data[1], mu[i], z, feature[i] * feature_c[c, j])
-                    hermitian[i] = _value(data[0], data[1], mu[i], z.conjugate(), feature[i] * feature_c[c, j].conjugate())
-            along = 0.5 + 0.0j if mu_c[c, j].imag == 0.0 else (1.0 + 0.0j if u == 0 else 1.0j)
-            for v in range(r):
-                i = slot[v]
-                step = unit[v] if mu[i].imag != 0.0 else 0.5 + 0.0j
-                X[v, u] = 4.0 * (step * (along * plain[i] + along.conjugate() * hermitian[i])).real
-        _forward(L, X)
-        s11 = block[c, 0, 0]
-        for v in range(r):
-            s11 -= X[v, 0] ** 2
-        if not s11 > _ALREADY_THERE * block[c, 0, 0]:
-            continue
-        s12, s22 = 0.0, 0.0
-        if size == 2:
-            s12, s22 = block[c, 0, 1], block[c, 1, 1]
-            for v in range(r):
-                s12 -= X[v, 0] * X[v, 1]
-                s22 -= X[v, 1] ** 2
-        for a in range(q):
+    X = _coupling(data[0], data[1], mu[:s], feature, slot, unit, mu_c, feature_c, slots_c)
+    _forward(L, X)
+    s11, s12, s22 = block[:, 0, 0].copy(), block[:, 0, size - 1].copy(), block[:, size - 1, size - 1].copy()
+    for v in range(r):
+        for c in range(out.size):
+            first, last = X[v, c * size], X[v, c * size + size - 1]
+            s11[c] -= first * first
+            s12[c] -= first * last
+            s22[c] -= last * last
+    b = np.empty(X.shape[1])
+    for a in range(q):
+        for c in range(out.size):
             for u in range(size):
-                b[u] = right_c[c, a, u]
-                for v in range(r):
-                    b[u] -= X[v, u] * right[v, a]
-            out[c] -= 0.5 * b[0] ** 2 / s11
-            if size == 2:
-                rest = s22 - s12 * s12 / s11
-                if rest > _ALREADY_THERE * block[c, 1, 1]:
-                    out[c] -= 0.5 * (b[1] - b[0] * s12 / s11) ** 2 / rest
+                b[c * size + u] = right_c[c, a, u]
+        for v in range(r):
+            for k in range(b.size):
+                b[k] -= X[v, k] * right[v, a]
+        for c in range(out.size):
+            if not s11[c] > _ALREADY_THERE * block[c, 0, 0]:
+                continue
+            out[c] -= 0.5 * b[c * size] ** 2 / s11[c]
+            rest = s22[c] - s12[c] * s12[c] / s11[c]
+            if size == 2 and rest > _ALREADY_THERE * block[c, 1, 1]:
+                out[c] -= 0.5 * (b[2 * c + 1] - b[2 * c] * s12[c] / s11[c]) ** 2 / rest
     return out
+
+
+@njit(cache=True, error_model="numpy")
+def _coupling(code, parameters, mu, feature, slot, unit, mu_c, feature_c, slots_c):
+    """Second derivatives of the squared error by a residue of the sections and one of the candidates, (r, candidates size)."""
+    count, size = mu_c.shape
+    flat, flat_feature = mu_c.reshape(-1), feature_c.reshape(-1)
+    which, along = np.empty(count * size, np.int64), np.empty(count * size, np.complex128)
+    for c in range(count):
+        for u in range(size):
+            k, j = c * size + u, min(u, slots_c[c] - 1)
+            which[k] = c * size + j
+            along[k] = 0.5 if mu_c[c, j].imag == 0.0 else (1.0 if u == 0 else 1.0j)
+    X = np.empty((slot.size, count * size))
+    plain, hermitian = np.empty((6, flat.size)), np.empty((6, flat.size))
+    for v in range(slot.size):
+        i = slot[v]
+        if v == 0 or slot[v - 1] != i:
+            _pairing_rows(code, parameters, flat, flat_feature, mu[i], feature[i], plain)
+            _pairing_rows(code, parameters, flat, flat_feature, mu[i].conjugate(), feature[i].conjugate(), hermitian)
+        step = unit[v] if mu[i].imag != 0.0 else 0.5 + 0.0j
+        for k in range(X.shape[1]):
+            j, with_pole = which[k], step * along[k]
+            with_conjugate = step.conjugate() * along[k]
+            X[v, k] = 4.0 * (
+                with_pole.real * plain[0, j] - with_pole.imag * plain[1, j]
+                + with_conjugate.real * hermitian[0, j] - with_conjugate.imag * hermitian[1, j]
+            )  # fmt: skip
+    return X
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
-from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, SingularEquationError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction._slots import choose, stack, trim, used_order
 from lqo_mor.reduction.balanced import balanced_truncation
 from lqo_mor.reduction.modal import hippo, modal_truncation
@@ -93,7 +93,11 @@ def iterate(
     for number, begun in enumerate(starts):
         outcome = _run(sys, begun.system, one, batch, _part_of(progress, number, len(starts)))
         systems += [begun.system, outcome.system]
-        errors += [begun.error, h2_error(sys, outcome.system, horizon)]
+        try:
+            reached = h2_error(sys, outcome.system, horizon)
+        except (SingularEquationError, UnstableSystemError):  # poles at the stability boundary to working precision
+            reached = np.inf
+        errors += [begun.error, reached]
         outcomes.append(outcome)
     errors = np.nan_to_num(np.array(errors), nan=np.inf)
     winner = np.argmin(errors, axis=0)  # even: a start, odd: the outcome of the start before it

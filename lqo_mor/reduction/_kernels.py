@@ -236,8 +236,8 @@ def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu,
 
 
 @njit(cache=True, error_model="numpy")
-def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, ridge, optimal):
-    """Optimal output rows of given poles and input entries into `optimal` (q, r), and the squared error."""
+def _fit_channel(code, parameters, lam, rows, mu, b, real, ridge, optimal):
+    """Optimal output rows of given poles and input entries into `optimal` (q, r)."""
     s, q, r = mu.size, rows.shape[0], _real_size(real)
     f_lam, unused = np.empty_like(lam), np.empty_like(lam)
     _features(code, parameters, lam, f_lam, unused)
@@ -252,19 +252,15 @@ def _fit_channel(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, r
         attempt = max(10.0 * attempt, 1e-15)
         if attempt > 1.0:
             optimal[:] = np.nan
-            return np.nan
+            return
         regular[:] = G
         _add_ridge(real, attempt, regular)
-    d_own, d_cross, d_W = np.empty((q, q)), np.empty((q, q)), np.empty_like(W)
-    return _error_and_forms(squared_norm, p, W, G, D, optimal, W, d_own, d_cross, d_W)
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
-def _fit(code, parameters, lam, rows, p, W, squared_norm, mu, b, real, ridge, optimal, squared):
+def _fit(code, parameters, lam, rows, mu, b, real, ridge, optimal):
     """`_fit_channel` for every channel of a batch; `optimal` (channels, q, 2s) is filled as far as it applies."""
     for h in prange(mu.shape[0]):
         fitted = np.empty((rows.shape[1], _real_size(real[h])))
-        squared[h] = _fit_channel(
-            code, parameters, lam[h], rows[h], p, W[h], squared_norm[h], mu[h], b[h], real[h], ridge, fitted
-        )
+        _fit_channel(code, parameters, lam[h], rows[h], mu[h], b[h], real[h], ridge, fitted)
         optimal[h, :, : fitted.shape[1]] = fitted

@@ -269,10 +269,13 @@ def projected_error(problem: Problem, mu, B, real, ridge: float = 0.0):
     """Squared error with optimal outputs, its gradient ``(γ, δ)`` in poles and input rows, and the rows.
 
     By the envelope theorem the gradient is the partial one at the optimal outputs. A `ridge` enters the
-    Gramian of the reduced model throughout, so that the gradient stays exact.
+    Gramian of the reduced model throughout, so that the gradient stays exact. Infinite where the numbers overflow.
     """
-    e = evaluate(problem, mu, B, real)
-    G = with_ridge(e, ridge)
+    with np.errstate(over="ignore", invalid="ignore"):
+        e = evaluate(problem, mu, B, real)
+        G = with_ridge(e, ridge)
+    if not (np.all(np.isfinite(G)) and np.all(np.isfinite(e.D))):
+        return np.inf, np.zeros_like(mu), np.zeros_like(B), np.zeros_like(e.D)
     rows = solve_rows(G, e.D)
     value, d_own, d_cross, _ = error_and_forms(problem, G, e.D, rows, problem.W)
     d_G = rows.T @ d_own @ rows

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from lqo_mor.matrix_equations._kernels import CONTINUOUS_FINITE, DISCRETE_FINITE
-from lqo_mor.reduction._pairing_kernels import _pairing_derivatives, _value
+from lqo_mor.reduction._pairing_kernels import _observed, _pairing_derivatives
 from lqo_mor.reduction._sections import _size
 from lqo_mor.reduction._slot_kernels import _slots
 
@@ -42,32 +42,6 @@ def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
         factor = 1.0 + (ridge if mu[i].imag != 0.0 else 2.0 * ridge)
         for d in range(3):
             hermitian[d, i, i] *= factor
-
-
-@njit(cache=True, error_model="numpy")
-def _transfer(code, parameters, lam, f_lam, outputs, mu, feature, H):
-    """Transfer function of the full system at the slots, (q, s)."""
-    H[:] = 0.0
-    for j in range(mu.size):
-        for i in range(lam.size):
-            g = _value(code, parameters, lam[i], mu[j], f_lam[i] * feature[j])
-            h = _value(code, parameters, lam[i].conjugate(), mu[j], f_lam[i].conjugate() * feature[j])
-            for a in range(outputs.shape[0]):
-                H[a, j] += outputs[a, i] * g + outputs[a, i].conjugate() * h
-
-
-@njit(cache=True, error_model="numpy")
-def _observed(code, parameters, lam, f_lam, outputs, mu, feature, H):
-    """Transfer function of the full system and its first two derivatives at the slots, (3, q, s)."""
-    H[:] = 0.0
-    for j in range(mu.size):
-        for i in range(lam.size):
-            g = _pairing_derivatives(code, parameters, lam[i], mu[j], f_lam[i] * feature[j])
-            h = _pairing_derivatives(code, parameters, lam[i].conjugate(), mu[j], f_lam[i].conjugate() * feature[j])
-            for a in range(outputs.shape[0]):
-                z = outputs[a, i]
-                for d in range(3):
-                    H[d, a, j] += z * g[d] + z.conjugate() * h[d]
 
 
 @njit(cache=True, error_model="numpy")
@@ -165,16 +139,19 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
                 i = slot[u]
                 own = v1[j] * unit[v] if i == j else 0.0j
                 mixed[u, v] = 2.0 * (dc[u] * (own + 2.0 * (step * P[1, i, j] + step.conjugate() * M[1, i, j]))).real
-                own = step * v2[j] * unit[u] if i == j else 0.0j
-                back = 2.0 * c[i] * unit[u]
-                bend[u, v] += 2.0 * (own + back * (step * P[2, i, j] + step.conjugate() * M[2, i, j])).real
+                if u >= v:
+                    own = step * v2[j] * unit[u] if i == j else 0.0j
+                    back = 2.0 * c[i] * unit[u]
+                    bend[u, v] += 2.0 * (own + back * (step * P[2, i, j] + step.conjugate() * M[2, i, j])).real
         _forward(L, mixed)
-        for u in range(r):
-            for v in range(r):
-                total = 0.0
-                for k in range(r):
-                    total += mixed[k, u] * mixed[k, v]
-                bend[u, v] -= total
+        for k in range(r):
+            for u in range(r):
+                factor = mixed[k, u]
+                for v in range(u + 1):
+                    bend[u, v] -= factor * mixed[k, v]
+    for u in range(r):
+        for v in range(u):
+            bend[v, u] = bend[u, v]
     _by_parameters(kinds, slopes, bends, slope, bend, gradient, hessian)
     return value
 
@@ -182,24 +159,28 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
 @njit(cache=True, error_model="numpy")
 def _by_parameters(kinds, slopes, bends, slope, bend, gradient, hessian):
     """Chain rule from the coordinates of the poles to the parameters of their sections, section by section."""
+    r, k = slope.size, 0
+    half = np.zeros((r, r))  # the chain rule on the left only: rows of parameters, columns of coordinates
+    for kind in kinds:
+        size = _size(kind)
+        for i in range(k, k + size):
+            gradient[i] = 0.0
+            for u in range(k, k + size):
+                gradient[i] += slope[u] * slopes[u, i - k]
+                factor = slopes[u, i - k]
+                for v in range(r):
+                    half[i, v] += factor * bend[u, v]
+        k += size
     k = 0
     for kind in kinds:
-        size, m = _size(kind), 0
-        for i in range(size):
-            gradient[k + i] = 0.0
-            for u in range(k, k + size):
-                gradient[k + i] += slope[u] * slopes[u, i]
-        for kind_other in kinds:
-            size_other = _size(kind_other)
-            for i in range(size):
-                for j in range(size_other):
-                    total = 0.0
-                    for u in range(k, k + size):
-                        for v in range(m, m + size_other):
-                            total += slopes[u, i] * bend[u, v] * slopes[v, j]
-                    if k == m:
-                        for u in range(k, k + size):
-                            total += slope[u] * bends[u, i + j]
-                    hessian[k + i, m + j] = total
-            m += size_other
+        size = _size(kind)
+        for j in range(k, k + size):
+            for i in range(r):
+                total = 0.0
+                for v in range(k, k + size):
+                    total += half[i, v] * slopes[v, j - k]
+                hessian[i, j] = total
+            for i in range(k, k + size):
+                for u in range(k, k + size):
+                    hessian[i, j] += slope[u] * bends[u, i + j - 2 * k]
         k += size

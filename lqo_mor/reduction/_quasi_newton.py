@@ -9,7 +9,7 @@ from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, chunks, used_slot
 from lqo_mor.reduction._problem import problem_of, projected_error
 from lqo_mor.reduction._slots import pad
 from lqo_mor.reduction.modal import mode_scores
-from lqo_mor.reduction.outputs import channel_arrays, fit_outputs
+from lqo_mor.reduction.outputs import channel_arrays, fit_outputs, squared_norms
 from lqo_mor.reduction.result import Status
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -21,7 +21,8 @@ _APART = 1e-3  # distance at which two poles of a start count as different
 
 def optimise_batch(sys, initial, horizon, progress, *, margin, ridge, max_iterations, tolerance) -> Outcome:
     """Compiled, for diagonal systems with one input."""
-    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
+    code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
+    squared = squared_norms(sys, horizon)
     count, s = lam.shape[0], initial.n_slots
     mu, used = _movable(initial.poles.reshape(count, s), sys.is_continuous), used_slots(initial)
     status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)

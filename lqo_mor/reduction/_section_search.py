@@ -18,19 +18,20 @@ from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.matrix_equations.diagonal import pairing
-from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _sections, _start_kernels
+from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _start_kernels
 from lqo_mor.reduction._layout import Budget, poles_of
 from lqo_mor.reduction._problem import without_feedthrough
-from lqo_mor.reduction._sections import FREE, REAL
+from lqo_mor.reduction._sections import REAL
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 _ON_THE_WAY = 5  # steps while sections are still being added
-_TRIAL = 8  # steps that every start of a channel gets before the best goes on
+_TRIAL = 8  # steps that every trial gets before the best goes on
+_SWAPS = 3  # sections replaced before the best goes on
 _KICK = 0.4  # standard deviation of a disturbance of the parameters
-_NEAR = 0.1  # distance of real poles, in units of their decay, at which they may want to be a pair
-_ELSEWHERE = 1.0  # difference of a parameter at which candidates are of different kinds
+_MOVED = 0.3  # difference of a parameter at which a candidate is another section, and no step of Newton's
+_ELSEWHERE = 1.0  # difference of a parameter at which two candidates are worth a try each
 _WORTH = 1e-4  # relative decrease of the squared error that makes an exchange worth it
 BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
 
@@ -79,7 +80,7 @@ def search_batch(
             norm.code, parameters, lam[h], ones, real, none, none, none, nothing, nothing,
             features[h], outputs[h], squared_norm[h], ridge, False,
         )  # fmt: skip
-        run = _search(data, size, [poles, np.zeros(0, complex)], _TRIAL, exchanges, max_iterations, tolerance)
+        run = _search(data, size, [poles], _TRIAL, 1, exchanges, max_iterations, tolerance)
         kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
         history[h, : run.steps + 1] = run.history
 
@@ -91,15 +92,51 @@ def search_batch(
 
 
 def search_one(
-    sys: DiagonalLQOSystem, size: Budget, starts: list[np.ndarray], horizon, *, ridge, exchanges, max_iterations, tolerance
+    sys: DiagonalLQOSystem,
+    size: Budget,
+    starts: list[np.ndarray],
+    horizon,
+    *,
+    widely,
+    ridge,
+    exchanges,
+    max_iterations,
+    tolerance,
 ) -> Found:
-    """One system, from each set of poles in `starts` (closed under conjugation, filled up if there are too few)."""
+    """One system, from each set of poles in `starts` (closed under conjugation, filled up if there are too few).
+
+    Not `widely`, and without exchanges, it ends in the local minimum below its start.
+    """
     data = search_data(sys, horizon, ridge)
-    run = _search(data, size, starts, max_iterations, exchanges, max_iterations, tolerance)
+    extra = 2 if widely or exchanges else None
+    run = _search(data, size, starts, max_iterations, extra, exchanges, max_iterations, tolerance)
     poles, used = poles_of(size, run.kinds[np.newaxis], run.x[np.newaxis])
     return Found(
         poles[0, used[0]], used[0, used[0]], run.squared, run.start, run.history, np.asarray(run.status), np.asarray(run.steps)
     )
+
+
+class Candidates(NamedTuple):
+    """Single sections that could be added: parameters, and what their scores need, of free ones or pairs and of real poles."""
+
+    sections: np.ndarray
+    parts: tuple
+    reals: np.ndarray
+    real_parts: tuple
+
+    @classmethod
+    def of(cls, data, size: Budget) -> Candidates:
+        count = data[2].size + _start_kernels.N_DECAYS * (_start_kernels.N_ANGLES + 2)
+        sections, reals, kind = np.empty((count, 2)), np.empty((_start_kernels.N_DECAYS, 2)), size.kinds[0]
+        _start_kernels._candidates(data[0] >= CONTINUOUS, kind, data[2], size.least, size.limit, sections, reals)
+        parts = _candidate_kernels._candidate_parts(data, kind, sections, size.least)
+        return cls(sections, parts, reals, _candidate_kernels._candidate_parts(data, np.int64(REAL), reals, size.least))
+
+    def scores(self, data, kinds, x, kind, least: float) -> tuple[np.ndarray, np.ndarray]:
+        """The candidates of a kind, and the squared error with each of them beside the sections `x`, up to a constant."""
+        if kind == REAL:
+            return self.reals[:, :1], _candidate_kernels._additions(data, kinds, x, least, self.real_parts)
+        return self.sections, _candidate_kernels._additions(data, kinds, x, least, self.parts)
 
 
 class Run(NamedTuple):
@@ -114,23 +151,24 @@ class Run(NamedTuple):
     history: np.ndarray
 
 
-def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_iterations: int, tolerance: float) -> Run:
-    """The best of several starts, improved by exchanging sections; each gets `trial_steps`, the best goes on."""
-    code, kind = data[0], size.kinds[0]
-    continuous, bounds = code >= CONTINUOUS, (size.least, size.limit)
-    n = data[2].size + _start_kernels.N_DECAYS * (_start_kernels.N_ANGLES + 2)
-    sections, reals = np.empty((n, 2)), np.empty((_start_kernels.N_DECAYS, 2))
-    _start_kernels._candidates(continuous, kind, data[2], *bounds, sections, reals)
-    parts = _candidate_kernels._candidate_parts(data, kind, sections, size.least)
-    real_parts = _candidate_kernels._candidate_parts(data, np.int64(REAL), reals, size.least)
-    past, best, first = np.empty(max_iterations + 1), None, np.inf
+def _search(
+    data, size: Budget, starts, trial_steps: int, extra: int | None, exchanges: int, max_iterations: int, tolerance: float
+) -> Run:
+    """The best of several starts and, if `extra` is given, of sections grown one by one, improved by replacing sections.
+
+    Each gets `trial_steps`, the best goes on. `extra` sections too many are grown, and those that are missed least taken
+    away.
+    """
+    continuous, bounds, candidates = data[0] >= CONTINUOUS, (size.least, size.limit), Candidates.of(data, size)
+    past, trial_steps = np.empty(max_iterations + 1), min(trial_steps, max_iterations)
+    first = np.inf
 
     def run(kinds, x, steps):
         value, status, accepted = _newton_kernels._newton(data, kinds, x, *bounds, steps, tolerance, past)
         best = Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
         while best.steps < steps:  # real poles of two sections that meet could part as a pair of one
-            x = _regrouped(best, size)
-            if x is None:
+            x = np.empty_like(best.x)
+            if not _start_kernels._regrouped(continuous, kinds, best.x, *bounds, x):
                 break
             value, status, accepted = _newton_kernels._newton(data, kinds, x, *bounds, steps - best.steps, tolerance, past)
             if not value < (1 - _WORTH) * best.squared:
@@ -139,26 +177,30 @@ def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_it
             best = Run(kinds, x, value, first, status, best.steps + accepted, history)
         return best
 
-    for k, poles in enumerate(starts):
+    trials = []
+    for poles in starts:
         kinds, x = size.kinds.copy(), np.zeros(size.n_parameters)
         count = _start_kernels._sections_of(continuous, poles + 0j, kinds, *bounds, x)
         x = x[: _inner_kernels._parameter_count(kinds)]
-        _grow(data, kinds, x, count, sections, parts, reals, real_parts, bounds)
-        trial = run(kinds, x, min(trial_steps, max_iterations))
-        first = trial.history[0] if k == 0 else first
-        if best is None or trial.squared < best.squared:
-            best = trial
-    if exchanges and np.all(size.kinds[:1] != REAL) and 2 * size.kinds.size + 4 < data[2].size:
-        x = _overgrown(data, size.kinds, sections, parts, reals, real_parts, bounds)
-        trial = run(size.kinds.copy(), x, min(trial_steps, max_iterations))
-        best = trial if trial.squared < best.squared else best
+        _grow(data, kinds, x, count, candidates, bounds)
+        trials.append(run(kinds, x, trial_steps))
+    first = trials[0].history[0]
+    if extra is not None:
+        room = extra if size.kinds[0] != REAL and 2 * (size.kinds.size + extra) < data[2].size else 0
+        trials.append(run(size.kinds.copy(), _grown(data, size.kinds, room, candidates, bounds), trial_steps))
+    best = min(trials, key=lambda trial: trial.squared)
+    for _ in range(_SWAPS if trial_steps and extra is not None else 0):
+        swapped = _exchange(data, best, candidates, size, 1, lambda kinds, x: run(kinds, x, min(_TRIAL, trial_steps)))
+        if swapped is None:
+            break
+        best = swapped
     if best.status == 1 and best.steps < max_iterations:
         rest = run(best.kinds, best.x, max_iterations - best.steps)
         history = np.concatenate([best.history, rest.history[1:]])
         best = rest._replace(steps=best.steps + rest.steps, history=history)
     rng = np.random.default_rng(0)
     for _ in range(exchanges):
-        trial = _exchange(data, best, sections, parts, reals, real_parts, size, exchanges, lambda k, x: run(k, x, max_iterations))
+        trial = _exchange(data, best, candidates, size, exchanges, lambda kinds, x: run(kinds, x, max_iterations))
         if trial is None:  # no section alone is worth it: all of them, a little
             trial = run(best.kinds, best.x + _KICK * rng.normal(size=best.x.size), max_iterations)
         if trial.squared < (1 - _WORTH) * best.squared:
@@ -166,58 +208,23 @@ def _search(data, size: Budget, starts, trial_steps: int, exchanges: int, max_it
     return best._replace(start=first)
 
 
-def _regrouped(run: Run, size: Budget) -> np.ndarray | None:
-    """Parameters of the same poles with the two nearest real ones of different sections in one; None if none are near."""
-    kinds = run.kinds
-    if FREE not in kinds or len(kinds) < 2:
-        return None
-    poles, used = poles_of(size, kinds[np.newaxis], run.x[np.newaxis])
-    owner = np.concatenate([np.full(1 if kind == REAL else 2, p) for p, kind in enumerate(kinds)])
-    pairs = np.array([z.imag != 0 for z in poles[0, used[0]]])
-    owner = owner[np.cumsum(np.concatenate([[0], np.where(pairs, 2, 1)[:-1]]))]
-    real = np.flatnonzero(~pairs)
-    values = poles[0, used[0]][real].real
-    order = np.argsort(values)
-    values, owner = values[order], owner[real][order]
-    decay = np.abs(values) if size.continuous else 1 - np.abs(values)
-    gaps = np.diff(values) / np.minimum(decay[1:], decay[:-1])
-    near = np.flatnonzero((owner[1:] != owner[:-1]) & (gaps < _NEAR))
-    if not near.size:
-        return None
-    i = near[np.argmin(gaps[near])]
-    first, rest = values[i : i + 2], np.delete(values, [i, i + 1])
-    x, k, partners = run.x.copy(), 0, [first, *(rest[j : j + 2] for j in range(0, rest.size - 1, 2))]
-    lone, taken = rest[-1:] if rest.size % 2 else None, 0
-    for p, kind in enumerate(kinds):
-        step = 1 if kind == REAL else 2
-        if kind == REAL:
-            x[k : k + 1] = _sections._parameters_of(size.continuous, REAL, complex(lone[0]), 0j, size.least, size.limit)[0]
-        elif p in owner:
-            a, b = partners[taken]
-            x[k : k + 2] = _sections._parameters_of(size.continuous, FREE, complex(a), complex(b), size.least, size.limit)
-            taken += 1
-        k += step
-    return x
-
-
-def _grow(data, kinds, x, count: int, sections, parts, reals, real_parts, bounds) -> None:
+def _grow(data, kinds, x, count: int, candidates: Candidates, bounds) -> None:
     """Fill `x` from `count` sections on, each time with the candidate that leaves least, and a few steps on all of them."""
     ends, history = np.cumsum([0, *np.where(kinds == REAL, 1, 2)]), np.empty(_ON_THE_WAY + 1)
     for p in range(count, kinds.size):
-        alone, k = kinds[p] == REAL, ends[p]
-        scores = _candidate_kernels._additions(data, kinds[:p], x[:k], bounds[0], real_parts if alone else parts)
-        x[k : ends[p + 1]] = reals[np.argmin(scores), :1] if alone else sections[np.argmin(scores)]
+        choices, scores = candidates.scores(data, kinds[:p], x[: ends[p]], kinds[p], bounds[0])
+        x[ends[p] : ends[p + 1]] = choices[np.argmin(scores)]
         if p + 1 < kinds.size:
             _newton_kernels._newton(data, kinds[: p + 1], x[: ends[p + 1]], *bounds, _ON_THE_WAY, 1e-2, history)
 
 
-def _overgrown(data, kinds, sections, parts, reals, real_parts, bounds) -> np.ndarray:
-    """Parameters after growing two sections too many and taking those away that are missed least."""
-    more = np.concatenate([np.repeat(kinds[:1], 2), kinds])
-    x = np.zeros(2 * more.size - np.count_nonzero(more == REAL))
-    _grow(data, more, x, 0, sections, parts, reals, real_parts, bounds)
+def _grown(data, kinds, extra: int, candidates: Candidates, bounds) -> np.ndarray:
+    """Parameters after growing `extra` sections too many and taking those away that are missed least."""
+    more = np.concatenate([np.repeat(kinds[:1], extra), kinds])
+    x = np.zeros(_inner_kernels._parameter_count(more))
+    _grow(data, more, x, 0, candidates, bounds)
     history = np.empty(_ON_THE_WAY + 1)
-    for _ in range(2):
+    for _ in range(extra):
         _newton_kernels._newton(data, more, x, *bounds, _ON_THE_WAY, 1e-2, history)
         missed = np.where(more == REAL, np.inf, _candidate_kernels._removals(data, more, x, bounds[0]))
         p = int(np.argmin(missed))
@@ -225,27 +232,28 @@ def _overgrown(data, kinds, sections, parts, reals, real_parts, bounds) -> np.nd
     return x
 
 
-def _exchange(data, best: Run, sections, parts, reals, real_parts, size: Budget, tries: int, run) -> Run | None:
+def _exchange(data, best: Run, candidates: Candidates, size: Budget, tries: int, run) -> Run | None:
     """A better run with one of the `tries` sections that are missed least replaced, or None.
 
-    It is replaced by the best candidate and by the best one elsewhere.
+    It is replaced by the two best candidates that are elsewhere.
     """
     starts = np.cumsum([0, *np.where(best.kinds == REAL, 1, 2)])
-    for p in np.argsort(_candidate_kernels._removals(data, best.kinds, best.x, size.least))[:tries]:
+    missed = _candidate_kernels._removals(data, best.kinds, best.x, size.least)
+    for p in np.argsort(missed)[:tries]:
         own = slice(starts[p], starts[p + 1])
         others, rest = np.delete(best.kinds, p), np.delete(best.x, own)
-        alone = best.kinds[p] == REAL
-        scores = _candidate_kernels._additions(data, others, rest, size.least, real_parts if alone else parts)
-        candidates = reals[:, :1] if alone else sections
-        first = candidates[np.argmin(scores)]
-        far = np.max(np.abs(candidates - first), axis=1) > _ELSEWHERE
-        choices = [first, *candidates[far][np.argmin(scores[far], keepdims=True)]] if np.any(far) else [first]
-        for choice in choices:
+        choices, scores = candidates.scores(data, others, rest, best.kinds[p], size.least)
+        free = np.max(np.abs(choices - best.x[own]), axis=1) > _MOVED
+        for _ in range(2):
+            if not np.any(free):
+                break
+            choice = np.argmin(np.where(free, scores, np.inf))
             x = best.x.copy()
-            x[own] = choice
+            x[own] = choices[choice]
             trial = run(best.kinds, x)
             if trial.squared < (1 - _WORTH) * best.squared:
                 return trial
+            free &= np.max(np.abs(choices - choices[choice]), axis=1) > _ELSEWHERE
     return None
 
 

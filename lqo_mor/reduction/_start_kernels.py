@@ -7,11 +7,12 @@ from numba import njit
 
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.reduction._inner_kernels import _gramian
-from lqo_mor.reduction._pairing_kernels import _value
+from lqo_mor.reduction._pairing_kernels import _pairing_rows
 from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _parameters_of, _poles, _size
 
 N_DECAYS, N_ANGLES = 6, 8
 _OVERSAMPLED = 6
+_NEAR = 0.1  # distance of real poles, in units of their decay, at which they may want to be a pair
 _DECOUPLED = 1e-10  # pivots of a Gramian, relative to the largest, that a start can do without
 
 
@@ -63,7 +64,7 @@ def _candidates(continuous, kind, lam, least, limit, sections, reals):
 def _pivoted_factor(P):
     """``R`` (n, rank) with ``P ≈ R Rᵀ``, by Cholesky with complete pivoting; overwrites `P`."""
     n = P.shape[0]
-    R = np.zeros((n, n))
+    columns = np.zeros((n, n))
     rank, first = 0, 0.0
     for k in range(n):
         p, largest = 0, 0.0
@@ -75,13 +76,15 @@ def _pivoted_factor(P):
             break
         root = np.sqrt(largest)
         for i in range(n):
-            R[i, k] = P[i, p] / root
+            columns[k, i] = P[p, i] / root
         for i in range(n):
-            for j in range(n):
-                P[i, j] -= R[i, k] * R[j, k]
+            factor = columns[k, i]
+            if factor != 0.0:
+                for j in range(n):
+                    P[i, j] -= factor * columns[k, j]
         P[p, p] = 0.0
         rank += 1
-    return np.ascontiguousarray(R[:, :rank])
+    return np.ascontiguousarray(columns[:rank].T)
 
 
 @njit(cache=True, error_model="numpy")
@@ -122,12 +125,14 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     for flag in real:
         states += 1 if flag else 2
     plain, hermitian = np.empty((n, n), np.complex128), np.empty((n, n), np.complex128)
-    for i in range(n):
-        for j in range(i + 1):
-            g = _value(code, parameters, lam[i], lam[j], f_lam[i] * f_lam[j])
-            h = _value(code, parameters, lam[i], lam[j].conjugate(), f_lam[i] * f_lam[j].conjugate())
-            plain[i, j] = plain[j, i] = g
-            hermitian[i, j], hermitian[j, i] = h, h.conjugate()
+    rows = np.empty((6, n))
+    for j in range(n):
+        _pairing_rows(code, parameters, lam, f_lam, lam[j], f_lam[j], rows)
+        for i in range(n):
+            plain[j, i] = complex(rows[0, i], rows[1, i])
+        _pairing_rows(code, parameters, lam, f_lam, lam[j].conjugate(), f_lam[j].conjugate(), rows)
+        for i in range(n):
+            hermitian[j, i] = complex(rows[0, i], -rows[1, i])
     one, P, Q, sum_Q = (
         np.ones(n, np.complex128),
         np.empty((states, states)),
@@ -205,6 +210,51 @@ def _sections_of(continuous, poles, kinds, least, limit, x):
         x[k] = _parameters_of(continuous, REAL, complex(real_parts[i], 0.0), 0.0j, least, limit)[0]
         p += 1
     return p
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _regrouped(continuous, kinds, x, least, limit, out):
+    """Fill `out` with the same poles, the two nearest real ones of different sections in one; False if none are near."""
+    constants, values, owner = np.empty(N_CONSTANTS), np.empty(x.size), np.empty(x.size, np.int64)
+    count, k = 0, 0
+    for p in range(kinds.size):
+        _constants(continuous, kinds[p], x[k], x[k + 1] if kinds[p] != REAL else 0.0, least, constants)
+        first, second = _poles(continuous, kinds[p], constants)
+        if first.imag == 0.0 and kinds[p] != PAIR:
+            values[count], owner[count] = first.real, p
+            count += 1
+            if kinds[p] == FREE:
+                values[count], owner[count] = second.real, p
+                count += 1
+        k += _size(kinds[p])
+    if not np.any(kinds == FREE):
+        return False
+    order = np.argsort(values[:count])
+    nearest, at = _NEAR, -1
+    for i in range(count - 1):
+        low, high = values[order[i]], values[order[i + 1]]
+        decay = min(abs(low), abs(high)) if continuous else 1.0 - max(abs(low), abs(high))
+        if owner[order[i]] != owner[order[i + 1]] and high - low < nearest * decay:
+            nearest, at = (high - low) / decay, i
+    if at < 0:
+        return False
+    rest, m = np.empty(count, np.float64), 2  # two by two: the nearest ones, then the others in their order
+    rest[0], rest[1] = values[order[at]], values[order[at + 1]]
+    for i in range(count):
+        if i != at and i != at + 1:
+            rest[m] = values[order[i]]
+            m += 1
+    k, m = 0, 0
+    out[:] = x
+    for p in range(kinds.size):
+        if kinds[p] == REAL:
+            out[k] = _parameters_of(continuous, REAL, complex(rest[count - 1], 0.0), 0.0j, least, limit)[0]
+        elif kinds[p] == FREE and np.any(owner[:count] == p):
+            a, b = complex(rest[m], 0.0), complex(rest[m + 1], 0.0)
+            out[k], out[k + 1] = _parameters_of(continuous, FREE, a, b, least, limit)
+            m += 2
+        k += _size(kinds[p])
+    return True
 
 
 @njit(cache=True, error_model="numpy")

@@ -64,13 +64,12 @@ def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
     """What the kernels need of a batch with one input, its axes flattened to one.
 
     Returns the pairing's code and parameters, and per channel the poles (h, n), the weighted rows (h, q, n), the
-    number `p` of linear rows, the mixing matrices (h, p, c) and the squared norms (h,).
+    number `p` of linear rows and the mixing matrices (h, p, c).
     """
     norm = pairing(sys.is_continuous, horizon)
     rows = stack_rows(sys.C, sys.quadratic) * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]
     p, count = sys.n_outputs, int(np.prod(sys.batch))
     W = np.zeros((count, p, 0)) if sys.quadratic is None else sys.quadratic.W.reshape(count, p, -1)
-    squared = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
     return (
         norm.code,
         np.array(norm.parameters),
@@ -78,8 +77,12 @@ def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
         np.array(rows.reshape(count, *rows.shape[-2:]), order="C"),
         p,
         np.array(W, order="C"),
-        squared,
     )
+
+
+def squared_norms(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+    """Squared norms without the feedthrough of a batch, its axes flattened to one, (h,)."""
+    return np.reshape(h2_norm(without_feedthrough(sys), horizon), -1) ** 2
 
 
 def rows_to_real(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -113,7 +116,7 @@ def channel_system(sys: DiagonalLQOSystem, mu, b, rows, W) -> DiagonalLQOSystem:
 
 
 def _fit_batch(sys, poles, B, horizon, ridge):
-    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
+    code, parameters, lam, rows, _, W = channel_arrays(sys, horizon)
     count, s = lam.shape[0], poles.shape[-1]
     mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)
     used, fitted = b != 0, np.zeros((count, rows.shape[1], s), complex)
@@ -122,10 +125,8 @@ def _fit_batch(sys, poles, B, horizon, ridge):
         part = np.flatnonzero(counts == size)
         members = used[part]
         own_mu, own_b = mu[part][members].reshape(-1, size), b[part][members].reshape(-1, size)
-        optimal, error, real = np.zeros((part.size, rows.shape[1], 2 * size)), np.empty(part.size), own_mu.imag == 0
-        _kernels._fit(
-            code, parameters, lam[part], rows[part], p, W[part], squared[part], own_mu, own_b, real, ridge, optimal, error
-        )
+        optimal, real = np.zeros((part.size, rows.shape[1], 2 * size)), own_mu.imag == 0
+        _kernels._fit(code, parameters, lam[part], rows[part], own_mu, own_b, real, ridge, optimal)
         own = np.zeros((part.size, rows.shape[1], s), complex)
         np.swapaxes(own, 1, 2)[members] = np.swapaxes(rows_from_real(optimal, real), 1, 2).reshape(-1, rows.shape[1])
         fitted[part] = own

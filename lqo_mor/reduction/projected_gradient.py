@@ -19,7 +19,7 @@ from lqo_mor.reduction._problem import (
     without_feedthrough,
 )
 from lqo_mor.reduction._slots import check_budget
-from lqo_mor.reduction.outputs import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real
+from lqo_mor.reduction.outputs import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real, squared_norms
 from lqo_mor.reduction.result import Reduction, Status
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.dense import LQOSystem
@@ -156,7 +156,8 @@ def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
 
 def _descend_batch(sys, initial, horizon, *, margin, armijo, max_iterations, tolerance, progress) -> Outcome:
     """Compiled, for diagonal systems with one input."""
-    code, parameters, lam, rows, p, W, squared = channel_arrays(sys, horizon)
+    code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
+    squared = squared_norms(sys, horizon)
     count, s = lam.shape[0], initial.n_slots
     used = used_slots(initial)
     mu, b = initial.poles.reshape(count, s).copy(), initial.B.reshape(count, s).copy()

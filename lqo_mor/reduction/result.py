@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.differences import error_and_digits, relative_to
+from lqo_mor.analysis.differences import error_and_digits
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -100,10 +100,9 @@ class Reduction:
 
 def finish(sys, system, *, method: str, horizon: float | None, status=None, **fields) -> Reduction:
     """A `Reduction` with its errors computed; `status` defaults to a direct method."""
-    error, digits = error_and_digits(sys, system, horizon)
+    error, relative, digits = error_and_digits(sys, system, horizon)
     if not np.all(np.isfinite(error)):
         raise InvalidInputError("the error of the reduced system overflows; scale the inputs and outputs of the full system")
-    relative = relative_to(sys, error, horizon)
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
     fields.setdefault("start_error", error)

@@ -133,7 +133,7 @@ def variable_projection(
         full = well_conditioned_modes(sys) if dense else sys
 
         own = [_closed(initial.poles[np.any(initial.B, axis=-1)])]
-        options = {"ridge": ridge, "exchanges": tries, **stop}
+        options = {"ridge": ridge, "exchanges": tries, "widely": default, **stop}
         if full is not None and searchable(full, horizon, ridge):
             found = search_one(full, size, own + _further_starts(full, size, horizon) * default, horizon, **options)
             return Outcome(_system(sys, full, found, horizon, ridge), found.history, KERNEL_STATUS[found.status], found.steps)
@@ -199,13 +199,13 @@ def _closed(poles: np.ndarray) -> np.ndarray:
 
 
 def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon) -> list[np.ndarray]:
-    """No poles at all, the dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
+    """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
     scores = mode_scores(full, horizon)
     slots = size.kinds[0] == PAIR
     costs = np.ones(full.n_slots) if slots else np.where(full.is_real_pole, 1, 2)
     room = size.kinds.size if slots else size.n_parameters
     rng = np.random.default_rng(0)
-    starts = [np.zeros(0, complex)]
+    starts = []
     for number in range(_DRAWN + 1):
         # the largest of logarithms of scores plus Gumbel noise are a sample without replacement
         noise = rng.gumbel(size=scores.size) if number else 0.0

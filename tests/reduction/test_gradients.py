@@ -5,7 +5,7 @@ import lqo_mor as lqo
 from lqo_mor.matrix_equations._kernels import _features
 from lqo_mor.reduction import _bfgs_kernels, _gradient_kernels, _kernels
 from lqo_mor.reduction._problem import evaluate, projected_error, reduced_system, solve_rows
-from lqo_mor.reduction.outputs import channel_arrays
+from lqo_mor.reduction.outputs import channel_arrays, squared_norms
 from lqo_mor.reduction.projected_gradient import free_error
 from tests.brute import complex_derivative, derivative
 from tests.reduction.problems import POINTS, WHERE, free, point
@@ -101,10 +101,10 @@ def test_rows_where_poles_meet():
 
 def channel(p):
     """The arguments of the kernels for the one channel of a system with one input."""
-    code, parameters, lam, rows, count, W, squared = channel_arrays(p.sys, p.horizon)
+    code, parameters, lam, rows, count, W = channel_arrays(p.sys, p.horizon)
     f_lam, unused = np.empty_like(lam[0]), np.empty_like(lam[0])
     _features(code, parameters, lam[0], f_lam, unused)
-    return code, parameters, lam[0], f_lam, rows[0], count, W[0], squared[0]
+    return code, parameters, lam[0], f_lam, rows[0], count, W[0], squared_norms(p.sys, p.horizon)[0]
 
 
 @COMPILED

@@ -29,8 +29,10 @@ from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-_EXCHANGES = 6  # of one system; a batch, where time counts, has none
+_EXCHANGES = 6  # of one system; a batch, where time counts, has quick ones only
 _DRAWN = 16  # further starts of one system, from modes drawn by chance
+_FEW = 300  # unknowns up to which a third start takes little time
+_TWO_SIDED = 100  # steps of the two-sided iteration that makes a start
 _SMALL = 1e-5  # relative error below which residues of single poles cost digits
 
 
@@ -54,9 +56,10 @@ def variable_projection(
     poles (and with several inputs the input rows) are free. With one input the poles lie two by two in real sections
     ``z² − k₁(1 + k₂) z + k₂``, ``k = tanh y``, which are stable for every `y` and in which pairs meet and part on the real
     axis; Newton steps with exact second derivatives start from balanced truncation, from dominant modes, and from nothing,
-    adding the section that removes most each time; then sections that contribute least are exchanged for better
-    ones. Over the infinite horizon the error is computed without a reduced Gramian and without cancellation. With
-    several inputs, or a quadratic output over a finite horizon, BFGS steps move poles of fixed kinds.
+    adding the section that removes most each time (one or two too many, which are taken away again); then sections that
+    contribute least are exchanged for better ones. Over the infinite horizon the error is computed without a reduced
+    Gramian and without cancellation. With several inputs, or a quadratic output over a finite horizon, BFGS steps move
+    poles of fixed kinds, from balanced truncation, from dominant modes, and over the infinite horizon from `tsia`, too.
 
     Parameters
     ----------
@@ -82,8 +85,8 @@ def variable_projection(
         where poles meet: about 1e-6 suits outputs that will be stored in single precision, since no residue then
         exceeds about 1000 times the norm of the full system.
     exchanges : int, optional
-        How often at most a section is exchanged for a better one, and how many are tried each time; by default 6,
-        and none in a batch, where time counts; with 3, a channel of a batch is about as good as a single system.
+        How often at most a section is exchanged for a better one, with steps to the end each time, and how many are tried
+        each time; by default 6, and none in a batch, where time counts and three short tries have to do.
     max_iterations : int, default 500
         Most steps of one run.
     tolerance : float, default 1e-6
@@ -156,6 +159,11 @@ def variable_projection(
     for name in names:
         with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
             starts.append(start_reduction(sys, order, slots, horizon, name))
+    few = order is not None and order * (1 + sys.n_inputs) <= _FEW and not getattr(sys, "batch", ())
+    if default and sys.n_inputs > 1 and horizon is None and few:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
+            starts.append(tsia(sys, order, max_iterations=_TWO_SIDED))
     starts = [_within(sys, begun, margin, horizon, ridge) for begun in starts]
     if not starts:
         raise InvalidInputError("start is empty; give at least one start")

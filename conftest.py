@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") else ["lqo_mor/torch_modules.py", "tests/s4d_example.py"]
+collect_ignore = [] if find_spec("torch") else ["lqo_mor/torch_modules.py", "lqo_mor/torch_s4d.py", "tests/s4d_example.py"]

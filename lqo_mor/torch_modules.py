@@ -69,6 +69,15 @@ def _adjoint(matrices: Tensor) -> Tensor:
     return matrices.mT.conj().resolve_conj().contiguous()
 
 
+def powers(nu_log: Tensor, theta: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Real and imaginary parts of ``λ^0 ... λ^(steps-1)`` for ``λ = exp(-exp(nu_log) + i theta)``, each (slots, steps)."""
+    # The phase grows to thousands of radians: in single precision it would lose its digits.
+    time = torch.arange(steps, device=theta.device, dtype=torch.float64)
+    phase = torch.remainder(theta.double()[:, None] * time, 2 * math.pi).to(nu_log.dtype)
+    modulus = torch.exp(-torch.exp(nu_log)[:, None] * time.to(nu_log.dtype))
+    return modulus * torch.cos(phase), modulus * torch.sin(phase)
+
+
 class LQOLayer(nn.Module):
     """One system of width d with a linear and a quadratic output, on signals (batch, d, steps).
 
@@ -116,12 +125,8 @@ class LQOLayer(nn.Module):
         rows = torch.cat([self.C, self.U, self.V]) if self.quadratic_rank else self.C
         rows, B = torch.view_as_complex(rows), torch.view_as_complex(self.B)
         residues = 2 * rows[:, None, :] * B.T
-        # The phase grows to thousands of radians: in single precision it would lose its digits.
-        time = torch.arange(steps, device=self.theta.device, dtype=torch.float64)
-        phase = torch.remainder(self.theta.double()[:, None] * time, 2 * math.pi).to(self.theta.dtype)
-        modulus = torch.exp(-torch.exp(self.nu_log)[:, None] * time.to(self.theta.dtype))
-        powers = torch.cat([modulus * torch.cos(phase), -modulus * torch.sin(phase)])
-        return torch.cat([residues.real, residues.imag], dim=-1) @ powers
+        real, imag = powers(self.nu_log, self.theta, steps)
+        return torch.cat([residues.real, residues.imag], dim=-1) @ torch.cat([real, -imag])
 
     def rows(self, u: Tensor) -> Tensor:
         """Signals ``2 Re(C x)``, ``2 Re(U x)`` and ``2 Re(V x)`` of inputs (batch, d, steps), shape (batch, d + 2c, steps)."""

@@ -19,6 +19,7 @@ LEVELS = {
     "checkpoints": 5,
     "": 6,  # lqo_mor/__init__.py re-exports everything below
     "torch_modules": 7,
+    "torch_s4d": 7,
     "demo": 7,
     "report": 7,
     "plot": 7,

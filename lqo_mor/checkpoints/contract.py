@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ class Format:
         ``read(state, extras, prenorm) -> DeepSSM`` from the tensors and the other entries of the file;
         raises `CheckpointError`.
     write : callable
-        ``write(model, original) -> (state, extras)``: tensors for the `Original` file's own keys and
-        the entries beside them.
+        ``write(model, original) -> (state, extras)``: the tensors of `model` and the entries beside them, as like
+        those of `Original` as they can be.
     layer_parameters : callable
         ``layer_parameters(model) -> tuple of int``: numbers that the format stores for the system of each block.
     """
@@ -67,10 +67,11 @@ def layer_count(keys: Iterable[str], prefix: str) -> int:
     return len(numbers)
 
 
-def check_tensors(state: dict, shapes: dict[str, tuple]) -> None:
+def check_tensors(state: dict, shapes: dict[str, tuple], integers: Collection[str] = (), empty: Collection[str] = ()) -> None:
     """Raise unless `state` holds exactly the tensors of `shapes`, real floating-point and finite.
 
-    A None in a shape stands for any size of at least one.
+    A None in a shape stands for any size of at least one. The tensors named in `integers` hold integers instead, and
+    those named in `empty` may have no entries.
     """
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
@@ -81,9 +82,10 @@ def check_tensors(state: dict, shapes: dict[str, tuple]) -> None:
         raise CheckpointError("the tensors do not fit the format; " + "; ".join(problems))
     for key, wanted in shapes.items():
         value = state[key]
-        if value.dtype.kind != "f":
-            raise CheckpointError(f"{key} holds {value.dtype}, expected floating-point numbers")
-        if value.size == 0:
+        if value.dtype.kind not in ("iu" if key in integers else "f"):
+            wanted_kind = "integers" if key in integers else "floating-point numbers"
+            raise CheckpointError(f"{key} holds {value.dtype}, expected {wanted_kind}")
+        if value.size == 0 and key not in empty:
             raise CheckpointError(f"{key} is empty: it has shape {value.shape}")
         fits = value.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, value.shape, strict=True))
         if not fits:

@@ -13,11 +13,14 @@ import numpy as np
 from lqo_mor.checkpoints.contract import Format, Original, listing
 from lqo_mor.checkpoints.files import as_path, container_of, read_file, write_file
 from lqo_mor.checkpoints.lqo import LQO
+from lqo_mor.checkpoints.ragged import RAGGED, from_s4d, to_s4d
 from lqo_mor.checkpoints.s4d import S4D
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.network.model import DeepSSM
 
-FORMATS = (S4D, LQO)
+FORMATS = (S4D, LQO, RAGGED)
+# From the format that was read to the one that is written: what was read, as if it had come from a file of the other.
+_CONVERSIONS = {("s4d", "ragged"): from_s4d, ("ragged", "s4d"): to_s4d}
 _NESTINGS = ("state_dict", "model", "model_state_dict", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 # Their state equation depends on the input, so they are no LQO systems.
@@ -35,11 +38,11 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     path : path-like
         A .pth, .pt or .ckpt file of PyTorch (needs torch), or a .safetensors or .npz file; the content
         decides, not the suffix.
-    format : {"s4d", "lqo"}, optional
+    format : {"s4d", "lqo", "ragged"}, optional
         Overrules the recognition of the format.
     prenorm : bool, optional
         Whether the normalisations stand before the layers of an S4D model. Its file does not tell; after
-        them by default. An LQO file holds it.
+        them by default. An LQO or ragged file holds it.
 
     Returns
     -------
@@ -106,18 +109,19 @@ class Source:
     original: Original
     foreign: tuple[str, ...]
 
-    def layer_parameters(self, model: DeepSSM) -> tuple[int, ...]:
-        """How many numbers the format stores for the system of each block."""
-        return self.adapter.layer_parameters(model)
+    def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
+        """How many numbers a format (by default the one that was read) stores for the system of each block."""
+        return self._target(format)[0].layer_parameters(model)
 
-    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool) -> None:
-        """Store `model` at `path`, in the layout of the file that it was read from."""
+    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None) -> None:
+        """Store `model` at `path`, in the layout of the file that it was read from or in another format."""
+        adapter, original = self._target(format)
         path = as_path(path)
         container_of(path)  # refuses an unknown suffix before any work
         with suppress(OSError):  # one of them does not exist
             if path.samefile(self.path):
                 raise OutputError(f"{path} is the file that the model was read from; choose another name")
-        state, extras = self.adapter.write(model, self.original)
+        state, extras = adapter.write(model, original)
         dropped = write_file(path, {self.prefix + key: value for key, value in state.items()}, self.nesting, extras, overwrite)
         if dropped:
             warn(
@@ -125,6 +129,15 @@ class Source:
                 "state of an optimiser, or what this kind of file cannot hold safely",
                 LQOWarning,
             )
+
+    def _target(self, name: str | None) -> tuple[Format, Original]:
+        """The format of that name, and what was read as if it had come from a file of that format."""
+        if name is None or name == self.format:
+            return self.adapter, self.original
+        adapter, convert = _by_name(name), _CONVERSIONS.get((self.format, name))
+        if convert is None:
+            raise InvalidInputError(f"a model of the format {self.format} cannot be stored in the format {name}")
+        return adapter, convert(self.original)
 
 
 def find_state(tree, extras: dict) -> tuple[dict, str | None, dict]:
@@ -165,14 +178,19 @@ def strip_prefixes(state: dict) -> tuple[dict, str]:
     return {key[len(prefix) :]: value for key, value in state.items()}, prefix
 
 
+def _by_name(name: str) -> Format:
+    chosen = next((f for f in FORMATS if f.name == name), None)
+    if chosen is None:
+        raise InvalidInputError(f"format {name!r} is unknown, expected one of {', '.join(f.name for f in FORMATS)}")
+    return chosen
+
+
 def _choose(state: dict, name: str | None) -> Format:
     """The format by its name, or by the keys."""
     if name is not None:
-        chosen = next((f for f in FORMATS if f.name == name), None)
-        if chosen is None:
-            raise InvalidInputError(f"format {name!r} is unknown, expected one of {', '.join(f.name for f in FORMATS)}")
-        return chosen
-    chosen = next((f for f in FORMATS if f.recognises(state)), None)
+        return _by_name(name)
+    # From the last to the first: the keys of a ragged model look like those of S4D too.
+    chosen = next((f for f in reversed(FORMATS) if f.recognises(state)), None)
     if chosen is None:
         gated = next((key for key in state if _INPUT_DEPENDENT.search(key)), None)
         if gated is not None:

@@ -109,12 +109,12 @@ class ModelSource(Protocol):
 
     format: str
 
-    def layer_parameters(self, model: DeepSSM) -> tuple[int, ...]:
-        """How many numbers the format stores for the system of each block."""
+    def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
+        """How many numbers the format, or another one, stores for the system of each block."""
         ...
 
-    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool) -> None:
-        """Store the model at `path`."""
+    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None) -> None:
+        """Store the model at `path`, in its own format or another one."""
         ...
 
 
@@ -196,8 +196,8 @@ class DeepSSM:
         """
         return forward(self, u, progress)
 
-    def save(self, path, overwrite: bool = False) -> None:
-        """Write the model as a checkpoint of the format that it was read from.
+    def save(self, path, overwrite: bool = False, format: str | None = None) -> None:
+        """Write the model as a checkpoint, by default of the format that it was read from.
 
         Numbers are rounded to the precision of the original file (usually float32), so a model that is
         loaded again agrees to that precision. Everything but the reduced layers is kept as it was.
@@ -208,17 +208,20 @@ class DeepSSM:
             New file; its suffix picks the container: .pth, .pt or .ckpt (needs torch), .safetensors, .npz.
         overwrite : bool
             Whether another existing file may be replaced; the input file never is.
+        format : {"s4d", "ragged"}, optional
+            Another format for a model that was read from an S4D or ragged file: "ragged" stores as many slots as
+            each channel uses, "s4d" fills all channels up to the largest, for the original class.
 
         Raises
         ------
         OutputError
             If `path` exists or cannot be written.
         InvalidInputError
-            If the model was not read from a checkpoint, or a layer cannot be stored in its format.
+            If the model was not read from a checkpoint, or it cannot be stored in the format.
         """
         if self.source is None:
             raise InvalidInputError("this model was not read from a checkpoint, so there is no format to store it in")
-        self.source.write(self, path, overwrite)
+        self.source.write(self, path, overwrite, format)
 
     @property
     def layer_parameters(self) -> tuple[int, ...]:
@@ -239,8 +242,15 @@ class DeepSSM:
     def __repr__(self) -> str:
         kind = "" if self.source is None else f"{self.source.format}, "
         head = f"DeepSSM({kind}outputs={self.decoder.n_outputs}, pooling={self.pooling}, parameters={self.n_parameters})"
-        lines = [f"  {block.name}: {block.state_size} states, {block.ssm!r}" for block in self.blocks]
+        lines = [f"  {block.name}: {_states(block)} states, {block.ssm!r}" for block in self.blocks]
         return "\n".join([head, *lines])
+
+
+def _states(block: Block) -> str:
+    """The states per system as text, from the fewest to the most where some channels have slots without input."""
+    used = 2 * np.count_nonzero(np.any(block.ssm.B, axis=-1), axis=-1)
+    low, high = int(np.min(used)), int(np.max(used))
+    return str(block.state_size) if low == high else f"{low}..{high}"
 
 
 def _real_numbers(ssm: DiagonalLQOSystem) -> int:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lqo_mor.errors import DimensionError, LQOWarning, warn
-from lqo_mor.network.compress import CompressionReport
+from lqo_mor.network.compression_report import CompressionReport
 from lqo_mor.network.model import DeepSSM
 
 

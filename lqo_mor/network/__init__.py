@@ -1,9 +1,10 @@
 """Deep state-space models: forward pass and compression."""
 
-from lqo_mor.network.compress import CompressionReport as CompressionReport
-from lqo_mor.network.compress import CompressionResult as CompressionResult
-from lqo_mor.network.compress import LayerReport as LayerReport
+from lqo_mor.network.calibrated import CalibrationOptions as CalibrationOptions
 from lqo_mor.network.compress import compress as compress
+from lqo_mor.network.compression_report import CompressionReport as CompressionReport
+from lqo_mor.network.compression_report import CompressionResult as CompressionResult
+from lqo_mor.network.compression_report import LayerReport as LayerReport
 from lqo_mor.network.layers import Embedding as Embedding
 from lqo_mor.network.layers import LayerNorm as LayerNorm
 from lqo_mor.network.layers import Linear as Linear

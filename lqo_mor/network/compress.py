@@ -10,8 +10,10 @@ from numbers import Real
 import numpy as np
 
 import lqo_mor.reduction as reduction
-from lqo_mor.analysis.differences import relative_to
+from lqo_mor.analysis.differences import h2_error, relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
+from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, smallest_within, split, uniform
+from lqo_mor.network.compression_report import CompressionReport, CompressionResult, LayerReport
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction._slots import pad
 from lqo_mor.reduction.stabilise import warn_of_repair
@@ -26,96 +28,24 @@ _OPTIONS = {"optimal": {"ridge": 1e-6, "start": "balanced"}, "modal": {"ridge": 
 _MARGIN = {"optimal": 0.5, "projected_gradient": 0.5}
 
 
-@dataclass(frozen=True, eq=False)
-class LayerReport:
-    """What happened to one layer.
+def compress(
+    model,
+    *,
+    state_size=None,
+    keep=None,
+    max_error: float | None = None,
+    method: str = "optimal",
+    horizon: int | None = None,
+    calibration=None,
+    options: CalibrationOptions | None = None,
+    progress=None,
+) -> CompressionResult:
+    """Reduce every layer of a model to fewer states, without training it again.
 
-    Attributes
-    ----------
-    name : str
-        Name of the block.
-    states_before, states_after : int
-        Real states of each system of the layer, two per stored slot.
-    parameters_before, parameters_after : int
-        Numbers stored for the systems of the layer (not for the maps around them).
-    relative_error : ndarray
-        h2 errors relative to the norm of the systems with their feedthrough (delay 0), one per channel, or a
-        single one of shape ``()``.
-    repaired : int
-        How many of the reduced systems were unstable and had to be repaired.
-    seconds : float
-        Time of the reduction.
-    """
-
-    name: str
-    states_before: int
-    states_after: int
-    parameters_before: int
-    parameters_after: int
-    relative_error: np.ndarray
-    repaired: int
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class CompressionReport:
-    """What happened to a model; printing it gives a table.
-
-    Attributes
-    ----------
-    layers : tuple of LayerReport
-        One per block.
-    parameters_before, parameters_after : int
-        Numbers stored for the whole model.
-    method : str
-        Name of the reduction method.
-    horizon : int or None
-        Number of samples that the errors are measured over; None is infinite.
-    """
-
-    layers: tuple[LayerReport, ...]
-    parameters_before: int
-    parameters_after: int
-    method: str
-    horizon: int | None
-
-    def __str__(self) -> str:
-        rows = [("layer", "states", "parameters", "h2 error: median", "worst")]
-        for layer in self.layers:
-            rows.append(
-                (
-                    layer.name,
-                    f"{layer.states_before} -> {layer.states_after}",
-                    f"{layer.parameters_before} -> {layer.parameters_after}",
-                    f"{np.median(layer.relative_error):.2e}",
-                    f"{np.max(layer.relative_error):.2e}",
-                )
-            )
-        rows.append(("whole model", "", f"{self.parameters_before} -> {self.parameters_after}", "", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon}"
-        seconds = sum(layer.seconds for layer in self.layers)
-        lines.append(f"method {self.method}, {horizon}, relative errors, {seconds:.1f} s")
-        repaired = sum(layer.repaired for layer in self.layers)
-        if repaired:
-            lines.append(f"{repaired} reduced systems were unstable and have been repaired")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True, eq=False)
-class CompressionResult:
-    """The compressed `model` and the `report` on it."""
-
-    model: DeepSSM
-    report: CompressionReport
-
-
-def compress(model, *, state_size=None, keep=None, method="optimal", horizon=None, progress=None) -> CompressionResult:
-    """Reduce every layer of a model to fewer states.
-
-    For each block the system ``x[k] = λ ∘ x[k-1] + B u[k]`` is replaced by a smaller one whose h2
-    distance to it is as small as `method` makes it; everything else stays.
+    For each block the system ``x[k] = λ ∘ x[k-1] + B u[k]`` is replaced by a smaller one. Without calibration its h2
+    distance is as small as `method` makes it, the error for white inputs, and everything else stays. With calibration inputs
+    it is the best for the inputs that really occur, weighted by what they change in the model's output; `options` says what
+    else may be used.
 
     Parameters
     ----------
@@ -126,11 +56,19 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
         formats store slots of two states. A layer that has no more states than that stays as it is.
     keep : float, optional
         Instead of `state_size`: the fraction of the states to keep, between 0 and 1. Each layer gets
-        the nearest even number of states, at least 2.
+        the nearest even number of states, at least 2. With ``options.split`` a mean over all channels, as `state_size` is.
+    max_error : float, optional
+        Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs. The
+        budget is picked by the predicted error and raised until the measured one is below.
     method : str
         Reduction method, as for `reduce`.
     horizon : int, optional
-        Sequence length over which the error counts; infinite by default.
+        Sequence length over which the error counts; infinite by default, and with a calibration.
+    calibration : ndarray, or iterable of ndarray, optional
+        Inputs as the model takes them, a few hundred sequences of one length without labels. Of an iterable one piece at a time
+        is in memory. For models whose layers hold linear channels (S4D), and method "optimal".
+    options : CalibrationOptions, optional
+        What the calibration may use.
     progress : callable, optional
         Called as ``progress(done, total)``; every layer counts 100.
 
@@ -150,7 +88,14 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
     OrderError
         If a wanted state size is odd or not positive, or none is below that of its layer.
     InvalidInputError
-        If neither or both of `state_size` and `keep` are given, or `model` is no `DeepSSM`.
+        If not exactly one of `state_size`, `keep` and `max_error` is given, `model` is no `DeepSSM`, an argument of the
+        calibration is given without inputs, or the layers cannot be calibrated.
+
+    Notes
+    -----
+    With a calibration the error of a system is weighted by the spectrum of its inputs, ``P_ik = b_i b_k (Φ(λ_i) + Φ(λ_k) − R_0)
+    / (1 − λ_i λ_k)``, times that of the gradients of the output; poles by Newton's method, residues and feedthroughs in
+    closed form.
 
     Examples
     --------
@@ -165,6 +110,12 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
     """
     if not isinstance(model, DeepSSM):
         raise InvalidInputError(f"compress takes a DeepSSM, got {type(model).__name__}; for a single system there is reduce")
+    if calibration is not None:
+        if method != "optimal" or horizon is not None:
+            raise InvalidInputError('a calibration is for method="optimal" over the infinite horizon')
+        return _calibrated(model, state_size, keep, max_error, calibration, options or CalibrationOptions(), progress)
+    if options is not None or max_error is not None:
+        raise InvalidInputError("options and max_error are for a calibration; give calibration inputs")
     sizes = _state_sizes(model, state_size, keep)
     reduced, seconds = [], []
     for index, (block, size) in enumerate(zip(model.blocks, sizes, strict=True)):
@@ -186,10 +137,68 @@ def compress(model, *, state_size=None, keep=None, method="optimal", horizon=Non
             relative_error=np.asarray(relative_to(block.ssm, reduced[i].error, horizon, delay=0)),
             repaired=int(np.sum(reduced[i].repaired)),
             seconds=seconds[i],
+            mean_states=float(small.blocks[i].state_size),
         )
         for i, block in enumerate(model.blocks)
     )
     return CompressionResult(small, CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon))
+
+
+def _calibrated(model, state_size, keep, max_error, calibration, options: CalibrationOptions, progress) -> CompressionResult:
+    """A compression with calibration inputs."""
+    if sum(given is not None for given in (state_size, keep, max_error)) != 1:
+        raise InvalidInputError("give exactly one of state_size, keep and max_error")
+    if max_error is not None and not (isinstance(max_error, Real) and 0 < max_error < 1):
+        raise InvalidInputError(f"max_error must be a relative error between 0 and 1, got {max_error!r}")
+    if max_error is not None and not (options.sensitivity and options.sequential):
+        raise InvalidInputError("max_error needs the options sensitivity and sequential, which predict and measure the error")
+    sizes = None if max_error is not None else [size // 2 for size in _state_sizes(model, state_size, keep)]
+    start = time.perf_counter()
+    with Calibration(model, calibration, options, _phases(progress)) as work:
+        if sizes is None:
+            found = smallest_within(work, float(max_error))
+        else:
+            curves = work.curves(None if options.split else max(sizes), set(sizes))
+            budget = sum(size * block.width for size, block in zip(sizes, model.blocks, strict=True))
+            found = work.assemble(curves, split(curves, budget) if options.split else uniform(curves, sizes))
+    seconds = (time.perf_counter() - start) / len(model.blocks)
+    return CompressionResult(found.model, _calibrated_report(model, found, options, seconds))
+
+
+def _calibrated_report(model, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionReport:
+    small, layers = found.model, []
+    if options.split and model.source is not None:
+        parameters = model.source.layer_parameters(small, "ragged")
+    else:
+        parameters = small.layer_parameters
+    for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
+        used = np.any(new.ssm.B, axis=-1)
+        layers.append(
+            LayerReport(
+                name=block.name,
+                states_before=block.state_size,
+                states_after=int(2 * np.max(np.sum(used, axis=-1))),
+                parameters_before=model.layer_parameters[i],
+                parameters_after=parameters[i],
+                relative_error=np.asarray(h2_error(block.ssm, new.ssm, relative=True, delay=0)),
+                repaired=0,
+                seconds=seconds,
+                mean_states=float(2 * np.mean(np.sum(used, axis=-1))),
+                weighted_error=found.weighted_errors[i],
+            )
+        )
+    after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
+    return CompressionReport(
+        tuple(layers), model.n_parameters, after, "optimal, calibrated", None, found.predicted, found.measured
+    )
+
+
+def _phases(progress):
+    """Progress of the parts of a calibration, each a share of its usual time, as a single count."""
+    shares = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 100)}
+    if progress is None:
+        return lambda what, done, total: None
+    return lambda what, done, total: progress(shares[what][0] + (shares[what][1] - shares[what][0]) * done // total, 100)
 
 
 @dataclass(frozen=True, eq=False)

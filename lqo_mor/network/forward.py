@@ -20,22 +20,23 @@ _CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep t
 
 def forward(model, u, progress=None) -> np.ndarray:
     """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
-    u = _check_inputs(model.encoder, u)
+    u = check_inputs(model.encoder, u)
     batch, steps = u.shape[:2]
-    layers = [_layer(block.ssm, steps) for block in model.blocks]
-    chunk = max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
+    layers = [system_map(block.ssm, steps) for block in model.blocks]
+    chunk = chunk_size(model, steps)
     outputs = []
     for start in range(0, batch, chunk):
-        x = _encode(model.encoder, u[start : start + chunk])
+        x = encode(model.encoder, u[start : start + chunk])
         for block, layer in zip(model.blocks, layers, strict=True):
-            x = _block(block, layer, x)
-        outputs.append(_decode(model, x))
+            x = block_output(block, x, layer(block_input(block, x)))
+        outputs.append(decode(model, x))
         if progress is not None:
             progress(min(start + chunk, batch), batch)
     return np.concatenate(outputs)
 
 
-def _check_inputs(encoder, u) -> np.ndarray:
+def check_inputs(encoder, u) -> np.ndarray:
+    """The inputs as an array; raises unless they fit the encoder."""
     u = np.asarray(u)
     if isinstance(encoder, Embedding):
         if u.ndim != 2 or 0 in u.shape:
@@ -54,6 +55,11 @@ def _check_inputs(encoder, u) -> np.ndarray:
     return u
 
 
+def chunk_size(model, steps: int) -> int:
+    """How many sequences go through the layers at once."""
+    return max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
+
+
 def _numbers_per_step(model) -> int:
     """Rough number of real numbers that one example needs for one time step inside a layer."""
 
@@ -69,20 +75,23 @@ def _numbers_per_step(model) -> int:
     return max((numbers(block) for block in model.blocks), default=model.encoder.n_outputs)
 
 
-def _linear(linear, x: np.ndarray) -> np.ndarray:
-    y = linear.weight @ x.reshape(x.shape[0], -1)
-    if linear.bias is not None:
-        y += linear.bias[:, np.newaxis]
+def linear(mapping, x: np.ndarray) -> np.ndarray:
+    """A `Linear` map of every token."""
+    y = mapping.weight @ x.reshape(x.shape[0], -1)
+    if mapping.bias is not None:
+        y += mapping.bias[:, np.newaxis]
     return y.reshape(-1, *x.shape[1:])
 
 
-def _encode(encoder, u: np.ndarray) -> np.ndarray:
+def encode(encoder, u: np.ndarray) -> np.ndarray:
+    """The features that the first block reads."""
     if isinstance(encoder, Embedding):
         return np.ascontiguousarray(encoder.weight.T[:, u])
-    return _linear(encoder, u.transpose(2, 0, 1).astype(np.float64))
+    return linear(encoder, u.transpose(2, 0, 1).astype(np.float64))
 
 
-def _normalise(norm, x: np.ndarray) -> np.ndarray:
+def normalise(norm, x: np.ndarray) -> np.ndarray:
+    """A `LayerNorm` of every token."""
     x = x - np.mean(x, axis=0)
     x /= np.sqrt(np.mean(x * x, axis=0) + norm.eps)
     x *= norm.weight[:, np.newaxis, np.newaxis]
@@ -90,7 +99,7 @@ def _normalise(norm, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _activate(name: str, x: np.ndarray) -> np.ndarray:
+def activate(name: str, x: np.ndarray) -> np.ndarray:
     """The activation, in place where that is possible; `x` is contiguous and belongs to the caller."""
     if name == "gelu":
         _kernels.gelu(x.reshape(-1, x.shape[-1]))
@@ -101,45 +110,51 @@ def _activate(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _block(block, layer, x: np.ndarray) -> np.ndarray:
-    y = _normalise(block.norm, x) if block.norm is not None and block.prenorm else x
-    y = _activate(block.activation, layer(y))
+def block_input(block, x: np.ndarray) -> np.ndarray:
+    """What the system of a block reads; `x` itself where no normalisation stands before it."""
+    return normalise(block.norm, x) if block.norm is not None and block.prenorm else x
+
+
+def block_output(block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The block after its system, whose output `y` belongs to the caller and is overwritten."""
+    y = activate(block.activation, y)
     if block.mixing is not None:
-        y = _linear(block.mixing, y)
+        y = linear(block.mixing, y)
     if block.gate == "glu":
         _kernels.glu(y.reshape(y.shape[0], -1))
         y = y[: y.shape[0] // 2]
     if block.residual:
         y += x
-    return _normalise(block.norm, y) if block.norm is not None and not block.prenorm else y
+    return normalise(block.norm, y) if block.norm is not None and not block.prenorm else y
 
 
-def _decode(model, x: np.ndarray) -> np.ndarray:
+def decode(model, x: np.ndarray) -> np.ndarray:
+    """The outputs from the features of the last block."""
     if model.norm is not None:
-        x = _normalise(model.norm, x)
+        x = normalise(model.norm, x)
     if model.pooling == "mean":
         x = x.mean(axis=2, keepdims=True)
     elif model.pooling == "last":
         x = x[:, :, -1:]
-    y = _linear(model.decoder, x).transpose(1, 2, 0)
+    y = linear(model.decoder, x).transpose(1, 2, 0)
     return y if model.pooling is None else y[:, 0]
 
 
-def _rows(ssm) -> np.ndarray:
+def output_rows(ssm) -> np.ndarray:
     """The linear rows `C`, then `U` and `V`, (..., q, s), scaled so that each row output is ``Re Σ_s row_s x_s``."""
     q = ssm.quadratic
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V], axis=-2)
     return rows * np.where(ssm.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
 
 
-def _layer(ssm, steps: int):
+def system_map(ssm, steps: int):
     """The system as a function from signals to signals, both (features, batch, steps); the result is a new array."""
     return _convolution(ssm, steps) if ssm.batch else _recursion(ssm)
 
 
 def _convolution(ssm, steps: int):
     """Channels with one input and one output: products of Fourier transforms, padded so that nothing wraps around."""
-    residues = _rows(ssm) * ssm.B.transpose(0, 2, 1)
+    residues = output_rows(ssm) * ssm.B.transpose(0, 2, 1)
     kernels = np.empty((*residues.shape[:2], steps))
     _kernels.impulse_responses(ssm.poles, residues, kernels)
     kernels[:, 0, 0] += ssm.D[:, 0, 0]
@@ -167,7 +182,7 @@ def _convolution(ssm, steps: int):
 def _recursion(ssm):
     """One system: forcings and row outputs as real matrix products, the states by a scan over time between them."""
     B = np.concatenate([ssm.B.real, ssm.B.imag])
-    rows = _rows(ssm)
+    rows = output_rows(ssm)
     rows = np.concatenate([rows.real, -rows.imag], axis=1)
     p, q = ssm.n_outputs, ssm.quadratic
 

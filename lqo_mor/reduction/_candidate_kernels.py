@@ -7,14 +7,8 @@ from numba import njit
 
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.reduction._inner_kernels import _factors, _to_real, _without_each
-from lqo_mor.reduction._pairing_kernels import _observed, _pairing_rows
-from lqo_mor.reduction._projection_kernels import (
-    _cholesky,
-    _forward,
-    _own_features,
-    _own_pairings,
-    _residue_hessian,
-)
+from lqo_mor.reduction._pairing_kernels import N_FEATURES, TWO_INPUTS_FREE, WEIGHTED_FREE, _observed, _own_features, _pairing_rows
+from lqo_mor.reduction._projection_kernels import _cholesky, _forward, _own_pairings, _residue_hessian
 from lqo_mor.reduction._sections import N_CONSTANTS, REAL, _constants, _factor
 from lqo_mor.reduction._slot_kernels import _slots
 
@@ -32,7 +26,7 @@ def _candidate_parts(data, kind, parameters, least):
     size = 1 if kind == REAL else 2
     factors = np.empty((count if inner else 0, lam.size), np.complex128)
     number = 0 if inner else count
-    mu, feature = np.zeros((number, size), np.complex128), np.zeros((number, size), np.complex128)
+    mu, feature = np.zeros((number, size), np.complex128), np.zeros((number, N_FEATURES, size), np.complex128)
     slots, block = np.zeros(number, np.int64), np.zeros((number, size, size))
     right = np.zeros((number, data[11].shape[0], size))
     constants = np.empty(N_CONSTANTS)
@@ -40,7 +34,7 @@ def _candidate_parts(data, kind, parameters, least):
     kinds[0] = kind
     slot, unit = np.empty(size, np.int64), np.empty(size, np.complex128)
     slopes, bends = np.empty((size, 2)), np.empty((size, 3))
-    P, M = np.empty((3, size, size), np.complex128), np.empty((3, size, size), np.complex128)
+    P, M = np.empty((4, size, size), np.complex128), np.empty((4, size, size), np.complex128)
     H = np.empty((3, data[11].shape[0], size), np.complex128)
     for c in range(count):
         if inner:
@@ -50,10 +44,10 @@ def _candidate_parts(data, kind, parameters, least):
             continue
         s = _slots(code, kinds, parameters[c], least, mu[c], slot, unit, slopes, bends)
         slots[c] = s
-        _own_features(code, data[1], mu[c, :s], feature[c, :s])
-        _own_pairings(code, data[1], mu[c, :s], feature[c, :s], data[13], P[:, :s, :s], M[:, :s, :s])
+        _own_features(code, data[1], mu[c, :s], feature[c, :, :s])
+        _own_pairings(code, data[1], mu[c, :s], feature[c, :, :s], data[13], P[:, :s, :s], M[:, :s, :s])
         _residue_hessian(slot, unit, mu[c, :s], P[0, :s, :s], M[0, :s, :s], block[c])
-        _observed(code, data[1], lam, data[10], data[11], mu[c, :s], feature[c, :s], H)
+        _observed(code, data[1], lam, data[10], data[11], mu[c, :s], feature[c, :, :s], H)
         for a in range(right.shape[1]):
             for u in range(size):
                 pair = mu[c, slot[u]].imag != 0.0
@@ -100,8 +94,8 @@ def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
     r, q = x.size, data[11].shape[0]
     slopes, bends = np.empty((r, 2)), np.empty((r, 3))
     s = _slots(data[0], kinds, x, least, mu, slot, unit, slopes, bends)
-    feature, H = np.empty(s, np.complex128), np.empty((3, q, s), np.complex128)
-    P, M, G = np.empty((3, s, s), np.complex128), np.empty((3, s, s), np.complex128), np.empty((r, r))
+    feature, H = np.empty((N_FEATURES, s), np.complex128), np.empty((3, q, s), np.complex128)
+    P, M, G = np.empty((4, s, s), np.complex128), np.empty((4, s, s), np.complex128), np.empty((r, r))
     _own_features(data[0], data[1], mu[:s], feature)
     _own_pairings(data[0], data[1], mu[:s], feature, data[13], P, M)
     _observed(data[0], data[1], data[2], data[10], data[11], mu[:s], feature, H)
@@ -131,7 +125,7 @@ def _additions(data, kinds, x, least, parts):
     s = _normal_equations(data, kinds, x, least, mu, slot, unit, L, right)
     if r and not s:
         return out
-    feature = np.empty(s, np.complex128)
+    feature = np.empty((N_FEATURES, s), np.complex128)
     _own_features(data[0], data[1], mu[:s], feature)
     size = block.shape[1]
     X = _coupling(data[0], data[1], mu[:s], feature, slot, unit, mu_c, feature_c, slots_c)
@@ -165,11 +159,12 @@ def _additions(data, kinds, x, least, parts):
 def _coupling(code, parameters, mu, feature, slot, unit, mu_c, feature_c, slots_c):
     """Second derivatives of the squared error by a residue of the sections and one of the candidates, (r, candidates size)."""
     count, size = mu_c.shape
-    flat, flat_feature = mu_c.reshape(-1), feature_c.reshape(-1)
+    flat, flat_feature = mu_c.reshape(-1), np.empty((N_FEATURES, count * size), np.complex128)
     which, along = np.empty(count * size, np.int64), np.empty(count * size, np.complex128)
     for c in range(count):
         for u in range(size):
             k, j = c * size + u, min(u, slots_c[c] - 1)
+            flat_feature[:, k] = feature_c[c, :, u]
             which[k] = c * size + j
             along[k] = 0.5 if mu_c[c, j].imag == 0.0 else (1.0 if u == 0 else 1.0j)
     X = np.empty((slot.size, count * size))
@@ -177,8 +172,8 @@ def _coupling(code, parameters, mu, feature, slot, unit, mu_c, feature_c, slots_
     for v in range(slot.size):
         i = slot[v]
         if v == 0 or slot[v - 1] != i:
-            _pairing_rows(code, parameters, flat, flat_feature, mu[i], feature[i], plain)
-            _pairing_rows(code, parameters, flat, flat_feature, mu[i].conjugate(), feature[i].conjugate(), hermitian)
+            _pairing_rows(code, parameters, flat, flat_feature, mu[i], feature[:, i], plain)
+            _pairing_rows(code, parameters, flat, flat_feature, mu[i].conjugate(), feature[:, i].conj(), hermitian)
         step = unit[v] if mu[i].imag != 0.0 else 0.5 + 0.0j
         for k in range(X.shape[1]):
             j, with_pole = which[k], step * along[k]
@@ -226,3 +221,65 @@ def _removals(data, kinds, x, least):
                 out[p] += 0.5 * (g22 * c1 * c1 - 2.0 * g12 * c1 * c2 + g11 * c2 * c2) / (g11 * g22 - g12 * g12)
         k += size
     return out
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _squared_norm(code, parameters, lam, f_lam, outputs):
+    """Squared norm of the systems with the output rows `outputs` (times input entries and pair weights), summed."""
+    rows, total = np.empty((6, lam.size)), 0.0
+    for j in range(lam.size):
+        for half in range(2):
+            if half == 0:
+                _pairing_rows(code, parameters, lam, f_lam, lam[j], f_lam[:, j], rows)
+            else:
+                _pairing_rows(code, parameters, lam, f_lam, lam[j].conjugate(), f_lam[:, j].conj(), rows)
+            for a in range(outputs.shape[0]):
+                z = outputs[a, j] if half == 0 else outputs[a, j].conjugate()
+                for i in range(lam.size):
+                    total += 2.0 * (outputs[a, i] * z * complex(rows[0, i], rows[1, i])).real
+    return total
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _optimal_residues(data, mu, residues, total):
+    """Residues of a single output row for given poles in half storage; squared error and change of a free feedthrough."""
+    s, r = mu.size, 0
+    slot, unit = np.empty(2 * s, np.int64), np.empty(2 * s, np.complex128)
+    for j in range(s):
+        slot[r], unit[r] = j, 1.0
+        r += 1
+        if mu[j].imag != 0.0:
+            slot[r], unit[r] = j, 1.0j
+            r += 1
+    slot, unit = slot[:r], unit[:r]
+    feature, H = np.empty((N_FEATURES, s), np.complex128), np.empty((3, 1, s), np.complex128)
+    P, M, G = np.empty((4, s, s), np.complex128), np.empty((4, s, s), np.complex128), np.empty((r, r))
+    _own_features(data[0], data[1], mu, feature)
+    _observed(data[0], data[1], data[2], data[10], data[11], mu, feature, H)
+    L, right, ridge = np.zeros((r, r)), np.empty((r, 1)), data[13]
+    while True:
+        _own_pairings(data[0], data[1], mu, feature, ridge, P, M)
+        _residue_hessian(slot, unit, mu, P[0], M[0], G)
+        if _cholesky(G, L) or ridge > 1.0:
+            break
+        ridge = max(10.0 * ridge, 1e-15)  # poles that meet: the smallest ridge that works
+    for u in range(r):
+        right[u, 0] = 4.0 * (H[0, 0, slot[u]] * (unit[u] if mu[slot[u]].imag != 0.0 else 0.5)).real
+    _forward(L, right)
+    total[0], total[1] = data[12], 0.0
+    for u in range(r):
+        total[0] -= 0.5 * right[u, 0] ** 2
+    for u in range(r - 1, -1, -1):
+        for v in range(u + 1, r):
+            right[u, 0] -= L[v, u] * right[v, 0]
+        right[u, 0] /= L[u, u]
+        residues[slot[u]] += right[u, 0] * unit[u]
+    if data[0] in (WEIGHTED_FREE, TWO_INPUTS_FREE):
+        if data[0] == TWO_INPUTS_FREE:
+            total[1] = data[1][data[1].size - 1]
+        else:
+            for i in range(data[2].size):
+                total[1] += 2.0 * (data[11][0, i] * data[10][0, i]).real
+        for j in range(s):
+            total[1] -= (2.0 if mu[j].imag != 0.0 else 1.0) * (residues[j] * feature[0, j]).real
+        total[1] /= data[1][0]

@@ -1,8 +1,8 @@
 """The squared h² error with optimal linear outputs by normal equations, over any horizon, with exact second derivatives.
 
 A slot is ``2 Re(c μ^k)`` (half of that at a real pole). Everything is analytic in ``c`` and in the logarithm ``z`` of the pole
-(continuous time: in the pole itself), and in ``z`` all derivatives of a pairing are derivatives of one function of
-``z_i + z_j``. The residues are eliminated: the Hessian by the poles is the Schur complement of the one by both. A ridge
+(continuous time: in the pole itself), and in ``z`` all derivatives of a white input's pairing are derivatives of one function
+of ``z_i + z_j``. The residues are eliminated: the Hessian by the poles is the Schur complement of the one by both. A ridge
 multiplies the pairing of every pole with its own conjugate.
 """
 
@@ -11,36 +11,39 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lqo_mor.matrix_equations._kernels import CONTINUOUS_FINITE, DISCRETE_FINITE
-from lqo_mor.reduction._pairing_kernels import _observed, _pairing_derivatives
+from lqo_mor.reduction._pairing_kernels import N_FEATURES, _observed, _own_features, _pairing_derivatives, _weighted_pair
 from lqo_mor.reduction._sections import _size
 from lqo_mor.reduction._slot_kernels import _slots
 
 
 @njit(cache=True, error_model="numpy")
-def _own_features(code, parameters, poles, out):
-    """Features of the slots, see `matrix_equations._kernels`."""
-    for j in range(poles.size):
-        if code == DISCRETE_FINITE:
-            out[j] = poles[j] ** parameters[0]
-        elif code == CONTINUOUS_FINITE:
-            out[j] = np.exp(poles[j] * parameters[0])
-        else:
-            out[j] = 0.0
-
-
-@njit(cache=True, error_model="numpy")
 def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
-    """Pairings of the slots with each other and with their conjugates, (3, s, s): values and two derivatives."""
+    """Pairings of the slots with each other and with their conjugates, (4, s, s).
+
+    Values, first and second derivatives by the second pole, and mixed ones by both (in `hermitian` by the conjugate of the
+    second).
+    """
     for i in range(mu.size):
         for j in range(i + 1):
-            p = _pairing_derivatives(code, parameters, mu[i], mu[j], feature[i] * feature[j])
-            h = _pairing_derivatives(code, parameters, mu[i], mu[j].conjugate(), feature[i] * feature[j].conjugate())
-            for d in range(3):
-                plain[d, i, j] = plain[d, j, i] = p[d]
-                hermitian[d, i, j], hermitian[d, j, i] = h[d], h[d].conjugate()
+            if code < 0:
+                p = _weighted_pair(code, parameters, mu[i], mu[j], feature[:, i], feature[:, j])
+                h = _weighted_pair(code, parameters, mu[i], mu[j].conjugate(), feature[:, i], feature[:, j].conj())
+                for d in range(4):
+                    plain[d, i, j], hermitian[d, i, j] = p[d], h[d]
+                p = _weighted_pair(code, parameters, mu[j], mu[i], feature[:, j], feature[:, i])
+                h = _weighted_pair(code, parameters, mu[j], mu[i].conjugate(), feature[:, j], feature[:, i].conj())
+                for d in range(4):
+                    plain[d, j, i], hermitian[d, j, i] = p[d], h[d]
+            else:
+                e, f = feature[0, i], feature[0, j]
+                a = _pairing_derivatives(code, parameters, mu[i], mu[j], e * f)
+                b = _pairing_derivatives(code, parameters, mu[i], mu[j].conjugate(), e * f.conjugate())
+                for d in range(4):
+                    k = min(d, 2)  # one function of the sum of both logarithms: the mixed derivative is the second one
+                    plain[d, i, j] = plain[d, j, i] = a[k]
+                    hermitian[d, i, j], hermitian[d, j, i] = b[k], b[k].conjugate()
         factor = 1.0 + (ridge if mu[i].imag != 0.0 else 2.0 * ridge)
-        for d in range(3):
+        for d in range(4):
             hermitian[d, i, i] *= factor
 
 
@@ -96,9 +99,9 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
     slopes, bends = np.zeros((r, 2)), np.zeros((r, 3))
     s = _slots(code, kinds, x, least, mu, slot, unit, slopes, bends)
     mu = mu[:s]
-    feature = np.empty(s, np.complex128)
+    feature = np.empty((N_FEATURES, s), np.complex128)
     _own_features(code, parameters, mu, feature)
-    P, M = np.empty((3, s, s), np.complex128), np.empty((3, s, s), np.complex128)
+    P, M = np.empty((4, s, s), np.complex128), np.empty((4, s, s), np.complex128)
     _own_pairings(code, parameters, mu, feature, ridge, P, M)
     H = np.empty((3, q, s), np.complex128)
     _observed(code, parameters, lam, f_lam, outputs, mu, feature, H)
@@ -128,8 +131,8 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
         for j in range(s):
             first, second = -2.0 * H[1, a, j], -2.0 * H[2, a, j]
             for i in range(s):
-                first += 2.0 * (c[i] * P[1, i, j] + c[i].conjugate() * M[1, j, i])
-                second += 2.0 * (c[i] * P[2, i, j] + c[i].conjugate() * M[2, j, i])
+                first += 2.0 * (c[i] * P[1, i, j] + (c[i] * M[1, i, j]).conjugate())
+                second += 2.0 * (c[i] * P[2, i, j] + (c[i] * M[2, i, j]).conjugate())
             v1[j], v2[j] = first, second
         for v in range(r):
             j = slot[v]
@@ -142,7 +145,7 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
                 if u >= v:
                     own = step * v2[j] * unit[u] if i == j else 0.0j
                     back = 2.0 * c[i] * unit[u]
-                    bend[u, v] += 2.0 * (own + back * (step * P[2, i, j] + step.conjugate() * M[2, i, j])).real
+                    bend[u, v] += 2.0 * (own + back * (step * P[3, i, j] + step.conjugate() * M[3, i, j])).real
         _forward(L, mixed)
         for k in range(r):
             for u in range(r):

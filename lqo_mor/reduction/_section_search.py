@@ -18,7 +18,7 @@ from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.matrix_equations.diagonal import pairing
-from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _start_kernels
+from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _pairing_kernels, _start_kernels
 from lqo_mor.reduction._layout import Budget, poles_of
 from lqo_mor.reduction._problem import without_feedthrough
 from lqo_mor.reduction._sections import REAL
@@ -60,7 +60,7 @@ def search_batch(
     """Every channel of a batch with linear outputs, from its own balanced truncation and from nothing, on all threads."""
     norm, count = pairing(sys.is_continuous, horizon), int(np.prod(sys.batch))
     lam = np.array(sys.poles.reshape(count, -1))
-    features, parameters = norm.features(lam), np.array(norm.parameters)
+    parameters = np.array(norm.parameters)
     outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
     squared_norm = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
     kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
@@ -72,15 +72,14 @@ def search_batch(
         if not squared_norm[h] > 0:  # no transfer: any poles will do
             history[h, 0] = 0.0
             return
-        real = lam[h].imag == 0
-        poles = _start_kernels._balanced_poles(
-            norm.code, parameters, lam[h], features[h], ones, outputs[h], real, size.n_parameters
-        )
+        real, features = lam[h].imag == 0, np.empty((_pairing_kernels.N_FEATURES, lam.shape[1]), complex)
+        _pairing_kernels._own_features(norm.code, parameters, lam[h], features)
+        poles = _start_kernels._balanced_poles(norm.code, parameters, lam[h], features, ones, outputs[h], real, size.n_parameters)
         data = (
             norm.code, parameters, lam[h], ones, real, none, none, none, nothing, nothing,
-            features[h], outputs[h], squared_norm[h], ridge, False,
+            features, outputs[h], squared_norm[h], ridge, False,
         )  # fmt: skip
-        run = _search(data, size, [poles], _TRIAL, 1, exchanges, max_iterations, tolerance)
+        run = search(data, size, [poles], _TRIAL, 1, exchanges, max_iterations, tolerance)
         kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
         history[h, : run.steps + 1] = run.history
 
@@ -109,7 +108,7 @@ def search_one(
     """
     data = search_data(sys, horizon, ridge)
     extra = 2 if widely or exchanges else None
-    run = _search(data, size, starts, max_iterations, extra, exchanges, max_iterations, tolerance)
+    run = search(data, size, starts, max_iterations, extra, exchanges, max_iterations, tolerance)
     poles, used = poles_of(size, run.kinds[np.newaxis], run.x[np.newaxis])
     return Found(
         poles[0, used[0]], used[0, used[0]], run.squared, run.start, run.history, np.asarray(run.status), np.asarray(run.steps)
@@ -151,15 +150,26 @@ class Run(NamedTuple):
     history: np.ndarray
 
 
-def _search(
-    data, size: Budget, starts, trial_steps: int, extra: int | None, exchanges: int, max_iterations: int, tolerance: float
+def search(
+    data,
+    size: Budget,
+    starts: list[np.ndarray],
+    trial_steps: int,
+    extra: int | None,
+    exchanges: int,
+    max_iterations: int,
+    tolerance: float,
+    candidates: Candidates | None = None,
+    swaps: bool | None = None,
 ) -> Run:
     """The best of several starts and, if `extra` is given, of sections grown one by one, improved by replacing sections.
 
     Each gets `trial_steps`, the best goes on. `extra` sections too many are grown, and those that are missed least taken
     away.
     """
-    continuous, bounds, candidates = data[0] >= CONTINUOUS, (size.least, size.limit), Candidates.of(data, size)
+    continuous, bounds = data[0] >= CONTINUOUS, (size.least, size.limit)
+    candidates = Candidates.of(data, size) if candidates is None else candidates
+    swaps = extra is not None if swaps is None else swaps
     past, trial_steps = np.empty(max_iterations + 1), min(trial_steps, max_iterations)
     first = np.inf
 
@@ -189,7 +199,7 @@ def _search(
         room = extra if size.kinds[0] != REAL and 2 * (size.kinds.size + extra) < data[2].size else 0
         trials.append(run(size.kinds.copy(), _grown(data, size.kinds, room, candidates, bounds), trial_steps))
     best = min(trials, key=lambda trial: trial.squared)
-    for _ in range(_SWAPS if trial_steps and extra is not None else 0):
+    for _ in range(_SWAPS if trial_steps and swaps else 0):
         swapped = _exchange(data, best, candidates, size, 1, lambda kinds, x: run(kinds, x, min(_TRIAL, trial_steps)))
         if swapped is None:
             break
@@ -273,7 +283,9 @@ def search_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> tuple:
             plain, hermitian = norm.outer(lam, lam), norm.outer(lam, lam.conj())
     outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
     squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
+    features, parameters = np.empty((_pairing_kernels.N_FEATURES, lam.size), complex), np.array(norm.parameters)
+    _pairing_kernels._own_features(norm.code, parameters, lam, features)
     return (
-        norm.code, np.array(norm.parameters), lam, b, real, root, rows, T, plain, hermitian,
-        norm.features(lam), outputs, squared, ridge, inner,
+        norm.code, parameters, lam, b, real, root, rows, T, plain, hermitian,
+        features, outputs, squared, ridge, inner,
     )  # fmt: skip

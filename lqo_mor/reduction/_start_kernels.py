@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lqo_mor.matrix_equations._kernels import CONTINUOUS
+from lqo_mor.matrix_equations._kernels import CONTINUOUS, DISCRETE
 from lqo_mor.reduction._inner_kernels import _gramian
 from lqo_mor.reduction._pairing_kernels import _pairing_rows
 from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _parameters_of, _poles, _size
@@ -115,6 +115,19 @@ def _state_rows(real, lam, R, out):
             im += 1
 
 
+@njit(cache=True, error_model="numpy")
+def _pairing_matrices(code, parameters, lam, f_lam, plain, hermitian):
+    """Pairings of the full poles with each other and with their conjugates."""
+    rows = np.empty((6, lam.size))
+    for j in range(lam.size):
+        _pairing_rows(code, parameters, lam, f_lam, lam[j], f_lam[:, j], rows)
+        for i in range(lam.size):
+            plain[j, i] = complex(rows[0, i], rows[1, i])
+        _pairing_rows(code, parameters, lam, f_lam, lam[j].conjugate(), f_lam[:, j].conj(), rows)
+        for i in range(lam.size):
+            hermitian[j, i] = complex(rows[0, i], -rows[1, i])
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     """Poles of the (time-limited) balanced truncation to at most `order` states, stable ones as they are, others reflected.
@@ -125,14 +138,7 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     for flag in real:
         states += 1 if flag else 2
     plain, hermitian = np.empty((n, n), np.complex128), np.empty((n, n), np.complex128)
-    rows = np.empty((6, n))
-    for j in range(n):
-        _pairing_rows(code, parameters, lam, f_lam, lam[j], f_lam[j], rows)
-        for i in range(n):
-            plain[j, i] = complex(rows[0, i], rows[1, i])
-        _pairing_rows(code, parameters, lam, f_lam, lam[j].conjugate(), f_lam[j].conjugate(), rows)
-        for i in range(n):
-            hermitian[j, i] = complex(rows[0, i], -rows[1, i])
+    _pairing_matrices(code, parameters, lam, f_lam, plain, hermitian)
     one, P, Q, sum_Q = (
         np.ones(n, np.complex128),
         np.empty((states, states)),
@@ -140,6 +146,8 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
         np.zeros((states, states)),
     )
     _gramian(real, plain, hermitian, one, P)  # inputs 1, outputs with the input entries: the same transfer
+    if code < 0:  # outputs are seen as they are, whatever the input
+        _pairing_matrices(DISCRETE, parameters, lam, f_lam, plain, hermitian)
     # A row acts on the real coordinates like a state with the conjugate entries.
     plain, hermitian = plain.conj(), hermitian.conj()
     for a in range(outputs.shape[0]):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis._rows import quadratic_of
+from lqo_mor.analysis.differences import error_and_digits
 from lqo_mor.analysis.gramians import gramian_factors
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import finite
+from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction._slots import check_budget, silent, slot_count, stack
 from lqo_mor.reduction.outputs import densified
-from lqo_mor.reduction.result import Reduction, finish
+from lqo_mor.reduction.result import Reduction, Status, finish
 from lqo_mor.reduction.stabilise import stabilise, unstable
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
@@ -22,7 +25,13 @@ from lqo_mor.systems.quadratic import projected
 
 
 def balanced_truncation(
-    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, progress=None
+    sys,
+    order: int | None = None,
+    *,
+    slots: int | None = None,
+    horizon: float | None = None,
+    spectrum: InputSpectrum | None = None,
+    progress=None,
 ) -> Reduction:
     """Balanced truncation of a linear-quadratic-output system; time-limited over a finite horizon.
 
@@ -42,13 +51,17 @@ def balanced_truncation(
         For diagonal systems, instead of `order`: the number of slots (pairs or real poles) to keep at most.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        That of a stationary input, for discrete systems over the infinite horizon: `P` becomes the covariance of the state
+        for that input, and the errors of the result are the weighted ones (`h2_error` with the spectrum).
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch.
 
     Returns
     -------
     Reduction
-        With `hsv`; with `bound`, on the H∞ norm of the error, for linear systems over the infinite horizon.
+        With `hsv`; with `bound`, on the H∞ norm of the error, for linear systems over the infinite horizon without a
+        `spectrum`.
 
     Raises
     ------
@@ -60,7 +73,8 @@ def balanced_truncation(
     References
     ----------
     Benner, Goyal, Pontes Duff, IEEE Trans. Autom. Control 67 (2022), for quadratic outputs; Gawronski, Juang,
-    Int. J. Systems Science 21 (1990), for the time-limited form.
+    Int. J. Systems Science 21 (1990), for the time-limited form; Enns, 23rd IEEE Conf. Decision and Control (1984), for the
+    weighted input.
 
     Examples
     --------
@@ -71,7 +85,7 @@ def balanced_truncation(
     """
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
-    return truncate(sys, balance(sys, horizon, progress), order, slots, horizon)
+    return truncate(sys, balance(sys, horizon, progress, spectrum), order, slots, horizon, spectrum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +109,7 @@ class Balancing:
     hsv: np.ndarray
 
 
-def balance(sys, horizon: float | None, progress=None) -> list[Balancing]:
+def balance(sys, horizon: float | None, progress=None, spectrum: InputSpectrum | None = None) -> list[Balancing]:
     """The balancing projections of a system, or of every channel of a batch: one pair of factors and one SVD each.
 
     Parameters
@@ -106,17 +120,21 @@ def balance(sys, horizon: float | None, progress=None) -> list[Balancing]:
         Samples or seconds; None for infinite.
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch.
+    spectrum : InputSpectrum, optional
+        That of the input, if it weights the controllability Gramian.
 
     Raises
     ------
     InvalidInputError
         If a single system has no transfer.
     """
+    if spectrum is not None:
+        check_spectrum(sys, spectrum, horizon)
     if isinstance(sys, LQOSystem):
-        return [Balancing(sys, *_projections(*gramian_factors(sys, horizon), sys.order))]
+        return [Balancing(sys, *_projections(*gramian_factors(sys, horizon, spectrum), sys.order))]
     found, indices = [], list(np.ndindex(sys.batch))
     for index in indices:
-        R, S = gramian_factors(sys[index], horizon)
+        R, S = gramian_factors(sys[index], horizon, channel(spectrum, index))
         if sys.batch and not np.any(S.T @ R):  # one channel without transfer is no reason to refuse all
             parts = R[:, :0], S[:, :0], np.zeros(1)
         else:
@@ -135,27 +153,39 @@ def joint_values(sys, balanced: list[Balancing]) -> np.ndarray:
     return values.reshape(*getattr(sys, "batch", ()), -1)
 
 
-def truncate(sys, balanced: list[Balancing], order, slots, horizon: float | None) -> Reduction:
-    """The balanced truncation of `sys` to one order or number of slots, cut from its balancing projections."""
+def truncate(sys, balanced: list[Balancing], order, slots, horizon: float | None, spectrum=None) -> Reduction:
+    """The balanced truncation of `sys` to one order or number of slots, cut from its balancing projections.
+
+    With the `spectrum` that the projections were made for, the errors are the weighted ones, and there is no bound.
+    """
     hsv = joint_values(sys, balanced)
     if isinstance(sys, LQOSystem):
-        return _truncate_dense(sys, balanced[0], order, horizon)
+        return _truncate_dense(sys, balanced[0], order, horizon, spectrum)
     channels = zip(np.ndindex(sys.batch), balanced, strict=True)
     reduced = [_cut(one, order, slots) if one.V.size else silent(sys[index]) for index, one in channels]
     kept = np.reshape([r.order for r in reduced], sys.batch)
     system = stack(reduced, sys.batch) if sys.batch else reduced[0]
     system, repaired = stabilise(sys, system, horizon)
     bound = _bound(sys, hsv, kept, horizon) if not np.any(repaired) else None
-    return finish(sys, system, method="balanced", horizon=horizon, hsv=hsv, bound=bound, repaired=repaired)
+    return _finished(sys, system, horizon, hsv, bound, repaired, spectrum)
 
 
-def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int, horizon) -> Reduction:
+def _finished(sys, system, horizon, hsv, bound, repaired, spectrum) -> Reduction:
+    if spectrum is None:
+        return finish(sys, system, method="balanced", horizon=horizon, hsv=hsv, bound=bound, repaired=repaired)
+    error, relative, digits = error_and_digits(sys, system, spectrum=spectrum)
+    status = np.full(np.shape(error), Status.DIRECT) if np.ndim(error) else Status.DIRECT
+    more = {"hsv": hsv, "repaired": repaired, "digits": digits}
+    return Reduction(system, error, relative, start_error=error, method="balanced", horizon=None, status=status, **more)
+
+
+def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int, horizon, spectrum) -> Reduction:
     system = _project(sys, balanced.V[:, :order], balanced.W[:, :order])
     bound, repaired = _bound(sys, balanced.hsv, np.asarray(system.order), horizon), False
     if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
         stable, _ = stabilise(sys, to_diagonal(system), horizon)
         system, repaired, bound = densified(stable, sys), True, None
-    return finish(sys, system, method="balanced", horizon=horizon, hsv=balanced.hsv, bound=bound, repaired=repaired)
+    return _finished(sys, system, horizon, balanced.hsv, bound, repaired, spectrum)
 
 
 def _cut(balanced: Balancing, order, slots) -> DiagonalLQOSystem:

@@ -1,0 +1,342 @@
+"""Proven slopes of the maps of single tokens, and proven gains of systems over a finite number of steps.
+
+Gains are of three kinds, for a kernel `K` of `steps` lags: from ℓ2 to ℓ2, from ℓ2 to the largest value (the h2 norm, by
+Cauchy and Schwarz), and from the largest value to the largest value (the sum of absolute values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from scipy.linalg import toeplitz
+from scipy.special import erf, expit
+
+from lqo_mor.network.forward import output_rows
+
+_EXACT = 128  # horizon up to which the gain of a channel is the norm of its Toeplitz matrix
+_TANH = np.sqrt(2.0 / np.pi)
+# Stationary points of the slope, ±x: gelu'' = φ(x)(2 - x²); for the tanh form the only root of its second derivative.
+_TURN = {"gelu": np.sqrt(2.0), "gelu_tanh": 1.4185040087908284}
+_ROUND = 1 + 1e-10  # rounding of computed norms, and of where the tanh form turns
+
+
+def slope(name: str, x):
+    """Derivative of a smooth activation, elementwise, x φ(x) + Φ(x) for "gelu"."""
+    x = np.clip(x, -1e2, 1e2)  # beyond, it is 0 or 1 to all digits
+    if name == "gelu":
+        return 0.5 * (1 + erf(x * np.sqrt(0.5))) + x * np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
+    t = np.tanh(_TANH * (x + 0.044715 * x**3))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _TANH * (1 + 3 * 0.044715 * x * x)
+
+
+def slope_range(name: str, x, delta):
+    """Least and largest slope of the chords of an activation from `x` to any point within `delta`.
+
+    They are those of the derivative on the interval; that of a GELU has one minimum, at ``-turn``, and one maximum, at
+    ``turn``, and approaches 0 and 1 outside.
+
+    Parameters
+    ----------
+    name : str
+        Activation.
+    x, delta : array_like
+        Points and radii, which broadcast; a radius may be infinite.
+
+    Returns
+    -------
+    low, high : ndarray
+    """
+    x, delta = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(delta, dtype=np.float64))
+    left, right = x - delta, x + delta
+    if name == "identity":
+        return np.ones(x.shape), np.ones(x.shape)
+    if name == "relu":
+        return np.where(left > 0, 1.0, 0.0), np.where(right < 0, 0.0, 1.0)
+    turn = _TURN[name]
+    ends = slope(name, left), slope(name, right)
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    low = np.where((left <= -turn) & (right >= -turn), slope(name, -turn), low)
+    high = np.where((left <= turn) & (right >= turn), slope(name, turn), high)
+    return low - 1e-12, high + 1e-12
+
+
+def largest_slope(name: str) -> float:
+    """Lipschitz constant of an activation on the real line: 1.1290 for both forms of the GELU."""
+    return float(slope_range(name, 0.0, np.inf)[1])
+
+
+def gate_range(b, delta):
+    """Least and largest slope of the chords of the sigmoid from `b` to any point within `delta`; at most 1/4."""
+    size = np.abs(b)
+
+    def at(x):
+        return expit(x) * expit(-x)
+
+    return at(size + delta), at(np.maximum(size - delta, 0.0))
+
+
+def chord(ratio):
+    """The factor `c` of ``‖n(x) - n(y)‖ ≤ c ‖x - y‖ / ρ(x)``, if ``‖x - y‖ ≤ ratio √d ρ(x)``.
+
+    For ``n(x) = (x - mean x) / ρ(x)`` with ``ρ² = var + eps`` only the variance of *one* of the two tokens enters: with
+    ``X = ((x - mean x) / √d, √eps)``, of norm ρ(x), ``n(x) / √d`` is part of the unit vector ``X / |X|``. A point Y within
+    ``r < |X|`` of X is seen at an angle of at most ``arcsin(r / |X|)``, so the chord of the two unit vectors is at most
+    ``2 sin(arcsin(r / |X|) / 2)``; in general it is at most 2 and, by Dunkl and Williams, ``c ≤ 2``.
+
+    Parameters
+    ----------
+    ratio : array_like
+        At least 0, may be infinite.
+
+    Returns
+    -------
+    ndarray
+        Between 1 and 2.
+    """
+    ratio = np.asarray(ratio, dtype=np.float64)
+    near = 1 / np.cos(0.5 * np.arcsin(np.minimum(ratio, 1.0)))
+    return np.where(ratio < 1, near, 2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """The map after the system, ``y ↦ gate(mixing(activation(y)))``, as matrices; `gate` is None without a gate."""
+
+    activation: str
+    value: np.ndarray
+    value_bias: np.ndarray
+    gate: np.ndarray | None
+    gate_bias: np.ndarray | None
+
+    @classmethod
+    def of(cls, block, features: int) -> TokenMap:
+        """The map of a block whose system has so many outputs."""
+        weight = np.eye(features) if block.mixing is None else block.mixing.weight
+        no_bias = block.mixing is None or block.mixing.bias is None
+        bias = np.zeros(len(weight)) if no_bias else block.mixing.bias
+        if block.gate is None:
+            return cls(block.activation, weight, bias, None, None)
+        half = len(weight) // 2
+        return cls(block.activation, weight[:half], bias[:half], weight[half:], bias[half:])
+
+    def peaks(self, y):
+        """Bounds on the values that the gate multiplies, if the outputs of the system are at most `y` (features,) in size.
+
+        No activation is larger than its argument.
+        """
+        return times(np.abs(self.value), y) + np.abs(self.value_bias)
+
+    def gain(self, peaks) -> float:
+        """Lipschitz constant in the 2-norm if the values that the gate multiplies are at most `peaks` in size."""
+        steepest = largest_slope(self.activation)
+        if self.gate is None:
+            return steepest * spectral(self.value)
+        if not np.all(np.isfinite(peaks)):
+            return np.inf
+        slopes = 0.25 * peaks
+        apart = spectral(self.value) + spectral(slopes[:, np.newaxis] * self.gate)
+        total = np.sqrt(1 + slopes)[:, np.newaxis]  # (α + t β)² ≤ (1 + t)(α² + t β²)
+        stacked = np.concatenate([total * self.value, total * np.sqrt(slopes)[:, np.newaxis] * self.gate])
+        return steepest * min(apart, spectral(stacked))
+
+    def largest(self, y) -> np.ndarray:
+        """The largest values that the gate multiplies, (batch, values), of signals `y` (features, batch, steps)."""
+        values = self.value @ _activation(self.activation, y).reshape(len(y), -1) + self.value_bias[:, np.newaxis]
+        return np.max(np.abs(values.reshape(-1, *y.shape[1:])), axis=2).T
+
+    def steepest(self, y, weight, peak, near, scales: dict, centred: bool) -> dict:
+        """Bounds on `weight` (tokens,) times the norms of the secants ``J̄ diag(scale)`` at tokens `y` (tokens, features).
+
+        For each of the `scales` the largest over the tokens, "..._most", and their root mean square, "..._rms". With `centred`
+        the mean over the outputs is left out.
+        """
+        radius, chunk = np.zeros_like(self.value), max(1, 2**21 // self.value.size)
+        best, squares = dict.fromkeys(scales, 0.0), dict.fromkeys(scales, 0.0)
+        for start in range(0, len(y), chunk):
+            J, around = self.jacobians(y[start : start + chunk], peak, near)
+            J, around = (part * weight[start : start + chunk, np.newaxis, np.newaxis] for part in (J, around))
+            np.maximum(radius, np.max(around, axis=0), out=radius)
+            if centred:
+                J = J - J.mean(axis=1, keepdims=True)
+            for name, scale in scales.items():
+                scaled = J * scale
+                gram = scaled.swapaxes(1, 2) @ scaled
+                norms = np.linalg.norm(gram @ gram, axis=(1, 2)) ** 0.25  # the Schatten 8-norm is at least the 2-norm
+                squares[name] += float(np.sum(norms**2))
+                for i in np.argsort(-norms):
+                    if norms[i] <= best[name]:
+                        break
+                    best[name] = max(best[name], float(np.linalg.norm(scaled[i], 2)))
+        found = {}
+        for name, scale in scales.items():
+            extra = spectral(radius * scale)
+            found[f"{name}_most"] = best[name] * _ROUND + extra
+            found[f"{name}_rms"] = np.sqrt(squares[name] / len(y)) * _ROUND + extra
+        return found
+
+    def jacobians(self, y, peak, token):
+        """Matrices `J` that enclose every secant of the map from the tokens `y` to points close by.
+
+        ``f(ŷ) - f(y) = J̄ (ŷ - y)`` with ``|J̄ - J| ≤ radius`` elementwise, for all ŷ with ``|ŷ_h - y_h| ≤ peak_h`` and
+        ``‖ŷ - y‖ ≤ token``. With the gate, ``âσ(b̂) - aσ(b) = σ(b̂)(â - a) + a(σ(b̂) - σ(b))``.
+
+        Parameters
+        ----------
+        y : (tokens, features) ndarray
+            Outputs of the system.
+        peak : (features,) ndarray
+            May be infinite.
+        token : float
+            May be infinite.
+
+        Returns
+        -------
+        J, radius : (tokens, outputs, features) ndarray
+        """
+        low, high = slope_range(self.activation, y, peak)
+        g, rg = 0.5 * (high + low), 0.5 * (high - low)
+        if self.gate is None:
+            return self.value * g[:, np.newaxis], np.abs(self.value) * rg[:, np.newaxis]
+        active = _activation(self.activation, y)
+        a, b = active @ self.value.T + self.value_bias, active @ self.gate.T + self.gate_bias
+        steepest = largest_slope(self.activation)
+        reach = np.minimum(times(np.abs(self.gate), steepest * peak), steepest * token * np.linalg.norm(self.gate, axis=1))
+        s_low, s_high = expit(b - reach), expit(b + reach)
+        t_low, t_high = gate_range(b, reach)
+        s, rs = 0.5 * (s_high + s_low), 0.5 * (s_high - s_low)
+        t, rt = 0.5 * (t_high + t_low) * a, 0.5 * (t_high - t_low) * np.abs(a)
+        X = s[:, :, np.newaxis] * self.value + t[:, :, np.newaxis] * self.gate
+        rX = rs[:, :, np.newaxis] * np.abs(self.value) + rt[:, :, np.newaxis] * np.abs(self.gate)
+        g, rg = g[:, np.newaxis], rg[:, np.newaxis]
+        return X * g, np.abs(X) * rg + rX * (np.abs(g) + rg)
+
+
+def _activation(name: str, y: np.ndarray) -> np.ndarray:
+    if name == "gelu":
+        return 0.5 * y * (1 + erf(y * np.sqrt(0.5)))
+    if name == "gelu_tanh":
+        return 0.5 * y * (1 + np.tanh(_TANH * (y + 0.044715 * y**3)))
+    return np.maximum(y, 0.0) if name == "relu" else y
+
+
+def times(matrix, vector):
+    """Product of nonnegative arrays in which nothing times infinity is infinity: a bound that is not known."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.nan_to_num(matrix @ vector, nan=np.inf, posinf=np.inf)
+
+
+def times_each(a, b):
+    """Elementwise product of bounds; zero is exact and infinity is not known, so their product is zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.nan_to_num(np.multiply(a, b), nan=0.0, posinf=np.inf)
+
+
+def spectral(matrix: np.ndarray) -> float:
+    """Largest singular value."""
+    return float(np.linalg.norm(matrix, 2)) * _ROUND if matrix.size else 0.0
+
+
+def kernels(ssm, steps: int) -> list[np.ndarray]:
+    """Impulse responses of the rows `C` (with `D` at lag 0), `U` and `V`.
+
+    Of a batch (width, rows, steps), of a single system (rows, inputs, steps).
+    """
+    rows, axis = output_rows(ssm), 1 if ssm.batch else 0
+    current = rows * ssm.B.swapaxes(-1, -2) if ssm.batch else rows
+    poles = ssm.poles[..., np.newaxis, :] if ssm.batch else ssm.poles
+    K = np.empty((*(rows.shape[:-1] if ssm.batch else (len(rows), ssm.n_inputs)), steps))
+    for k in range(steps):
+        K[..., k] = current.real.sum(axis=-1) if ssm.batch else (current @ ssm.B).real
+        current = current * poles
+    p = ssm.n_outputs
+    K[(slice(None), slice(p)) if ssm.batch else slice(p)][..., 0] += ssm.D[..., 0] if ssm.batch else ssm.D
+    return np.split(K, [p, (p + K.shape[axis]) // 2], axis=axis)
+
+
+def _spectra(K: np.ndarray):
+    """Frequency responses (..., frequencies) on a grid, and the factor by which they may be larger between its points.
+
+    ``|uᴴ K(ω) v|`` is the modulus of a polynomial of degree ``m = steps - 1`` in ``exp(iω)``; with half of its phase taken
+    off, its real part is of exponential type ``m / 2``. Such a function with the largest value M at ω₀ is at least
+    ``M cos(m (ω - ω₀) / 2)`` near by (Duffin and Schaeffer 1938), and with N points on the circle one is within ``π / N``.
+    """
+    steps = K.shape[-1]
+    points = scipy.fft.next_fast_len(4 * steps, real=True)
+    return scipy.fft.rfft(K, points, axis=-1), _ROUND / np.cos(0.5 * np.pi * (steps - 1) / points)
+
+
+def channel_gains(K: np.ndarray) -> np.ndarray:
+    """Proven gains from ℓ2 to ℓ2 of kernels (..., steps) with one input and one output, over their steps."""
+    steps = K.shape[-1]
+    gains = np.sum(np.abs(K), axis=-1)
+    for index in np.ndindex(gains.shape):
+        if steps <= _EXACT:
+            other = spectral(toeplitz(K[index], np.zeros(steps)))
+        else:
+            spectrum, factor = _spectra(K[index])
+            other = factor * np.max(np.abs(spectrum))
+        gains[index] = min(gains[index], other)
+    return gains
+
+
+def matrix_gain(K: np.ndarray) -> float:
+    """Proven gain from ℓ2 to ℓ2 of a kernel (outputs, inputs, steps): the H∞ norm of its first `steps` lags."""
+    spectrum, factor = _spectra(K)
+    return factor * float(np.max(np.linalg.norm(np.moveaxis(spectrum, -1, 0), 2, axis=(1, 2))))
+
+
+def row_gains(K: np.ndarray) -> np.ndarray:
+    """Proven gains from ℓ2 to ℓ2 of every row of a kernel (rows, inputs, steps)."""
+    spectrum, factor = _spectra(K)
+    return factor * np.sqrt(np.max(np.sum(np.abs(spectrum) ** 2, axis=1), axis=-1))
+
+
+class SystemGains:
+    """Gains of a system ``K v + W ((U v) ∘ (V v))`` over a number of steps, for changes ``scale ∘ ε`` of its input `v`."""
+
+    def __init__(self, ssm, parts, scale: np.ndarray):
+        q, p = ssm.quadratic, ssm.n_outputs
+        self.W = np.abs(np.zeros((*ssm.batch, p, 0)) if q is None else q.W)
+        self.batch = bool(ssm.batch)
+        if self.batch:
+            self.gains = [channel_gains(part) * scale[:, np.newaxis] for part in parts]
+            parts = [part[..., np.newaxis, :] for part in parts]
+        scaled = [part * (scale[:, np.newaxis, np.newaxis, np.newaxis] if self.batch else scale[:, np.newaxis]) for part in parts]
+        lags = np.moveaxis(scaled[0], -1, 0)
+        if self.batch:
+            spectral_norms = np.max(np.abs(lags), axis=(1, 2, 3))
+        else:
+            self.gains = [matrix_gain(scaled[0]), row_gains(scaled[1]), row_gains(scaled[2])]
+            spectral_norms = np.linalg.norm(lags, 2, axis=(1, 2))
+        # from ℓ2, and from the largest 2-norm of a token, to the largest value of every row; from token to token
+        self.h2 = [np.sqrt(np.sum(part**2, axis=(-1, -2))) for part in scaled]
+        self.l1 = [np.sum(np.sqrt(np.sum(part**2, axis=-2)), axis=-1) for part in scaled]
+        self.token = float(np.sum(spectral_norms)) * _ROUND
+
+    def products(self, left, right) -> np.ndarray:
+        """``|W| (left ∘ right)``."""
+        return times(self.W, (left * right)[..., np.newaxis])[..., 0]
+
+    def gain(self, *factors) -> np.ndarray:
+        """Gains from ℓ2 to ℓ2 of each output, or for each of all together, the least over bounds on the factors of the products.
+
+        ``p̂q̂ - pq = p(q̂ - q) + q̂(p̂ - p)``: the left factor is that of one run, and the right one that of the other.
+        """
+        K, U, V = self.gains
+        changes = [self.products(1.0, times_each(left, V) + times_each(right, U)) for left, right in factors]
+        if self.batch:
+            return (K + np.minimum.reduce(changes)).ravel()
+        return np.full(len(self.W), K + min(np.linalg.norm(change) for change in changes))
+
+    def respond(self, total: float, token: float, left, right, reach):
+        """Gains for a change ε of that ℓ2 norm and largest token, and the largest change of each output and of a token.
+
+        `left` and `right` bound the factors of the products before the change, the pair `reach` for all inputs there are.
+        """
+        k, u, v = (np.minimum(times_each(h2, total), times_each(l1, token)) for h2, l1 in zip(self.h2, self.l1, strict=True))
+        pairs = (left, np.minimum(right + v, reach[1])), (np.minimum(left + u, reach[0]), right)
+        products = np.minimum(*(self.products(1.0, times_each(a, v) + times_each(b, u)) for a, b in pairs))
+        near = times_each(self.token, token) + float(np.linalg.norm(products))
+        return self.gain(*pairs), (k + products).ravel(), float(near)

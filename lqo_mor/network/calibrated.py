@@ -1,0 +1,268 @@
+"""Compression of a chain of linear channels for the inputs that really occur, layer after layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.network.forward import activate, block_input, block_output, decode, encode, linear, system_map
+from lqo_mor.network.layers import Linear
+from lqo_mor.network.split import split_slots
+from lqo_mor.network.statistics import Spool, Statistics, chunks, measure
+from lqo_mor.reduction._weighted_search import WeightedCurves, adapted, assembled, weighted_curves
+
+_SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
+_RAISE = 1.15  # of a budget whose error was larger than wanted
+_NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
+_RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What a calibrated compression may do beyond fitting each system to the spectrum of its inputs.
+
+    Attributes
+    ----------
+    split : bool, default False
+        Give each channel as many states as it deserves, in all layers together, instead of the same number to all. The
+        S4D file, which is rectangular, would hide the gain: save with ``format="ragged"``.
+    sensitivity : bool, default True
+        Weigh errors by how much the model's output moves with them, frequency by frequency (a backward pass through the model).
+    sequential : bool, default True
+        Adapt each layer to the outputs of the layers in front that have been reduced already.
+    feedthrough : bool, default True
+        Let the feedthroughs change.
+    mixing : bool, default True
+        Refit the linear map behind the systems of each layer, in closed form, to the outputs it had.
+    """
+
+    split: bool = False
+    sensitivity: bool = True
+    sequential: bool = True
+    feedthrough: bool = True
+    mixing: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """A compressed model, and what is known of its errors.
+
+    Attributes
+    ----------
+    model : DeepSSM
+        The compressed model.
+    weighted_errors : list of (width,) ndarray
+        Per block and channel the root of the expected squared error at the system's output.
+    predicted : float or None
+        Predicted relative rms error of the model's output; None without sensitivities.
+    measured : float or None
+        That error on the calibration inputs; None if they did not go through the compressed model.
+    """
+
+    model: object
+    weighted_errors: list[np.ndarray]
+    predicted: float | None
+    measured: float | None
+
+
+def check_channels(model) -> None:
+    """Raise unless every block holds linear channels, which is what can be calibrated."""
+    for block in model.blocks:
+        if not block.ssm.batch or block.ssm.quadratic is not None:
+            raise InvalidInputError(
+                f"{block.name} mixes its inputs or has a quadratic output; calibration is for layers of linear channels, "
+                "each with one input and one output"
+            )
+
+
+class Calibration:
+    """The inputs of a calibrated compression, in files, and what was measured with them on the full model.
+
+    A context manager: the files live as long as it is open.
+    """
+
+    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+        check_channels(model)
+        self.model, self.options, self._progress = model, options, progress
+        self._inputs = Spool()
+        for u in chunks(model, calibration):
+            self._inputs.append(u)
+        self.statistics: Statistics = measure(model, self._reported(self._inputs, "statistics"), options.sensitivity)
+
+    def __enter__(self) -> Calibration:
+        return self
+
+    def __exit__(self, *details) -> None:
+        self._inputs.__exit__(*details)
+
+    def _reported(self, pieces, what: str):
+        for done, piece in enumerate(pieces):
+            yield piece
+            self._progress(what, done + 1, len(self._inputs))
+
+    def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
+        """Error curves of all channels, in units of the squared error of the model's output where that was measured.
+
+        They go up to `largest` slots (None: to all), through those of `exact`.
+        """
+        grid, found = self.statistics.grid, []
+        exact = exact | {block.ssm.n_slots for block in self.model.blocks}  # equal beginnings for all blocks
+        for number, (block, power, weight) in enumerate(
+            zip(self.model.blocks, self.statistics.inputs, self.statistics.sensitivity, strict=True)
+        ):
+            most = block.ssm.n_slots if largest is None else min(largest, block.ssm.n_slots)
+            sizes = sorted(size for size in {*_SIZES, *exact} if size <= most)
+
+            def tell(done, total, number=number):
+                self._progress("curves", number * total + done, len(self.model.blocks) * total)
+
+            found.append(
+                weighted_curves(
+                    block.ssm,
+                    grid.covariances(power * weight),
+                    sizes,
+                    free=self.options.feedthrough,
+                    margin=margin(block),
+                    progress=tell,
+                )
+            )
+        return found
+
+    def predicted(self, squared: float) -> float | None:
+        """The relative rms error of the output that belongs to a sum of squared errors."""
+        return float(np.sqrt(squared / self.statistics.output_power)) if self.options.sensitivity else None
+
+    def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
+        """The model with the chosen size of every channel; layer after layer, if that is wanted."""
+        squared = [curve.squared[np.arange(len(which)), which] for curve, which in zip(curves, chosen, strict=True)]
+        systems = [curve.pick(which) for curve, which in zip(curves, chosen, strict=True)]
+        if not (self.options.sequential or self.options.mixing):
+            blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
+            small = replace(self.model, blocks=tuple(blocks))
+            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(sum(map(np.sum, squared))), None)
+        with Spool() as full, Spool() as reduced:
+            for u in self._inputs:
+                x = encode(self.model.encoder, u)
+                full.append(x)
+                reduced.append(x)
+            blocks = []
+            for number, block in enumerate(self.model.blocks):
+                if self.options.sequential:
+                    systems[number], squared[number] = self._adapted(number, systems[number], full, reduced)
+                blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced))
+                self._progress("layers", number + 1, len(self.model.blocks))
+            small = replace(self.model, blocks=tuple(blocks))
+            error = power = 0.0
+            for x, y in zip(full, reduced, strict=True):
+                a, b = decode(self.model, x), decode(small, y)
+                error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
+        measured = float(np.sqrt(error / power)) if power > 0 else None
+        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(sum(map(np.sum, squared))), measured)
+
+    def _adapted(self, number: int, systems, full: Spool, reduced: Spool):
+        """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""
+        block, grid, s = self.model.blocks[number], self.statistics.grid, self.statistics
+        old = new = crossed = 0.0
+        for x, y in zip(full, reduced, strict=True):
+            v, u = block_input(block, x), block_input(block, y)
+            old, new, crossed = old + grid.power(v), new + grid.power(u), crossed + grid.cross(v, u)
+        weight = s.sensitivity[number] / (s.count * grid.steps)
+        return adapted(
+            block.ssm,
+            systems,
+            grid.covariances(old * weight),
+            grid.covariances(new * weight),
+            grid.both_sides(crossed * weight),
+            free=self.options.feedthrough,
+            margin=margin(block),
+        )
+
+    def _advance(self, block, system, full: Spool, reduced: Spool):
+        """The reduced block, with its mixing map refitted; both streams of signals move on to its output."""
+        small, refit = replace(block, ssm=system), self.options.mixing and block.mixing is not None
+        gram = target = 0.0
+        for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
+            own, new = (
+                system_map(block.ssm, x.shape[-1])(block_input(block, x)),
+                system_map(system, x.shape[-1])(block_input(block, y)),
+            )
+            if refit:
+                features = activate(block.activation, new.copy()).reshape(new.shape[0], -1)
+                features = np.concatenate([features, np.ones((1, features.shape[1]))])
+                wanted = linear(block.mixing, activate(block.activation, own.copy()))
+                gram, target = gram + features @ features.T, target + wanted.reshape(wanted.shape[0], -1) @ features.T
+            full[k] = block_output(block, x, own)
+            if not refit:
+                reduced[k] = block_output(small, y, new)
+        if refit:
+            small = replace(small, mixing=_refitted(block.mixing, gram, target))
+            for k, y in enumerate(reduced):
+                reduced[k] = block_output(small, y, system_map(system, y.shape[-1])(block_input(small, y)))
+        return small
+
+
+def margin(block) -> float:
+    """How far optimised poles stay from the unit circle."""
+    return max(_NEARER * (1 - float(np.max(np.abs(block.ssm.poles)))), 1e-12)
+
+
+def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
+    """The linear map of features that comes closest to the wanted outputs, with a ridge towards the old one."""
+    affine = mixing.bias is not None
+    if not affine:
+        gram, target = gram[:-1, :-1], target[:, :-1]
+    old = np.column_stack([mixing.weight, mixing.bias]) if affine else mixing.weight
+    ridge = _RIDGE * np.diag(np.maximum(np.diag(gram), 1e-12 * np.max(np.diag(gram))))
+    new = np.linalg.solve(gram + ridge, (target + old @ ridge).T).T
+    return Linear(new[:, :-1], new[:, -1]) if affine else Linear(new)
+
+
+def uniform(curves: list[WeightedCurves], sizes: list[int]) -> list[np.ndarray]:
+    """The indices of one size per block, in slots, for all of its channels."""
+    return [np.full(len(c.squared), c.slots.index(min(size, c.slots[-1]))) for c, size in zip(curves, sizes, strict=True)]
+
+
+def split(curves: list[WeightedCurves], budget: int) -> list[np.ndarray]:
+    """The indices of sizes that split `budget` slots over all channels."""
+    slots = max((c.slots for c in curves), key=len)
+    padded = [np.pad(c.squared, ((0, 0), (0, len(slots) - len(c.slots))), mode="edge") for c in curves]
+    return split_slots(slots, padded, budget)
+
+
+def smallest_within(work: Calibration, max_error: float) -> Calibrated:
+    """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
+
+    Raises
+    ------
+    OrderError
+        If no smaller model is.
+    """
+    curves, model = work.curves(None, set()), work.model
+    total = sum(block.width * block.ssm.n_slots for block in model.blocks)
+    largest = max(block.ssm.n_slots for block in model.blocks)
+
+    def choose(share: float) -> list[np.ndarray]:
+        if work.options.split:
+            return split(curves, int(share * total))
+        return uniform(curves, [max(k for k in c.slots if k <= max(1, share * largest)) for c in curves])
+
+    def predicted(share: float) -> float:
+        chosen = choose(share)
+        return work.predicted(sum(np.sum(c.squared[np.arange(len(w)), w]) for c, w in zip(curves, chosen, strict=True)))
+
+    low, high = 0.0, 1.0
+    while high - low > 0.002:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if predicted(middle) <= max_error else (middle, high)
+    share, before = high, None
+    while share < 1:
+        chosen = choose(share)
+        if before is None or any(np.any(a != b) for a, b in zip(chosen, before, strict=True)):
+            found, before = work.assemble(curves, chosen), chosen
+            if found.measured <= max_error:
+                return found
+        share = max(_RAISE * share, share + 0.01)
+    raise OrderError(f"no smaller model keeps the error on the calibration inputs within {max_error:g}; allow a larger one")

@@ -1,0 +1,115 @@
+"""How much the model's output moves with the output of every system, by one backward pass in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from scipy.special import erf, expit
+
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.network import _kernels
+from lqo_mor.network.forward import activate, block_input, block_output, encode, linear, output_rows, system_map
+
+
+def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """What the systems of all blocks read, the gradients of random combinations of outputs by theirs, and the last features.
+
+    Parameters
+    ----------
+    model : DeepSSM
+        Its systems are batches of linear channels.
+    u : (batch, steps, ...) ndarray
+        Inputs, as the model takes them.
+    rng : numpy.random.Generator, optional
+        Draws the directions, standard normal for every sequence (and step, without pooling); no gradients without it.
+
+    Returns
+    -------
+    read, gradients : list of (width, batch, steps) ndarray
+    features : (width, batch, steps) ndarray
+    """
+    x, kept, read = encode(model.encoder, u), [], []
+    for block in model.blocks:
+        v = block_input(block, x)
+        y = system_map(block.ssm, x.shape[-1])(v)
+        read.append(v)
+        kept.append((x, y.copy()))
+        x = block_output(block, x, y)
+    if rng is None:
+        return read, [], x
+    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
+    gradient, gradients = _decode_backward(model, x, rng.normal(size=(*shape, model.decoder.n_outputs))), []
+    for block, (before, y) in zip(reversed(model.blocks), reversed(kept), strict=True):
+        gradient, own = _block_backward(block, before, y, gradient)
+        gradients.append(own)
+    return read, gradients[::-1], x
+
+
+def _decode_backward(model, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    steps = x.shape[-1]
+    if model.pooling is None:
+        g = np.einsum("of,bto->fbt", model.decoder.weight, directions)
+    else:
+        g = (model.decoder.weight.T @ directions.T)[:, :, np.newaxis]
+        if model.pooling == "mean":
+            g = np.broadcast_to(g / steps, x.shape)
+        else:
+            last = np.zeros_like(x)
+            last[..., -1:] = g
+            g = last
+    return g if model.norm is None else _normalise_backward(model.norm, x, g)
+
+
+def _normalise_backward(norm, x: np.ndarray, g: np.ndarray) -> np.ndarray:
+    centred = x - np.mean(x, axis=0)
+    scale = 1 / np.sqrt(np.mean(centred * centred, axis=0) + norm.eps)
+    centred *= scale
+    g = g * norm.weight[:, np.newaxis, np.newaxis]
+    return scale * (g - np.mean(g, axis=0) - centred * np.mean(g * centred, axis=0))
+
+
+def _activation_slope(name: str, y: np.ndarray) -> np.ndarray:
+    if name == "gelu":
+        return 0.5 * (1 + erf(y * np.sqrt(0.5))) + y * np.exp(-0.5 * y * y) / np.sqrt(2 * np.pi)
+    if name == "gelu_tanh":
+        t = np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))
+        return 0.5 * (1 + t) + 0.5 * y * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * y * y)
+    return (y > 0).astype(float) if name == "relu" else np.ones_like(y)
+
+
+def _block_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients by the input of a block and by the output `y` of its system, from that by its output."""
+    active = activate(block.activation, y.copy())
+    mixed = active if block.mixing is None else linear(block.mixing, active)
+    half = mixed.shape[0] // 2
+    if block.norm is not None and not block.prenorm:
+        z = mixed.copy()
+        if block.gate == "glu":
+            _kernels.glu(z.reshape(z.shape[0], -1))
+            z = z[:half]
+        g = _normalise_backward(block.norm, z + x if block.residual else z, g)
+    through = g
+    if block.gate == "glu":
+        gate = expit(mixed[half:])
+        through = np.concatenate([g * gate, g * mixed[:half] * gate * (1 - gate)])
+    if block.mixing is not None:
+        through = np.tensordot(block.mixing.weight, through, axes=(0, 0))
+    own = through * _activation_slope(block.activation, y)
+    back = _adjoint(block.ssm, own)
+    if block.norm is not None and block.prenorm:
+        back = _normalise_backward(block.norm, x, back)
+    return (back + g if block.residual else back), own
+
+
+def _adjoint(ssm, g: np.ndarray) -> np.ndarray:
+    """The transpose of the convolution of every channel."""
+    if not ssm.batch or ssm.quadratic is not None:
+        raise InvalidInputError("sensitivities are for layers of linear channels; this one mixes its inputs or is quadratic")
+    steps = g.shape[-1]
+    residues = output_rows(ssm) * ssm.B.transpose(0, 2, 1)
+    kernels = np.empty((*residues.shape[:2], steps))
+    _kernels.impulse_responses(ssm.poles, residues, kernels)
+    kernels[:, 0, 0] += ssm.D[:, 0, 0]
+    size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
+    spectra = scipy.fft.rfft(kernels[:, 0], size)[:, np.newaxis]
+    return scipy.fft.irfft(scipy.fft.rfft(g, size, workers=-1) * spectra.conj(), size, workers=-1)[..., :steps]

@@ -1,0 +1,52 @@
+"""The split of a budget of slots over channels."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+
+def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
+    """For every channel the index of its size, so that the summed squared errors are small within the budget.
+
+    The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
+    budget that is used up, but for what the last step would not fit.
+
+    Parameters
+    ----------
+    slots : sequence of int
+        The sizes, growing from 0.
+    curves : list of (channels, sizes) ndarray
+        Per block the squared errors, never growing with the size.
+    budget : int
+        Slots in all.
+
+    Returns
+    -------
+    list of (channels,) ndarray of int
+    """
+    slots = np.asarray(slots)
+    chosen = [np.zeros(len(curve), int) for curve in curves]
+
+    def step(block: int, channel: int):
+        """The largest decrease per slot from the present size, as the heap orders it."""
+        k, errors = chosen[block][channel], curves[block][channel]
+        if k + 1 == slots.size:
+            return None
+        gains = (errors[k] - errors[k + 1 :]) / (slots[k + 1 :] - slots[k])
+        j = int(np.argmax(gains))
+        return (-gains[j], block, channel, k + 1 + j) if gains[j] > 0 else None
+
+    heap = [move for b, curve in enumerate(curves) for h in range(len(curve)) if (move := step(b, h)) is not None]
+    heapq.heapify(heap)
+    while heap:
+        _, block, channel, k = heapq.heappop(heap)
+        cost = slots[k] - slots[chosen[block][channel]]
+        if cost > budget:
+            continue
+        budget -= cost
+        chosen[block][channel] = k
+        if (move := step(block, channel)) is not None:
+            heapq.heappush(heap, move)
+    return chosen

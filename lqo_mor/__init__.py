@@ -4,9 +4,10 @@ from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian
 from lqo_mor.analysis.norms import h2_inner, h2_norm
 from lqo_mor.analysis.simulate import simulate
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.checkpoints import load_checkpoint
 from lqo_mor.errors import LQOError, LQOWarning
-from lqo_mor.network import DeepSSM, compress
+from lqo_mor.network import CalibrationOptions, DeepSSM, compress, output_error_bound
 from lqo_mor.reduction import (
     ErrorCurve,
     Reduction,
@@ -29,9 +30,11 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 __version__ = "0.1.0"
 
 __all__ = [
+    "CalibrationOptions",
     "DeepSSM",
     "DiagonalLQOSystem",
     "ErrorCurve",
+    "InputSpectrum",
     "LQOError",
     "LQOSystem",
     "LQOWarning",
@@ -51,6 +54,7 @@ __all__ = [
     "load_checkpoint",
     "modal_truncation",
     "observability_gramian",
+    "output_error_bound",
     "projected_gradient",
     "reduce",
     "simulate",

@@ -80,8 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     budget = compress.add_mutually_exclusive_group(required=True)
     budget.add_argument("--state-size", type=int, metavar="N", help="real states to keep in every system (even)")
     budget.add_argument("--keep", type=float, metavar="F", help="fraction of the states to keep, between 0 and 1")
+    budget.add_argument("--max-error", type=float, metavar="E", help="relative rms error of the output on the calibration inputs")
     compress.add_argument("--method", choices=list(METHODS), default="optimal", help="reduction method (default: optimal)")
     compress.add_argument("--horizon", type=int, metavar="L", help="sequence length over which errors count (default: infinite)")
+    compress.add_argument("--calibration", metavar="X.npz", help="file with the array inputs: compress for such inputs")
+    compress.add_argument(
+        "--split", action="store_true", help="with --calibration: split the states over channels, ragged format"
+    )
+    compress.add_argument("--report", metavar="OUT.html", help="write a page with figures and plots (needs Matplotlib)")
     compress.set_defaults(run=_compress)
 
     compare = commands.add_parser(
@@ -151,22 +157,31 @@ def _compress(arguments) -> None:
     from lqo_mor.analysis.differences import h2_error
     from lqo_mor.checkpoints import load_checkpoint
     from lqo_mor.checkpoints.files import check_output
-    from lqo_mor.network import compress
+    from lqo_mor.network import CalibrationOptions, compress
+    from lqo_mor.network.inputs import read_inputs
     from lqo_mor.report import compression_table
 
-    check_output(Path(arguments.output), overwrite=False)
+    if arguments.split and not arguments.calibration:
+        raise InvalidInputError("--split needs --calibration")
+    for output in filter(None, (arguments.output, arguments.report)):
+        check_output(Path(output), overwrite=False)
+    if arguments.report:
+        from lqo_mor.html_report import write_html_report  # says at once if Matplotlib is missing
     model = _load(arguments, arguments.file)
     with _progress("reducing") as progress:
         result = compress(
             model,
             state_size=arguments.state_size,
             keep=arguments.keep,
+            max_error=arguments.max_error,
             method=arguments.method,
             horizon=arguments.horizon,
+            calibration=read_inputs(arguments.calibration)[0] if arguments.calibration else None,
+            options=CalibrationOptions(split=arguments.split) if arguments.calibration else None,
             progress=progress,
         )
-    result.model.save(arguments.output)
-    stored = load_checkpoint(arguments.output, model.source.format, prenorm=arguments.prenorm)
+    result.model.save(arguments.output, format="ragged" if arguments.split else None)
+    stored = load_checkpoint(arguments.output, prenorm=None if arguments.split else arguments.prenorm)
     errors = [
         h2_error(a.ssm, b.ssm, arguments.horizon, relative=True, delay=0)
         for a, b in zip(model.blocks, stored.blocks, strict=True)
@@ -174,6 +189,13 @@ def _compress(arguments) -> None:
     console = _console()
     console.print(compression_table(result.report, errors))
     horizon = "infinite horizon" if arguments.horizon is None else f"the first {arguments.horizon} steps"
+    report = result.report
+    if report.predicted_error is not None:
+        measured = f", {report.calibration_error:.3%} on the calibration inputs" if report.calibration_error is not None else ""
+        console.print(f"\nrelative rms error of the output: {report.predicted_error:.3%} predicted{measured}", markup=False)
+    if arguments.report:
+        write_html_report(result, model, arguments.report)
+        console.print(f"report: {arguments.report}", markup=False)
     console.print(
         f"\nmethod {arguments.method}; relative h2 errors over {horizon}, of the systems as stored\n"
         f"written to {arguments.output}: {_size(arguments.file)} → {_size(arguments.output)}\n"

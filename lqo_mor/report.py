@@ -30,13 +30,18 @@ def model_table(model: DeepSSM) -> Table:
     return table
 
 
+def _states(layer) -> str:
+    """States of each system after the reduction, or their mean where the channels differ."""
+    return f"{layer.states_after}" if layer.mean_states == layer.states_after else f"{layer.mean_states:.1f}"
+
+
 def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]) -> Table:
     """One row per layer, with the relative h2 errors of the systems as they were written to the file."""
     table = _table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
     for layer, errors in zip(report.layers, stored_errors, strict=True):
         table.add_row(
             escape(layer.name),
-            f"{layer.states_before} → {layer.states_after}",
+            f"{layer.states_before} → {_states(layer)}",
             f"{layer.parameters_before:,} → {layer.parameters_after:,}",
             f"{np.median(errors):.3%}",
             f"{np.max(errors):.3%}",

@@ -244,3 +244,37 @@ def test_a_terminal_without_our_signs_gets_others(checkpoint, tmp_path):
     done = subprocess.run([*command, "--method", "modal"], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "64 ? 8" in done.stdout
+
+
+def test_compress_with_calibration_inputs(checkpoint, sequences, tmp_path, capsys):
+    even, split = tmp_path / "even.safetensors", tmp_path / "split.safetensors"
+    command = ["compress", str(checkpoint), "--state-size", "4", "--calibration", str(sequences)]
+    assert main([*command, "-o", str(even)]) == 0
+    out = capsys.readouterr().out
+    assert "64 → 4" in out
+    assert "predicted" in out
+    assert main([*command, "-o", str(split), "--split"]) == 0
+    capsys.readouterr()
+    assert lqo.load_checkpoint(even).source.format == "s4d"
+    assert lqo.load_checkpoint(split).source.format == "ragged"
+    with np.load(sequences) as file:
+        inputs = file["inputs"]
+    full, white = lqo.load_checkpoint(checkpoint), lqo.compress(lqo.load_checkpoint(checkpoint), state_size=4).model
+    errors = [np.linalg.norm(m(inputs) - full(inputs)) for m in (lqo.load_checkpoint(split), lqo.load_checkpoint(even), white)]
+    assert errors == sorted(errors)
+    assert errors[1] < 0.5 * errors[2]
+
+
+def test_compress_to_an_error(checkpoint, sequences, tmp_path, capsys):
+    small = tmp_path / "small.safetensors"
+    command = ["compress", str(checkpoint), "-o", str(small), "--max-error", "0.1", "--calibration", str(sequences), "--split"]
+    assert main(command) == 0
+    with np.load(sequences) as file:
+        inputs = file["inputs"]
+    full, reduced = lqo.load_checkpoint(checkpoint)(inputs), lqo.load_checkpoint(small)(inputs)
+    assert np.linalg.norm(reduced - full) <= 0.101 * np.linalg.norm(full)
+
+
+@pytest.mark.parametrize("arguments", [["--split", "--state-size", "4"], ["--max-error", "0.1"]])
+def test_what_needs_calibration_inputs(checkpoint, tmp_path, capsys, arguments):
+    assert "calibration" in fails(capsys, "compress", checkpoint, "-o", tmp_path / "small.safetensors", *arguments)

@@ -23,6 +23,8 @@ LEVELS = {
     "demo": 7,
     "report": 7,
     "plot": 7,
+    "html_report": 7,
+    "_report_plots": 7,
     "bench": 7,
     "cli": 7,
     "__main__": 7,

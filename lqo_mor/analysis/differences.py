@@ -8,7 +8,9 @@ import scipy.linalg
 from lqo_mor.analysis._rows import quadratic_of
 from lqo_mor.analysis.gramians import state_factor
 from lqo_mor.analysis.norms import check_comparable, markov, scalar, strictly_proper_inner
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import check_system, finite
+from lqo_mor.analysis.weighted import check_spectrum, output_covariance, output_mean, state_covariance, weigh_both
 from lqo_mor.errors import InvalidInputError, LQOError
 from lqo_mor.systems.convert import real_rows, to_dense
 from lqo_mor.systems.dense import LQOSystem
@@ -19,7 +21,9 @@ _EPS = np.finfo(float).eps
 _CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits
 
 
-def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, delay: int = 1):
+def h2_error(
+    sys, rom, horizon: float | None = None, relative: bool = False, delay: int = 1, spectrum: InputSpectrum | None = None
+):
     """The h² norm of the difference of two systems.
 
     Parameters
@@ -34,6 +38,9 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, del
     delay : {1, 0}, default 1
         Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
         ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon: the root of the
+        expected power of the difference of the outputs, see `h2_norm`.
 
     Returns
     -------
@@ -53,7 +60,8 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, del
     about 3e-4, the error system is built and its norm computed from a factor `R` of its Gramian,
     ``‖C_e R‖² + Σ_i ‖Rᵀ M_{e,i} R‖²``, which keeps correct digits down to a relative error of about 1e-13;
     `Reduction.digits` says how many. With ``delay=0`` and a feedthrough that differs, what moves from one to the
-    other is known to 1e-8 of its size only.
+    other is known to 1e-8 of its size only. With a `spectrum` the feedthrough is part of the error system, and `R` a factor
+    of the covariance of its state; the digits hold as long as the error for white input is not much larger.
 
     Examples
     --------
@@ -63,16 +71,16 @@ def h2_error(sys, rom, horizon: float | None = None, relative: bool = False, del
     >>> round(lqo.h2_error(sys, rom), 15)
     1e-09
     """
-    error, _, squared_norm = _error_and_noise(sys, rom, horizon, delay)
-    return _relative(sys, error, squared_norm, delay) if relative else error
+    error, _, squared_norm = _error_and_noise(sys, rom, horizon, delay, spectrum)
+    return _divided(error, squared_norm) if relative else error
 
 
-def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
+def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None):
     """`h2_error`, absolute and relative, and an estimate of how many decimal digits rounding has left (0 to 15).
 
     Parameters
     ----------
-    sys, rom, horizon, delay
+    sys, rom, horizon, delay, spectrum
         As for `h2_error`.
 
     Returns
@@ -85,16 +93,16 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1):
     than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
     one unit roundoff, which takes as long as the error itself.
     """
-    error, noise, squared_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay))
+    error, noise, squared_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay, spectrum))
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
             try:
-                moved = _error_and_noise(_moved(sys), _moved(rom), horizon, delay)[0]
+                moved = _error_and_noise(_moved(sys), _moved(rom), horizon, delay, spectrum)[0]
             except LQOError:  # no longer stable
                 moved = np.inf
             noise = noise + 4 * np.abs(error - moved)
         digits = np.nan_to_num(np.log10(error / np.maximum(noise, _EPS * error)), nan=15.0, posinf=15.0, neginf=0.0)
-    return scalar(error), _relative(sys, error, squared_norm, delay), scalar(np.clip(np.floor(digits), 0, 15).astype(int))
+    return scalar(error), _divided(error, squared_norm), scalar(np.clip(np.floor(digits), 0, 15).astype(int))
 
 
 def _moved(sys) -> LQOSystem:
@@ -104,13 +112,16 @@ def _moved(sys) -> LQOSystem:
     return LQOSystem(sys.A * (1 + _EPS * signs), sys.B, sys.C, sys.D, sys.M, sys.dt)
 
 
-def _error_and_noise(sys, rom, horizon, delay):
-    """`h2_error`, its rounding error if Gramians are good to a few units roundoff, and ``‖Σ‖²`` without the feedthrough."""
+def _error_and_noise(sys, rom, horizon, delay, spectrum=None):
+    """`h2_error`, its rounding error if Gramians are good to a few units roundoff, and the squared norm of `sys`."""
     check_system(sys, horizon)
     check_system(rom, horizon)
     check_comparable(sys, rom)
     if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
         raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
+    if spectrum is not None:
+        check_spectrum(sys, spectrum, horizon)
+        return _weighted_error_and_noise(sys, rom, delay, spectrum)
     horizon = finite(horizon)
     full = np.asarray(strictly_proper_inner(sys, sys, horizon)).real
     reduced = np.asarray(strictly_proper_inner(rom, rom, horizon)).real
@@ -128,66 +139,105 @@ def _error_and_noise(sys, rom, horizon, delay):
         squared = squared + np.sum(np.abs(change) ** 2, axis=(-1, -2))
         if delay == 0 and np.any(change):  # C B moves to the lag of D
             squared = squared + 2 * np.sum(change.conj() * (markov(sys) - markov(rom)), axis=(-1, -2)).real
-    return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, full
+    return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, _with_feedthrough(sys, full, delay)
+
+
+def _weighted_error_and_noise(sys, rom, delay, spectrum):
+    """The same for an input with a spectrum: the covariance of the error, in three terms or by a factor, and its mean."""
+    a, b = weigh_both(sys, rom, spectrum)
+    P, X, Q = state_covariance(a, a), state_covariance(a, b), state_covariance(b, b)
+    full, reduced = (np.asarray(output_covariance(c, c, Y, delay)).real for c, Y in ((a, P), (b, Q)))
+    means = output_mean(a, P), output_mean(b, Q)
+    squared = np.array(full - 2 * np.asarray(output_covariance(a, b, X, delay)).real + reduced)
+    noise = np.array(_EPS * (full + reduced))
+    noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
+    for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
+        pair = (one[index] if index else one for one in (a.sys, b.sys))
+        squared[index], noise[index] = _squared_error_by_factor(*pair, None, delay, channel(spectrum, index))
+    squared = squared + np.sum(np.abs(means[0] - means[1]) ** 2, axis=-1)
+    noise = noise + _EPS * np.sqrt(np.sum((np.abs(means[0]) + np.abs(means[1])) ** 2, axis=-1))
+    return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1)
 
 
 def relative_to(sys, error, horizon: float | None = None, delay: int = 1):
     """An h² error divided by the norm of `sys`; in continuous time by that of its strictly proper part."""
-    return _relative(sys, error, np.asarray(strictly_proper_inner(sys, sys, finite(horizon))).real, delay)
+    squared_norm = np.asarray(strictly_proper_inner(sys, sys, finite(horizon))).real
+    return _divided(error, _with_feedthrough(sys, squared_norm, delay))
 
 
-def _relative(sys, error, squared_norm, delay: int):
-    """`relative_to`, from the squared norm without the feedthrough."""
+def _with_feedthrough(sys, squared_norm, delay: int):
+    """The squared norm of `sys`, in discrete time with its feedthrough, from that of its strictly proper part."""
     if not sys.is_continuous:
         squared_norm = squared_norm + np.sum(np.abs(sys.D) ** 2, axis=(-1, -2))
         if delay == 0:
             squared_norm = squared_norm + 2 * np.sum(sys.D.conj() * markov(sys), axis=(-1, -2)).real
+    return squared_norm
+
+
+def _divided(error, squared_norm):
+    """An error divided by a norm; infinite where only the norm is zero."""
     norm, error = np.sqrt(np.maximum(squared_norm, 0.0)), np.asarray(error)
     return scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
 
 
-def _squared_error_by_factor(sys, rom, horizon) -> tuple[float, float]:
-    """The squared norm of one error system from a factor of its controllability Gramian, and the noise of the norm."""
-    if isinstance(sys, DiagonalLQOSystem) and isinstance(rom, DiagonalLQOSystem):
+def _squared_error_by_factor(sys, rom, horizon, delay=1, spectrum=None) -> tuple[float, float]:
+    """The squared norm of one error system from a factor of its controllability Gramian, and the noise of the norm.
+
+    Without a spectrum that of the strictly proper part; with one the power without the mean.
+    """
+    change = sys.D - rom.D if spectrum is not None and np.any(sys.D != rom.D) else np.zeros((sys.n_outputs, 0))
+    extra = change.shape[1]  # the input becomes a state where a feedthrough reads it
+    if isinstance(sys, DiagonalLQOSystem) and isinstance(rom, DiagonalLQOSystem) and not (extra and delay == 1):
         joined = DiagonalLQOSystem(
-            np.concatenate([sys.poles, rom.poles]), np.concatenate([sys.B, rom.B]), np.hstack([sys.C, -rom.C]), dt=sys.dt
+            np.concatenate([sys.poles, rom.poles, np.zeros(extra)]),
+            np.concatenate([sys.B, rom.B, np.eye(sys.n_inputs)[:extra]]),
+            np.hstack([sys.C, -rom.C, change]),
+            dt=sys.dt,
         )
-        R = state_factor(joined, horizon)
+        R = state_factor(joined, horizon, spectrum)
         real = joined.is_real_pole
         C, M = real_rows(joined.C, real), None
         if sys.quadratic is not None or rom.quadratic is not None:
-            q = _joined(*(_factored(s.quadratic, s.n_slots, s.n_outputs) for s in (sys, rom)))
+            q = _joined(*(_factored(s.quadratic, s.n_slots, s.n_outputs) for s in (sys, rom)), extra)
             M = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
     else:
         a, b = (to_dense(s) if isinstance(s, DiagonalLQOSystem) else s for s in (sys, rom))
-        C, M = np.hstack([a.C, -b.C]), _difference(a, b)
-        R = state_factor(LQOSystem(scipy.linalg.block_diag(a.A, b.A), np.vstack([a.B, b.B]), C, dt=a.dt), horizon)
+        C, M = np.hstack([a.C, -b.C, change]), _difference(a, b, extra)
+        A, B = scipy.linalg.block_diag(a.A, b.A, np.zeros((extra, extra))), np.vstack([a.B, b.B, np.eye(a.n_inputs)[:extra]])
+        if extra and delay == 1:  # the state sees the input one step after the feedthrough
+            A = A.astype(np.result_type(A, B))
+            A[:-extra, -extra:], B[:-extra] = B[:-extra], 0.0
+        R = state_factor(LQOSystem(A, B, C, dt=a.dt), horizon, spectrum)
+    weight = 1.0 if spectrum is None else 2.0
     squared, size = np.linalg.norm(C @ R) ** 2, np.linalg.norm(np.abs(C) @ np.abs(R)) ** 2
     if isinstance(M, QuadraticOutput):
         left, right = M.U @ R, M.V @ R
         for w in M.W:
             half = left.T @ (w[:, np.newaxis] * right)
-            squared += np.linalg.norm(0.5 * (half + half.T)) ** 2
-            size += np.linalg.norm(np.abs(left).T @ np.abs(w[:, np.newaxis] * right)) ** 2
+            squared += weight * np.linalg.norm(0.5 * (half + half.T)) ** 2
+            size += weight * np.linalg.norm(np.abs(left).T @ np.abs(w[:, np.newaxis] * right)) ** 2
     elif M is not None:
-        squared += sum(np.linalg.norm(R.T @ Mi @ R) ** 2 for Mi in M)
-        size += sum(np.linalg.norm(np.abs(R).T @ np.abs(Mi) @ np.abs(R)) ** 2 for Mi in M)
+        squared += weight * sum(np.linalg.norm(R.T @ Mi @ R) ** 2 for Mi in M)
+        size += weight * sum(np.linalg.norm(np.abs(R).T @ np.abs(Mi) @ np.abs(R)) ** 2 for Mi in M)
     return float(squared), float(_EPS * np.sqrt(size))
 
 
-def _difference(a: LQOSystem, b: LQOSystem):
+def _difference(a: LQOSystem, b: LQOSystem, extra: int):
     """The quadratic output of the error system of two dense systems."""
     if a.M is None and b.M is None:
         return None
     if isinstance(quadratic_of(a), np.ndarray) or isinstance(quadratic_of(b), np.ndarray):
         M, M_r = (_dense_M(s) for s in (a, b))
-        return np.stack([scipy.linalg.block_diag(Mi, -Mri) for Mi, Mri in zip(M, M_r, strict=True)])
-    return _joined(*(_factored(s.M, s.order, s.n_outputs) for s in (a, b)))
+        none = np.zeros((extra, extra))
+        return np.stack([scipy.linalg.block_diag(Mi, -Mri, none) for Mi, Mri in zip(M, M_r, strict=True)])
+    return _joined(*(_factored(s.M, s.order, s.n_outputs) for s in (a, b)), extra)
 
 
-def _joined(q: QuadraticOutput, q_r: QuadraticOutput) -> QuadraticOutput:
-    """The quadratic output of the difference, on the states of both."""
-    return QuadraticOutput(scipy.linalg.block_diag(q.U, q_r.U), scipy.linalg.block_diag(q.V, q_r.V), np.hstack([q.W, -q_r.W]))
+def _joined(q: QuadraticOutput, q_r: QuadraticOutput, extra: int) -> QuadraticOutput:
+    """The quadratic output of the difference, on the states of both and `extra` more that it does not read."""
+    none = np.zeros((0, extra))
+    U, V = scipy.linalg.block_diag(q.U, q_r.U, none), scipy.linalg.block_diag(q.V, q_r.V, none)
+    return QuadraticOutput(U, V, np.hstack([q.W, -q_r.W]))
 
 
 def _dense_M(sys: LQOSystem) -> np.ndarray:

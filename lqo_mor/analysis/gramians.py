@@ -6,7 +6,9 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis._rows import observed_rows, pair_weights, row_products, split, stack_rows
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import check_system, finite
+from lqo_mor.analysis.weighted import check_spectrum, state_covariance, weigh, weighted_factor
 from lqo_mor.matrix_equations.diagonal import diagonal_gramian_factor, pairing, real_form, solve_diagonal
 from lqo_mor.matrix_equations.factors import factor_pair
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor, solve_lyapunov
@@ -17,10 +19,12 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 
-def controllability_gramian(sys, horizon: float | None = None) -> np.ndarray:
+def controllability_gramian(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Controllability Gramian ``P = Σ_{k<L} A^k B Bᴴ (Aᴴ)^k`` (continuous: ``∫ e^{At} B Bᴴ e^{Aᴴt} dt``).
 
-    Over the infinite horizon it solves ``A P Aᴴ − P + B Bᴴ = 0`` (continuous: ``A P + P Aᴴ + B Bᴴ = 0``).
+    Over the infinite horizon it solves ``A P Aᴴ − P + B Bᴴ = 0`` (continuous: ``A P + P Aᴴ + B Bᴴ = 0``). It is the
+    covariance ``E[x xᴴ]`` of the state for white input of unit power; with a `spectrum` the one for that input,
+    ``A P Aᴴ − P + B Fᴴ + F Bᴴ = 0`` with ``F = Σ_{j≥0} A^j B R_jᵀ − ½ B R_0``.
 
     Parameters
     ----------
@@ -28,6 +32,8 @@ def controllability_gramian(sys, horizon: float | None = None) -> np.ndarray:
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
 
     Returns
     -------
@@ -48,17 +54,20 @@ def controllability_gramian(sys, horizon: float | None = None) -> np.ndarray:
     """
     check_system(sys, horizon)
     if isinstance(sys, DiagonalLQOSystem):
-        plain, hermitian = half_gramians(sys, finite(horizon))
+        plain, hermitian = half_gramians(sys, finite(horizon), spectrum)
         return real_form(plain, hermitian, sys.is_real_pole, sys.is_real_pole)
+    if spectrum is not None:
+        weighted = weigh(sys, spectrum, horizon)
+        return _hermitian(state_covariance(weighted, weighted))
     return _hermitian(_solve(sys, sys.A, sys.B @ sys.B.conj().T, finite(horizon)))
 
 
-def observability_gramian(sys, horizon: float | None = None) -> np.ndarray:
+def observability_gramian(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Observability Gramian of a linear-quadratic-output system.
 
     ``Q = Σ_{k<L} (Aᴴ)^k (CᴴC + Σ_i M_iᴴ conj(P) M_i) A^k`` with the controllability Gramian `P` of the same
     horizon (for real data ``CᵀC + Σ M_i P M_i``); over the infinite horizon ``Aᴴ Q A − Q + … = 0``
-    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``.
+    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``. A `spectrum` enters by `P` only.
 
     Parameters
     ----------
@@ -66,6 +75,8 @@ def observability_gramian(sys, horizon: float | None = None) -> np.ndarray:
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
 
     Returns
     -------
@@ -89,37 +100,42 @@ def observability_gramian(sys, horizon: float | None = None) -> np.ndarray:
     array([[12.]])
     """
     check_system(sys, horizon)
+    if spectrum is not None:
+        check_spectrum(sys, spectrum, horizon)
     horizon = finite(horizon)
     if isinstance(sys, LQOSystem):
         Q = sys.C.conj().T @ sys.C
         if sys.M is not None:
-            P = controllability_gramian(sys, horizon)
+            P = controllability_gramian(sys, horizon, spectrum)
             M = sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
             Q = Q + sum(Mi.conj().T @ P.conj() @ Mi for Mi in M)
         return _hermitian(_solve(sys, sys.A.conj().T, Q, horizon))
     norm, real = pairing(sys.is_continuous, horizon), sys.is_real_pole
     rows = stack_rows(sys.C, sys.quadratic)
     columns = np.swapaxes(rows, -1, -2)
-    left = columns @ row_weights(sys, horizon)
+    left = columns @ row_weights(sys, horizon, spectrum)
     plain = solve_diagonal(norm, sys.poles, left, sys.poles, columns)
     hermitian = solve_diagonal(norm, sys.poles, left, sys.poles.conj(), columns.conj())
     # A row z acts on √2 Re x and √2 Im x as √2 Re z and −√2 Im z, like a state with the conjugate entries.
     return real_form(plain.conj(), hermitian.conj(), real, real)
 
 
-def half_gramians(sys: DiagonalLQOSystem, horizon: float | None) -> tuple[np.ndarray, np.ndarray]:
+def half_gramians(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) -> tuple[np.ndarray, np.ndarray]:
     """``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` of the slots of a diagonal system, both (..., s, s)."""
+    if spectrum is not None:
+        weighted = weigh(sys, spectrum, horizon)
+        return state_covariance(weighted, weighted)
     norm = pairing(sys.is_continuous, horizon)
     plain = solve_diagonal(norm, sys.poles, sys.B, sys.poles, sys.B)
     return plain, solve_diagonal(norm, sys.poles, sys.B, sys.poles.conj(), sys.B.conj())
 
 
-def row_weights(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+def row_weights(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) -> np.ndarray:
     """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``."""
     p, q = sys.n_outputs, sys.quadratic
     if q is None:
         return np.broadcast_to(np.eye(p), (*sys.batch, p, p))
-    plain, hermitian = half_gramians(sys, horizon)
+    plain, hermitian = half_gramians(sys, horizon, spectrum)
     rows = stack_rows(sys.C, q) * pair_weights(sys)[..., np.newaxis, :]
     S = row_products(rows, plain, hermitian, rows)
     _, uu, uv, vu, vv = split(S, p, q.rank, p, q.rank)
@@ -141,7 +157,7 @@ def _hermitian(P: np.ndarray) -> np.ndarray:
     return 0.5 * (P + P.conj().T)
 
 
-def gramian_factors(sys, horizon: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def gramian_factors(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Factors `R`, `S` of both Gramians, ``P = R Rᴴ`` and ``Q = S Sᴴ``, of one system, without forming `P` and `Q`.
 
     Parameters
@@ -150,6 +166,8 @@ def gramian_factors(sys, horizon: float | None = None) -> tuple[np.ndarray, np.n
         One system (index a batch first).
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
 
     Returns
     -------
@@ -165,7 +183,7 @@ def gramian_factors(sys, horizon: float | None = None) -> tuple[np.ndarray, np.n
     check_system(sys, horizon)
     horizon = finite(horizon)
     if isinstance(sys, DiagonalLQOSystem):
-        return _diagonal_factors(sys, horizon)
+        return _diagonal_factors(sys, horizon, spectrum)
 
     def rows(R):
         parts = [sys.C]
@@ -176,11 +194,16 @@ def gramian_factors(sys, horizon: float | None = None) -> tuple[np.ndarray, np.n
         rows = np.concatenate(parts)
         return np.linalg.qr(rows, mode="r") if rows.shape[0] > rows.shape[1] else rows
 
+    if spectrum is not None:
+        R = state_factor(sys, horizon, spectrum)
+        return R, stein_factor(sys.A.conj().T, rows(R).conj().T)
     return factor_pair(sys.is_continuous, sys.A, sys.B, rows, horizon)
 
 
-def state_factor(sys, horizon: float | None) -> np.ndarray:
+def state_factor(sys, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """A factor `R` of the controllability Gramian ``P = R Rᴴ`` of one system, without forming `P`."""
+    if spectrum is not None:
+        return weighted_factor(weigh(sys, spectrum, horizon))
     if isinstance(sys, DiagonalLQOSystem):
         return diagonal_gramian_factor(pairing(sys.is_continuous, horizon), sys.poles, sys.B)
     if sys.is_continuous:
@@ -188,9 +211,9 @@ def state_factor(sys, horizon: float | None) -> np.ndarray:
     return stein_factor(sys.A, sys.B, None if horizon is None else int(horizon))
 
 
-def _diagonal_factors(sys: DiagonalLQOSystem, horizon: float | None) -> tuple[np.ndarray, np.ndarray]:
+def _diagonal_factors(sys: DiagonalLQOSystem, horizon: float | None, spectrum) -> tuple[np.ndarray, np.ndarray]:
     norm, real, q = pairing(sys.is_continuous, horizon), sys.is_real_pole, sys.quadratic
-    R, rows = state_factor(sys, horizon), sys.C
+    R, rows = state_factor(sys, horizon, spectrum), sys.C
     if q is not None:
         real_q = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
         rows = np.concatenate([rows, slot_rows(observed_rows(real_q, R), real)])
@@ -200,11 +223,12 @@ def _diagonal_factors(sys: DiagonalLQOSystem, horizon: float | None) -> tuple[np
     return R, diagonal_gramian_factor(norm, sys.poles.conj(), rows.conj().T)
 
 
-def hankel_singular_values(sys, horizon: float | None = None) -> np.ndarray:
+def hankel_singular_values(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Hankel singular values: the singular values of ``Sᴴ R`` with factors of both Gramians.
 
     For ``M = 0`` and an infinite horizon these are the Hankel singular values of the linear system; with a
-    quadratic output the observability Gramian contains it.
+    quadratic output the observability Gramian contains it. With a `spectrum` the controllability Gramian is that of
+    the weighted input (Enns 1984).
 
     Parameters
     ----------
@@ -212,13 +236,15 @@ def hankel_singular_values(sys, horizon: float | None = None) -> np.ndarray:
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
 
     Returns
     -------
     (..., n) ndarray
         In decreasing order, filled with zeros below the numerical rank. Those of a diagonal system are correct to
-        about ten digits down to 1e-14 of the largest; those of a dense one to an absolute accuracy of about 1e-15
-        of the largest.
+        about ten digits down to 1e-14 of the largest; those of a dense one, or with a `spectrum`, to an absolute accuracy
+        of about 1e-15 of the largest.
 
     Raises
     ------
@@ -233,12 +259,14 @@ def hankel_singular_values(sys, horizon: float | None = None) -> np.ndarray:
     """
     if isinstance(sys, DiagonalLQOSystem) and sys.batch:
         check_system(sys, horizon)
-        values = [hankel_singular_values(sys[index], horizon) for index in np.ndindex(sys.batch)]
+        if spectrum is not None:
+            check_spectrum(sys, spectrum, horizon)
+        values = [hankel_singular_values(sys[i], horizon, channel(spectrum, i)) for i in np.ndindex(sys.batch)]
         out = np.zeros((len(values), int(np.max(sys.order))))
         for row, value in zip(out, values, strict=True):
             row[: value.size] = value
         return out.reshape(*sys.batch, -1)
-    R, S = gramian_factors(sys, horizon)
+    R, S = gramian_factors(sys, horizon, spectrum)
     out = np.zeros(sys.order)
     values = _graded_singular_values(S.conj().T @ R)
     out[: values.size] = values

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.analysis._rows import pair_weights, quadratic_inner, row_products, split, stack_rows
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.stability import check_system, finite
+from lqo_mor.analysis.weighted import check_spectrum, weighted_inner
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
 from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
@@ -17,7 +19,7 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 _EPS = np.finfo(float).eps
 
 
-def h2_norm(sys, horizon: float | None = None, delay: int = 1):
+def h2_norm(sys, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None):
     """The h² norm (continuous time: H2 norm) of a linear-quadratic-output system.
 
     ``‖Σ‖² = ‖D‖_F² + Σ_k ‖C A^k B‖_F² + Σ_i Σ_{k,l} ‖Bᵀ(A^k)ᵀ M_i A^l B‖_F²``, each sum over the horizon; with
@@ -33,6 +35,8 @@ def h2_norm(sys, horizon: float | None = None, delay: int = 1):
     delay : {1, 0}, default 1
         Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
         ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
 
     Returns
     -------
@@ -44,23 +48,34 @@ def h2_norm(sys, horizon: float | None = None, delay: int = 1):
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
 
+    Notes
+    -----
+    With a `spectrum` it is the root of the expected power ``E‖y‖²`` of the output for a stationary input of that
+    spectrum, Gaussian with zero mean where there is a quadratic part. With ``P = E[x xᵀ]``,
+
+    ``E‖y‖² = tr(C P Cᵀ) + 2 tr(C E[x uᵀ] Dᵀ) + tr(D R_0 Dᵀ) + Σ_i ((tr M_i P)² + 2 tr(M_i P M_i P))``,
+
+    where ``E[x uᵀ]`` is ``Σ_{j≥0} A^j B R_jᵀ`` for delay 0 and ``Σ_{j≥0} A^j B R_{j+1}ᵀ`` for delay 1. For white input of
+    unit power the linear part is the plain norm; the quadratic part, a fourth moment (Isserlis), is not: there
+    ``tr(M_i P M_i P)`` counts twice and the mean ``tr M_i P`` of the output is added.
+
     Examples
     --------
     >>> import lqo_mor as lqo
     >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])), 12)
     1.0
     """
-    squared = np.asarray(h2_inner(sys, sys, horizon, delay)).real
+    squared = np.asarray(h2_inner(sys, sys, horizon, delay, spectrum)).real
     if np.any(squared < 0):
         warn("the h2 norm is lost in rounding: its square came out negative and counts as zero", AccuracyWarning)
     return scalar(np.sqrt(np.maximum(squared, 0.0)))
 
 
-def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
+def h2_inner(sys, other, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None):
     """The h² inner product of two systems with the same inputs and outputs.
 
     ``⟨Σ, Σ'⟩ = tr(C X C'ᴴ) + Σ_i tr(M_i X M_i'ᴴ Xᵀ) + tr(D D'ᴴ)`` with the cross Gramian
-    ``X = Σ_k A^k B B'ᴴ (A'ᴴ)^k`` over the horizon.
+    ``X = Σ_k A^k B B'ᴴ (A'ᴴ)^k`` over the horizon. With a `spectrum` it is ``E[y'ᴴ y]``, see `h2_norm`.
 
     Parameters
     ----------
@@ -71,6 +86,8 @@ def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
     delay : {1, 0}, default 1
         Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
         ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
 
     Returns
     -------
@@ -97,6 +114,9 @@ def h2_inner(sys, other, horizon: float | None = None, delay: int = 1):
         check_comparable(sys, other)
     if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
         raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
+    if spectrum is not None:
+        check_spectrum(sys, spectrum, horizon)
+        return scalar(weighted_inner(sys, other, spectrum, delay))
     feedthrough = np.sum(sys.D * other.D.conj(), axis=(-1, -2))
     if sys.is_continuous and np.any(sys.D) and np.any(other.D):
         feedthrough = np.where(feedthrough == 0, feedthrough, np.copysign(np.inf, feedthrough.real))

@@ -1,5 +1,8 @@
 """Deep state-space models: forward pass and compression."""
 
+from lqo_mor.network.allocation import allocate as allocate
+from lqo_mor.network.bound import OutputErrorBound as OutputErrorBound
+from lqo_mor.network.bound import output_error_bound as output_error_bound
 from lqo_mor.network.calibrated import CalibrationOptions as CalibrationOptions
 from lqo_mor.network.compress import compress as compress
 from lqo_mor.network.compression_report import CompressionReport as CompressionReport

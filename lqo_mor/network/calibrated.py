@@ -17,6 +17,7 @@ from lqo_mor.reduction._weighted_search import WeightedCurves, adapted, assemble
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
 _RAISE = 1.15  # of a budget whose error was larger than wanted
 _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
+_WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
 _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
 
 
@@ -190,10 +191,10 @@ class Calibration:
                 system_map(system, x.shape[-1])(block_input(block, y)),
             )
             if refit:
-                features = activate(block.activation, new.copy()).reshape(new.shape[0], -1)
+                features = _window_means(activate(block.activation, new.copy()))
                 features = np.concatenate([features, np.ones((1, features.shape[1]))])
-                wanted = linear(block.mixing, activate(block.activation, own.copy()))
-                gram, target = gram + features @ features.T, target + wanted.reshape(wanted.shape[0], -1) @ features.T
+                wanted = _window_means(linear(block.mixing, activate(block.activation, own.copy())))
+                gram, target = gram + features @ features.T, target + wanted @ features.T
             full[k] = block_output(block, x, own)
             if not refit:
                 reduced[k] = block_output(small, y, new)
@@ -202,6 +203,13 @@ class Calibration:
             for k, y in enumerate(reduced):
                 reduced[k] = block_output(small, y, system_map(system, y.shape[-1])(block_input(small, y)))
         return small
+
+
+def _window_means(x: np.ndarray) -> np.ndarray:
+    """Signals (features, batch, steps) averaged over windows of time, (features, all windows): slow errors count most."""
+    starts = np.arange(0, x.shape[-1], _WINDOW)
+    means = np.add.reduceat(x, starts, axis=-1) / np.diff(np.append(starts, x.shape[-1]))
+    return means.reshape(x.shape[0], -1)
 
 
 def margin(block) -> float:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
+from lqo_mor.errors import OutputError
 from lqo_mor.network.model import DeepSSM
+
+_VERSION = 1  # of the JSON
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +73,9 @@ class CompressionReport:
     predicted_error, calibration_error : float or None
         Relative rms error of the model's output, predicted from the layers' errors and sensitivities, and measured on the
         calibration inputs. None without a calibration, or where it was not found out.
+    budget_curve : tuple of (float, float)
+        Mean numbers of states per system with the relative rms errors of the output that are predicted for them; empty where
+        they were not computed.
     """
 
     layers: tuple[LayerReport, ...]
@@ -73,6 +85,7 @@ class CompressionReport:
     horizon: int | None
     predicted_error: float | None = None
     calibration_error: float | None = None
+    budget_curve: tuple[tuple[float, float], ...] = ()
 
     def __str__(self) -> str:
         rows = [("layer", "states", "parameters", "h2 error: median", "worst")]
@@ -101,6 +114,27 @@ class CompressionReport:
             lines.append(f"{repaired} reduced systems were unstable and have been repaired")
         return "\n".join(lines)
 
+    def to_json(self) -> str:
+        """All fields as JSON, with a version; errors per channel are lists, numbers that are not finite null."""
+        return json.dumps({"version": _VERSION, **_plain(asdict(self))}, indent=1, allow_nan=False) + "\n"
+
+    def save_json(self, path: str | PathLike, overwrite: bool = False) -> None:
+        """Write the report as JSON, see `to_json`.
+
+        Parameters
+        ----------
+        path : path-like
+            New file.
+        overwrite : bool, default False
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        OutputError
+            If `path` exists or cannot be written.
+        """
+        write_text(path, self.to_json(), overwrite)
+
 
 @dataclass(frozen=True, eq=False)
 class CompressionResult:
@@ -108,3 +142,58 @@ class CompressionResult:
 
     model: DeepSSM
     report: CompressionReport
+
+
+def _plain(value):
+    """Numbers, lists and dictionaries that JSON knows."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.ravel().tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def check_new(path: str | PathLike, overwrite: bool) -> None:
+    """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a directory")
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(f"{path} exists already; choose another name or allow overwriting")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist")
+        with suppress(FileNotFoundError):
+            path.lstat()  # raises for a name that the file system does not take
+    except (OSError, ValueError) as err:
+        if isinstance(err, OutputError):
+            raise
+        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
+
+
+def write_text(path: str | PathLike, text: str, overwrite: bool) -> None:
+    """Write to a temporary file beside `path` and give it its name when it is complete; raises as `check_new`."""
+    check_new(path, overwrite)
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(text.encode(errors="replace"))
+        if not overwrite:
+            try:
+                os.link(temporary, path)  # fails if the name was taken meanwhile
+                return
+            except FileExistsError:
+                raise
+            except OSError:  # no hard links here
+                check_new(path, overwrite)
+        temporary.replace(path)
+    except FileExistsError:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
+    except OSError as err:
+        raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from lqo_mor.reduction._pairing_kernels import TWO_INPUTS, TWO_INPUTS_FREE, WEIG
 from lqo_mor.reduction._section_search import Candidates, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
+_LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
 _TRIAL = 8  # steps that every start gets before the best goes on
 
 
@@ -85,8 +86,11 @@ def weighted_curves(
 
     def channel(h: int) -> None:
         poles, own, feedthrough = np.array(sys.poles[h]), np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
-        data = _weighted_data(poles, own, covariances[h], ridge, free)
         nothing = np.zeros(0, complex)
+        if not covariances[h, 0] > 0:  # no input: nothing is needed
+            systems[h] = [(nothing, nothing, feedthrough)] * len(slots)
+            return
+        data = _weighted_data(poles, own, covariances[h], ridge, free)
         best, candidates = (nothing, nothing, _alone(data, feedthrough)), None
         for k, size in enumerate(slots):
             if size >= poles.size:
@@ -215,7 +219,7 @@ def _data(code: int, poles, outputs, parameters, features, squared: float, ridge
     none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(poles.size, complex)
     return (
         code, parameters, poles, ones, poles.imag == 0, none, none, none, nothing, nothing,
-        features, outputs, squared, ridge, False,
+        features, outputs, squared, max(ridge, _LEAST_RIDGE), False,
     )  # fmt: skip
 
 

@@ -125,13 +125,14 @@ def error_curve(sys, orders, solvers: dict[str, tuple[Callable, dict]], horizon:
     """
     orders = _ascending(sys, orders, horizon)
     horizon = finite(horizon)
-    balanced = balance(sys, horizon)
+    spectrum = solvers["balanced"][1].get("spectrum") if "balanced" in solvers else None
+    balanced = balance(sys, horizon, spectrum=spectrum)
     reductions: dict[str, list[Reduction]] = {name: [] for name in solvers}
     steps = len(orders) * len(solvers)
     for number, (order, name) in enumerate(product(orders, solvers)):
         tell = part_of(sys, progress, number, steps)
         if name == "balanced":
-            red = truncate(sys, balanced, order, None, horizon)
+            red = truncate(sys, balanced, order, None, horizon, spectrum)
             tell(1, 1)
         else:
             red = solve(sys, order, name, solvers[name], horizon, tell, reductions[name][-1] if reductions[name] else None)

@@ -58,7 +58,8 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
     check_budget(sys, 1, None, horizon)
     horizon = finite(horizon)
     limit = int(np.min(sys.order)) - 1
-    balanced = balance(sys, horizon, progress if name == "balanced" else None)
+    spectrum = solver[1].get("spectrum") if name == "balanced" else None
+    balanced = balance(sys, horizon, progress if name == "balanced" else None, spectrum)
 
     def met(red: Reduction | None, tolerance: float = tolerance) -> bool:
         return red is not None and bool(np.max(red.relative_error) <= tolerance)
@@ -66,14 +67,14 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
     def quiet(order: int) -> Reduction:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # only a guess
-            return truncate(sys, balanced, order, None, horizon)
+            return truncate(sys, balanced, order, None, horizon, spectrum)
 
     wanted = tolerance if name == "balanced" else _GAIN * tolerance
     order, red = _search(quiet, lambda red: met(red, wanted), 1, limit)
     if not met(red, wanted if name == "balanced" else _HOPE * tolerance):
         raise _unreachable(tolerance, "balanced truncation", np.max(red.relative_error), limit)
     if name == "balanced":
-        return truncate(sys, balanced, order, None, horizon)  # once more, with its warning
+        return truncate(sys, balanced, order, None, horizon, spectrum)  # once more, with its warning
     misses: list[Reduction] = []
     steps, done = order.bit_length() + 1, 0
 

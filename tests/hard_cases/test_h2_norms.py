@@ -71,7 +71,8 @@ def test_continuous(poles, kind):
 @pytest.mark.parametrize("poles", DISCRETE)
 def test_discrete_finite_horizon(poles, kind, samples):
     # a power z^L costs L |log z| ε where z has an angle, until it has decayed
-    tolerance = 1e-13 + EPS * samples * (1 if "pair at" in poles else 0)
+    # (and one sample of a purely quadratic output is a hundredth of its terms)
+    tolerance = 3e-13 + EPS * samples * (1 if "pair at" in poles else 0)
     check(diagonal(DISCRETE[poles], **KINDS[kind]), samples, tolerance)
 
 

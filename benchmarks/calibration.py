@@ -1,0 +1,109 @@
+"""Trained S4D checkpoints compressed with calibration inputs: accuracy, agreement, predicted and true error, and an ablation.
+
+    python -m benchmarks.calibration DATA [--models a b smnist] [--count 256] [--ablation] [--json OUT]
+
+DATA is a folder as for `benchmarks.s4d_checkpoints`. CIFAR-10 is calibrated on its first training images, MNIST on test digits
+from the 5,001st on, of which no other use is made. Every model is stored in single precision and read back before it is evaluated
+on the test images, split ones in the ragged format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import lqo_mor as lqo
+from benchmarks.s4d_checkpoints import MODELS, cifar10, mnist
+from lqo_mor.bench.machine import describe
+
+FULL = lqo.CalibrationOptions(split=True)
+UNIFORM = lqo.CalibrationOptions()
+SIZES = ((16, UNIFORM), (16, FULL), (8, FULL), (4, FULL))  # mean states of every channel
+LEVERS = ("sensitivity", "sequential", "feedthrough", "mixing", "split")
+NONE = lqo.CalibrationOptions(sensitivity=False, sequential=False, feedthrough=False, mixing=False)
+
+
+def calibration_inputs(folder: Path, model: str, count: int) -> np.ndarray:
+    """Sequences that are not among the test images."""
+    if model == "smnist":
+        with gzip.open(folder / "mnist" / "t10k-images-idx3-ubyte.gz") as file:
+            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784, 1)
+        return images[5000 : 5000 + count] / 255
+    with np.load(folder / "cifar10" / "cifar10_subset.npz") as file:
+        images = file["train_images"][:count]
+    mean, deviation = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
+    return (images.reshape(len(images), 3, -1).transpose(0, 2, 1) / 255 - mean) / deviation
+
+
+def measure(model, full, inputs, labels, calibration, size: int, options) -> dict:
+    """One row: `model` compressed to a mean of `size` states, as stored in single precision."""
+    begin = time.perf_counter()
+    result = lqo.compress(model, state_size=size, calibration=calibration, options=options)
+    seconds = time.perf_counter() - begin
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "small.safetensors"
+        result.model.save(path, format="ragged" if options.split else None)
+        logits = lqo.load_checkpoint(path)(inputs)
+    right, report = np.mean(full.argmax(-1) == labels), result.report
+    rms = float(np.sqrt(np.sum((logits - full) ** 2) / np.sum(full**2)))
+    return {
+        "states": size,
+        "without": ", ".join(lever for lever in LEVERS if not getattr(options, lever)),
+        "accuracy": float(np.mean(logits.argmax(-1) == labels)),
+        "drop": float(right - np.mean(logits.argmax(-1) == labels)),
+        "agreement": float(np.mean(logits.argmax(-1) == full.argmax(-1))),
+        "logits rms": rms,
+        "predicted": report.predicted_error,
+        "predicted / true": None if report.predicted_error is None else report.predicted_error / rms,
+        "parameters left": report.parameters_after / report.parameters_before,
+        "seconds": seconds,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--count", type=int, default=256, help="calibration sequences (default: 256)")
+    parser.add_argument("--ablation", action="store_true", help="also without each of the levers, at a mean of 8 states")
+    parser.add_argument("--json", type=Path, help="write all rows to this new file")
+    arguments = parser.parse_args(argv)
+    if arguments.json is not None and arguments.json.exists():
+        parser.error(f"{arguments.json} exists already")
+    cases = list(SIZES)
+    if arguments.ablation:
+        cases += [(8, replace(FULL, **{lever: False})) for lever in LEVERS] + [(8, NONE)]
+    console, rows = Console(width=140), []
+    for name in arguments.models:
+        model = lqo.load_checkpoint(arguments.data / "checkpoints" / MODELS[name][0])
+        inputs, labels = mnist(arguments.data) if name == "smnist" else cifar10(arguments.data)
+        calibration, full = calibration_inputs(arguments.data, name, arguments.count), model(inputs)
+        accuracy = np.mean(full.argmax(-1) == labels)
+        table = Table(title=f"{name}: {accuracy:.1%} of {len(labels)} test images", box=None, header_style="bold")
+        for size, options in cases:
+            row = {"model": name, **measure(model, full, inputs, labels, calibration, size, options)}
+            rows.append(row)
+            console.print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+            if not table.columns:
+                for key in row:
+                    table.add_column(key, justify="left" if key in ("model", "without") else "right")
+            table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        console.print(table)
+    machine = describe("lqo-mor", "numpy", "scipy", "numba")
+    console.print(machine, markup=False)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""State and output covariances for an input with a given spectrum (discrete time, infinite horizon).
+
+With ``R_j = E[u_{t+j} u_tᵀ]`` the state ``x_{t+1} = A x_t + B u_t`` has the covariance ``P`` that solves
+
+    A P Aᴴ − P + B Fᴴ + F Bᴴ = 0,   F = Σ_{j≥0} A^j B R_jᵀ − ½ B R_0.
+
+That is a Gramian with the inputs ``[B, F]`` on one side and ``[F, B]`` on the other, so the solvers of the plain norm do all
+the work; for white input of unit power ``F = ½ B``. With diagonal `A` the rows of ``F`` are ``b Φ(λ)ᵀ − ½ b R_0`` for the
+series ``Φ(λ) = Σ_j λ^j R_j``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numba import njit
+
+from lqo_mor.analysis._rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.stability import check_system, finite
+from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
+from lqo_mor.matrix_equations.diagonal import diagonal_gramian_factor, pairing, solve_diagonal
+from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
+from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+_EPS = np.finfo(float).eps
+_NEGATIVE = 1e-6  # part of a covariance that may be negative, from rounding, without a word
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """A system and what the spectrum of its input makes of its input matrix.
+
+    Attributes
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, or a batch of diagonal ones.
+    start : (..., m, m) ndarray
+        ``R_0``.
+    F : (..., n, m) ndarray
+        See the head of this module; one row per slot for a diagonal system.
+    seen : tuple of two (..., n, m) ndarray
+        ``E[x_t u_tᵀ]`` where the state includes ``u_t`` (delay 0), and where it does not yet (delay 1).
+    """
+
+    sys: LQOSystem | DiagonalLQOSystem
+    start: np.ndarray
+    F: np.ndarray
+    seen: tuple[np.ndarray, np.ndarray]
+
+
+def check_spectrum(sys, spectrum: InputSpectrum, horizon: float | None = None) -> None:
+    """Raise unless `spectrum` is one of the inputs of `sys`, which is discrete and stable, over the infinite horizon.
+
+    Raises
+    ------
+    InvalidInputError
+        If the spectrum is no InputSpectrum, the system is continuous or the horizon finite.
+    DimensionError
+        If the numbers of inputs differ, or the spectrum has a batch that is not that of the system.
+    UnstableSystemError
+        If the system is not asymptotically stable.
+    """
+    if not isinstance(spectrum, InputSpectrum):
+        raise InvalidInputError(f"spectrum must be an InputSpectrum, got {type(spectrum).__name__}")
+    if finite(horizon) is not None:
+        raise InvalidInputError(
+            f"a norm weighted by a spectrum is over the infinite horizon; leave out horizon (got {horizon!r})"
+        )
+    check_system(sys)
+    if sys.is_continuous:
+        raise InvalidInputError("a spectrum is that of a discrete-time input, but this system is continuous (dt = 0)")
+    if spectrum.n_inputs != sys.n_inputs:
+        raise DimensionError(f"the spectrum is that of {spectrum.n_inputs} inputs, but the system has {sys.n_inputs}")
+    batch = getattr(sys, "batch", ())
+    if spectrum.batch not in ((), batch):
+        raise DimensionError(f"the spectrum has the batch {spectrum.batch}, expected none or that of the system, {batch}")
+
+
+def weigh(sys, spectrum: InputSpectrum, horizon: float | None = None) -> Weighted:
+    """The system with its input weighted by `spectrum`, checked by `check_spectrum`; one pass over the lags."""
+    check_spectrum(sys, spectrum, horizon)
+    R, start = spectrum.covariances, spectrum.covariances[..., 0, :, :]
+    if isinstance(sys, DiagonalLQOSystem):
+        count, s, m = int(np.prod(sys.batch)), sys.n_slots, sys.n_inputs
+        # copies, since kernels would be compiled once more for read-only arrays
+        lam, B, R = np.array(sys.poles.reshape(count, s)), np.array(sys.B.reshape(count, s, m)), np.array(R)
+        ahead = np.empty((count, s, m), complex)
+        _ahead(R.reshape(-1, *R.shape[-3:]), lam, B, ahead)
+        ahead = ahead.reshape(sys.B.shape)
+        later = sys.poles[..., np.newaxis] * ahead
+    else:
+        ahead = np.zeros(sys.B.shape, np.result_type(sys.A, sys.B))
+        for Rj in R[:0:-1]:
+            ahead = sys.A @ ahead + sys.B @ Rj.T
+        later = sys.A @ ahead
+    own = sys.B @ start
+    return Weighted(sys, start, later + 0.5 * own, (later + own, ahead))
+
+
+@njit(cache=True, error_model="numpy")
+def _ahead(R, lam, B, out):
+    """``Σ_{j≥0} λ^j b R_{j+1}ᵀ`` for every slot, (h, s, m), by Horner's rule; `R` (h or 1, lags, m, m).
+
+    Real and imaginary parts are apart, so that the loop over the slots is made of vector instructions.
+    """
+    count, s, m = out.shape
+    re, im, sums = np.empty(s), np.empty(s), np.empty((2 * m, s))
+    rows = np.empty((2 * m, s))
+    for h in range(count):
+        own = h if R.shape[0] > 1 else 0
+        for i in range(s):
+            re[i], im[i] = lam[h, i].real, lam[h, i].imag
+            for c in range(m):
+                rows[2 * c, i], rows[2 * c + 1, i] = B[h, i, c].real, B[h, i, c].imag
+        sums[:] = 0.0
+        for j in range(R.shape[1] - 1, 0, -1):
+            for a in range(m):
+                for i in range(s):
+                    x, y = sums[2 * a, i], sums[2 * a + 1, i]
+                    sums[2 * a, i], sums[2 * a + 1, i] = x * re[i] - y * im[i], x * im[i] + y * re[i]
+                for c in range(m):
+                    value = R[own, j, a, c]
+                    for i in range(s):
+                        sums[2 * a, i] += value * rows[2 * c, i]
+                        sums[2 * a + 1, i] += value * rows[2 * c + 1, i]
+        for a in range(m):
+            for i in range(s):
+                out[h, i, a] = complex(sums[2 * a, i], sums[2 * a + 1, i])
+
+
+def _ahead_numpy(R, lam, B):
+    """NumPy twin of `_ahead`."""
+    out = np.zeros(B.shape, complex)
+    for j in range(R.shape[1] - 1, 0, -1):
+        out = lam[..., np.newaxis] * out + B @ np.swapaxes(R[:, j], -1, -2)
+    return out
+
+
+def state_covariance(a: Weighted, b: Weighted):
+    """``E[x x'ᴴ]`` of the states of two systems with the same input, (n, r).
+
+    Of two diagonal systems ``E[x x'ᵀ]`` and ``E[x x'ᴴ]`` between their slots, a pair of arrays (..., s, t).
+    """
+    if isinstance(a.sys, DiagonalLQOSystem):
+        left, right = np.concatenate([a.sys.B, a.F], axis=-1), np.concatenate([b.F, b.sys.B], axis=-1)
+        norm = pairing(False)
+        plain = solve_diagonal(norm, a.sys.poles, left, b.sys.poles, right)
+        return plain, solve_diagonal(norm, a.sys.poles, left, b.sys.poles.conj(), right.conj())
+    return solve_stein(a.sys.A, b.sys.A, a.sys.B @ b.F.conj().T + a.F @ b.sys.B.conj().T)
+
+
+def output_covariance(a: Weighted, b: Weighted, X, delay: int):
+    """``Σ_i (E[y_i y'_iᴴ] − E[y_i] E[y'_i]ᴴ)`` of two systems, without the means, from their `state_covariance`.
+
+    The linear part and its mixed moments with the feedthrough are ``tr(C X C'ᴴ)`` and so on; a Gaussian input makes the
+    quadratic part ``2 Σ tr(M_i X M_i'ᴴ Xᵀ)``, and moments of odd order vanish.
+    """
+    cross = _through(a, delay) * b.sys.D.conj() + a.sys.D * _through(b, delay).conj() + (a.sys.D @ a.start) * b.sys.D.conj()
+    total = np.sum(cross, axis=(-1, -2))
+    if isinstance(a.sys, DiagonalLQOSystem):
+        left, right = (pair_weights(s)[..., np.newaxis, :] for s in (a.sys, b.sys))
+        q, r, p = a.sys.quadratic, b.sys.quadratic, a.sys.n_outputs
+        if q is None or r is None:
+            return total + np.trace(row_products(left * a.sys.C, *X, right * b.sys.C), axis1=-2, axis2=-1)
+        S = row_products(left * stack_rows(a.sys.C, q), *X, right * stack_rows(b.sys.C, r))
+        linear, *parts = split(S, p, q.rank, p, r.rank)
+        return total + np.trace(linear, axis1=-2, axis2=-1) + 2 * quadratic_inner(*parts, q.W, r.W)
+    total = total + np.sum((a.sys.C @ X) * b.sys.C.conj())
+    M, N = a.sys.M, b.sys.M
+    if M is None or N is None:
+        return total
+    if isinstance(M, QuadraticOutput) and isinstance(N, QuadraticOutput):
+        parts = (left @ X @ right.conj().T for left in (M.U, M.V) for right in (N.U, N.V))
+        return total + 2 * quadratic_inner(*parts, M.W, N.W.conj())
+    M, N = (one.to_dense() if isinstance(one, QuadraticOutput) else one for one in (M, N))
+    return total + 2 * sum(np.sum((Mi @ X) * (X @ Ni.conj())) for Mi, Ni in zip(M, N, strict=True))
+
+
+def _through(a: Weighted, delay: int) -> np.ndarray:
+    """``C E[x_t u_tᵀ]``, (..., p, m)."""
+    if isinstance(a.sys, DiagonalLQOSystem):
+        return 2 * ((a.sys.C * pair_weights(a.sys)[..., np.newaxis, :]) @ a.seen[delay]).real
+    return a.sys.C @ a.seen[delay]
+
+
+def output_mean(a: Weighted, P) -> np.ndarray:
+    """The mean ``E[xᵀ M_i x]`` of every output, (..., p), from the `state_covariance` of the system with itself."""
+    if isinstance(a.sys, DiagonalLQOSystem):
+        q = a.sys.quadratic
+        if q is None:
+            return np.zeros((*a.sys.batch, a.sys.n_outputs))
+        weights = pair_weights(a.sys)[..., np.newaxis, :]
+        S = row_products(weights * q.U, *P, weights * q.V)
+        return (q.W @ np.diagonal(S, axis1=-2, axis2=-1)[..., np.newaxis])[..., 0]
+    M = a.sys.M
+    if M is None:
+        return np.zeros(a.sys.n_outputs)
+    if not a.sys.is_real:  # E[x xᵀ], without a conjugate
+        P = solve_stein(a.sys.A, a.sys.A.conj(), a.sys.B @ a.F.T + a.F @ a.sys.B.T)
+    if isinstance(M, QuadraticOutput):
+        return M.W @ np.sum((M.U @ P) * M.V, axis=-1)
+    return np.sum(M * P, axis=(-1, -2))
+
+
+def weighted_inner(sys, other, spectrum: InputSpectrum, delay: int = 1):
+    """``E[y'ᴴ y]`` for the outputs of two systems with the same stationary (Gaussian) input."""
+    a, b = weigh_both(sys, other, spectrum)
+    X = state_covariance(a, b)
+    total = output_covariance(a, b, X, delay)
+    if is_linear(a) or is_linear(b):
+        return total
+    first = output_mean(a, X if a is b else state_covariance(a, a))
+    second = first if a is b else output_mean(b, state_covariance(b, b))
+    return total + np.sum(first * second.conj(), axis=-1)
+
+
+def weigh_both(sys, other, spectrum: InputSpectrum) -> tuple[Weighted, Weighted]:
+    """Both systems weighted, of one kind: dense where one of them is."""
+    if other is sys:
+        a = weigh(sys, spectrum)
+        return a, a
+    if isinstance(sys, LQOSystem) or isinstance(other, LQOSystem):
+        sys, other = (to_dense(one) if isinstance(one, DiagonalLQOSystem) else one for one in (sys, other))
+    return weigh(sys, spectrum), weigh(other, spectrum)
+
+
+def is_linear(a: Weighted) -> bool:
+    """Whether a system has no quadratic output."""
+    return quadratic_of(a.sys) is None
+
+
+def weighted_factor(a: Weighted, squares: list | None = None) -> np.ndarray:
+    """A factor `R` of the state covariance ``P = R Rᴴ`` of one system, in its (for a diagonal one real) coordinates.
+
+    `P` is half the difference of the Gramians with the inputs ``B + F`` and ``B − F``, each of whose factors is known as well
+    as that of a plain Gramian. A QR decomposition of both together, ``[R₊, R₋]ᴴ = Q T``, leaves ``Qᴴ diag(I, −I) Q`` to be
+    factored, and the grading of `T` keeps the digits of what is small in `P`.
+    """
+    B, F = a.sys.B, a.F
+    norms = [np.linalg.norm(part, axis=0) for part in (B, F)]
+    used = (norms[0] > 0) & (norms[1] > 0)
+    if not np.any(used):
+        return np.zeros((a.sys.order, 0))
+    scale = np.sqrt(norms[1][used] / norms[0][used])  # of one size, so that the difference of both loses least
+    B, F = B[:, used] * scale, F[:, used] / scale
+    if isinstance(a.sys, DiagonalLQOSystem):
+        plus, minus = (diagonal_gramian_factor(pairing(False), a.sys.poles, part) for part in (B + F, B - F))
+    else:
+        squares = [] if squares is None else squares
+        plus, minus = (stein_factor(a.sys.A, part, squares=squares) for part in (B + F, B - F))
+    if not np.any(minus):
+        return plus / np.sqrt(2.0)
+    both, signs = np.hstack([plus, minus]) / np.sqrt(2.0), np.repeat([1.0, -1.0], [plus.shape[1], minus.shape[1]])
+    order = np.argsort(-np.linalg.norm(both, axis=0))  # large rows first keep small ones accurate (Cox, Higham 1998)
+    Q, T, pivots = scipy.linalg.qr(both[:, order].conj().T, mode="economic", pivoting=True, check_finite=False)
+    scale = np.abs(np.diag(T))
+    rank = np.count_nonzero(scale > _EPS * scale[0])
+    Q, T, scale = Q[:, :rank], T[:rank], scale[:rank]
+    L, negative = _graded_cholesky((Q.conj().T * signs[order]) @ Q, scale)
+    if negative > _NEGATIVE:
+        warn(
+            "the spectrum of the input is negative at some frequencies (covariances that were cut off?), and so is the part "
+            f"{negative:.1e} of the covariance of the state, which has been left out",
+            AccuracyWarning,
+        )
+    out = np.empty((a.sys.order, L.shape[1]), T.dtype)
+    out[pivots] = (T / scale[:, np.newaxis]).conj().T @ L
+    return out
+
+
+def _graded_cholesky(H: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, float]:
+    """A factor `L` of ``diag(scale) H diag(scale) = L Lᴴ``, and the negative part left out of it, relative to the whole.
+
+    By complete pivoting, so that what is small for its `scale` cannot disturb what is large. A pivot within rounding of zero,
+    relative to its own scale, is one: its root would not be within rounding.
+    """
+    K = H * scale[:, np.newaxis] * scale
+    left, L, k = np.diag(K).real.copy(), np.zeros(K.shape, K.dtype, order="F"), 0
+    floor, total = 2 * scale.size * _EPS * scale**2, np.sum(np.abs(left))
+    taken = np.zeros(scale.size, bool)
+    while np.any(left > floor):
+        i = int(np.argmax(np.where(left > floor, left, 0.0)))
+        column = (K[:, i] - L[:, :k] @ L[i, :k].conj()) / np.sqrt(left[i])
+        column[taken], taken[i] = 0.0, True
+        left = np.where(taken, 0.0, left - np.abs(column) ** 2)
+        L[:, k], k = column, k + 1
+    return L[:, :k], float(-np.sum(left[left < 0]) / total) if total else 0.0

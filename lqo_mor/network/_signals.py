@@ -1,0 +1,75 @@
+"""What is measured of the signals of the full model on given inputs, for the calibrated bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lqo_mor.network import forward
+from lqo_mor.network.layers import Linear
+
+
+def measure(analysis, inputs):
+    """Yield what is measured at one stage after the other, in arrays (batch, ...): before and after each system, and at the end.
+
+    After a system the neighbourhood of tokens is sent, as the largest error of each feature and that of a token.
+    """
+    model, steps = analysis.model, analysis.steps
+    x = forward.encode(model.encoder, inputs)
+    for layer in analysis.layers:
+        block, small = layer.block, layer.small
+        v = forward.block_input(block, x)
+        y = forward.system_map(block.ssm, steps)(v)
+        local = forward.system_map(small, steps)(v) - y
+        rows = [] if small.quadratic is None else [small.quadratic.U, small.quadratic.V]
+        left, right = (_row_peaks(small, row, v, steps) for row in rows) if rows else (layer.limits["left"][np.newaxis],) * 2
+        sizes = np.sqrt(np.sum(v**2, axis=2))
+        neighbourhood = yield {
+            "local": np.sqrt(np.sum(local**2, axis=(0, 2))),
+            "local_peak": np.max(np.abs(local), axis=2).T,
+            "local_token": np.sqrt(np.max(np.sum(local**2, axis=0), axis=1)),
+            "left": left,
+            "right": right,
+            "values": layer.tokens.largest(y),
+            "size": np.max(sizes, axis=0) if block.ssm.batch else np.linalg.norm(sizes, axis=0),
+            "pre": np.max(_slopes(block.norm, x), axis=1) if layer.before else np.zeros(1),
+        }
+        out = forward.block_output(replace(block, norm=None), x, y.copy())  # in front of a post-normalisation
+        slopes = _slopes(block.norm, out) if layer.after else np.ones(out.shape[1:])
+        peak, near, spread = neighbourhood
+        scales = {"local": np.ones(len(y)), "spread": spread}
+        found = [layer.tokens.steepest(y[:, i].T, slopes[i], peak, near, scales, layer.centred) for i in range(len(slopes))]
+        found = {name: np.array([one[name] for one in found]) for name in found[0]}
+        yield {**found, "post": np.max(slopes, axis=1), "post_rms": _rms(slopes)}
+        x = forward.normalise(block.norm, out) if layer.after else out
+    if model.norm is not None:
+        slopes = _slopes(model.norm, x)
+        yield {"final": np.max(slopes, axis=1), "final_rms": _rms(slopes)}
+        x = forward.normalise(model.norm, x)
+    if analysis.last_norm is not None:
+        x = x - analysis.last_norm.bias[:, np.newaxis, np.newaxis]
+        y = forward.decode(replace(model, norm=None, decoder=Linear(model.decoder.weight)), x)
+        sizes = np.linalg.norm(y, axis=-1)
+        yield {"output": sizes if y.ndim == 2 else np.max(sizes, axis=1)}
+
+
+def _rms(slopes) -> np.ndarray:
+    return np.sqrt(np.mean(slopes**2, axis=1))
+
+
+def _slopes(norm, x) -> np.ndarray:
+    """``1 / ρ`` of every token, (batch, steps)."""
+    return 1 / np.sqrt(np.var(x, axis=0) + norm.eps)
+
+
+def _row_peaks(ssm, rows, v, steps) -> np.ndarray:
+    """Largest values over time of the signals of `rows`, (batch, c) or (batch, width, c)."""
+    if not ssm.batch:
+        signals = forward.system_map(replace(ssm, C=rows, D=np.zeros((len(rows), ssm.n_inputs)), quadratic=None), steps)(v)
+        return np.max(np.abs(signals), axis=2).T
+    peaks = []
+    for j in range(rows.shape[1]):
+        channel = replace(ssm, C=rows[:, j : j + 1], D=np.zeros_like(ssm.D), quadratic=None)
+        peaks.append(np.max(np.abs(forward.system_map(channel, steps)(v)), axis=2).T)
+    return np.stack(peaks, axis=-1)

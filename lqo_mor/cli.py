@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--state-size", type=int, metavar="N", help="real states to keep in every system (even)")
     budget.add_argument("--keep", type=float, metavar="F", help="fraction of the states to keep, between 0 and 1")
     budget.add_argument("--max-error", type=float, metavar="E", help="relative rms error of the output on the calibration inputs")
-    compress.add_argument("--method", choices=list(METHODS), default="optimal", help="reduction method (default: optimal)")
+    compress.add_argument("--method", choices=[*METHODS, "bound"], default="optimal", help="reduction method (default: optimal)")
     compress.add_argument("--horizon", type=int, metavar="L", help="sequence length over which errors count (default: infinite)")
     compress.add_argument("--calibration", metavar="X.npz", help="file with the array inputs: compress for such inputs")
     compress.add_argument(
@@ -159,16 +159,18 @@ def _compress(arguments) -> None:
     from lqo_mor.checkpoints.files import check_output
     from lqo_mor.network import CalibrationOptions, compress
     from lqo_mor.network.inputs import read_inputs
-    from lqo_mor.report import compression_table
+    from lqo_mor.report import compression_table, progress_bar
 
     if arguments.split and not arguments.calibration:
         raise InvalidInputError("--split needs --calibration")
-    for output in filter(None, (arguments.output, arguments.report)):
-        check_output(Path(output), overwrite=False)
+    check_output(Path(arguments.output), overwrite=False)
     if arguments.report:
         from lqo_mor.html_report import write_html_report  # says at once if Matplotlib is missing
+        from lqo_mor.network.compression_report import check_new
+
+        check_new(Path(arguments.report), overwrite=False)
     model = _load(arguments, arguments.file)
-    with _progress("reducing") as progress:
+    with progress_bar("reducing") as progress:
         result = compress(
             model,
             state_size=arguments.state_size,
@@ -206,7 +208,7 @@ def _compress(arguments) -> None:
 
 def _compare(arguments) -> None:
     from lqo_mor.network.inputs import input_kind, random_inputs, read_inputs
-    from lqo_mor.report import comparison_table
+    from lqo_mor.report import comparison_table, progress_bar
 
     model, other = _load(arguments, arguments.file), _load(arguments, arguments.other)
     kinds = [
@@ -223,7 +225,7 @@ def _compare(arguments) -> None:
         origin = f"16 random inputs of {arguments.steps} steps, seed {arguments.seed}"
     outputs = []
     for m, name in ((model, arguments.file), (other, arguments.other)):
-        with _progress(f"running {_name(name)}") as progress:
+        with progress_bar(f"running {_name(name)}") as progress:
             outputs.append(m(inputs, progress=progress))
     console = _console()
     console.print(f"{Path(arguments.file).name} and {Path(arguments.other).name} on {origin}\n", markup=False)
@@ -232,8 +234,9 @@ def _compare(arguments) -> None:
 
 def _demo(arguments) -> None:
     from lqo_mor.demo import run
+    from lqo_mor.report import progress_bar
 
-    run(_console(), _progress)
+    run(_console(), progress_bar)
 
 
 def _bench(arguments) -> None:
@@ -283,23 +286,3 @@ def _name(file: str) -> str:
 
 def _size(path) -> str:
     return f"{Path(path).stat().st_size / 1000:,.1f} kB"
-
-
-class _progress:
-    """A progress bar on standard error, as a context that gives a ``progress(done, total)`` callback."""
-
-    def __init__(self, description: str):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        console = Console(stderr=True)
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(description, total=None)
-
-    def __enter__(self):
-        self._bar.start()
-        return lambda done, total: self._bar.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *exception):
-        self._bar.stop()

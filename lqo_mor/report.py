@@ -1,9 +1,11 @@
-"""Tables of models, compressions and comparisons for the terminal."""
+"""Tables of models, compressions and comparisons, and a progress bar, for the terminal."""
 
 from __future__ import annotations
 
 import numpy as np
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lqo_mor.errors import DimensionError, LQOWarning, warn
@@ -97,3 +99,20 @@ def _table(*columns: str) -> Table:
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+class progress_bar:
+    """A progress bar on standard error, as a context that gives a ``progress(done, total)`` callback."""
+
+    def __init__(self, description: str):
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(description, total=None)
+
+    def __enter__(self):
+        self._bar.start()
+        return lambda done, total: self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *exception):
+        self._bar.stop()

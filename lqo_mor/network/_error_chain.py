@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
-from lqo_mor.network._gains import SystemGains, channel_gains, kernels, matrix_gain, spectral, times, times_each
+from lqo_mor.network._gains import SystemGains, channel_gains, kernels, matrix_gain, row_gains, spectral, times, times_each
 from lqo_mor.network._lipschitz import TokenMap, chord
 from lqo_mor.network.layers import Embedding
 from lqo_mor.network.model import Block, DeepSSM
@@ -16,14 +16,20 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One block, its reduced system, and what follows from the weights: gains, and limits of the signals of all inputs."""
+    """One block, the reduced one, and what follows from the weights: gains, and limits of the signals of all inputs."""
 
     block: Block
-    small: DiagonalLQOSystem
+    other: Block
+    moved: bool  # whether the map of tokens of the reduced block is another one
     gains: SystemGains
     tokens: TokenMap
     limits: dict
     centred: bool  # whether all that follows takes no notice of the mean of a token
+
+    @property
+    def small(self) -> DiagonalLQOSystem:
+        """The reduced system."""
+        return self.other.ssm
 
     def h2_factor(self, size: float) -> float:
         """What the h2 error times `√steps` is multiplied with, for inputs of that ℓ2 norm, to bound the ℓ2 norm of the error."""
@@ -67,7 +73,7 @@ class Analysis:
             if block.norm is not None and block.prenorm:
                 scale, peaks, token = _tokens_after(block.norm, block.n_outputs)
             centred = block.norm is not None and (mean_is_lost or not block.prenorm)
-            layers.append(_layer(block, other.ssm, scale, np.sqrt(steps) * peaks, np.sqrt(steps) * token, steps, centred))
+            layers.append(_layer(block, other, scale, np.sqrt(steps) * peaks, np.sqrt(steps) * token, steps, centred))
             scale, peaks, token = _tokens_after(None if block.prenorm else block.norm, block.n_outputs)
         return cls(model, int(steps), tuple(layers), {"final": _steepest(model.norm)})
 
@@ -86,9 +92,9 @@ def _steepest(norm) -> float:
     return np.inf if norm is None or norm.eps == 0 else norm.eps**-0.5
 
 
-def _layer(block, small, scale, sizes, total, steps, centred) -> Layer:
+def _layer(block, other, scale, sizes, total, steps, centred) -> Layer:
     """`sizes` (width,) and `total` bound the ℓ2 norms of the inputs of the system, over time, each and in all."""
-    ssm, batch = block.ssm, bool(block.ssm.batch)
+    ssm, small, batch = block.ssm, other.ssm, bool(block.ssm.batch)
     parts, parts_r = kernels(ssm, steps), kernels(small, steps)
     W = np.abs(np.zeros((ssm.n_outputs, 0)) if ssm.quadratic is None else ssm.quadratic.W)
     dK = parts[0] - parts_r[0]
@@ -103,8 +109,13 @@ def _layer(block, small, scale, sizes, total, steps, centred) -> Layer:
     else:
         size, local = total, times_each(matrix_gain(dK), total)
     squared = times_each(_h2_of_products(ssm, small, steps), size * size)
-    tokens = TokenMap.of(block, ssm.batch[0] if batch else ssm.n_outputs)
-    outputs = peaks(parts[0]).ravel() + times(W, (peaks(parts[1]) * peaks(parts[2]))[..., np.newaxis]).ravel()
+    old, tokens = (TokenMap.of(one, ssm.batch[0] if batch else ssm.n_outputs) for one in (block, other))
+    products = times(W, (peaks(parts[1]) * peaks(parts[2]))[..., np.newaxis]).ravel()
+    outputs, change = peaks(parts[0]).ravel() + products, np.zeros(3)
+    moved = any(not np.array_equal(part, getattr(old, name)) for name, part in vars(tokens).items())
+    if moved:
+        rows = times_each(channel_gains(parts[0])[:, 0], sizes) if batch else times_each(row_gains(parts[0]), total)
+        change = tokens.change(old, outputs, rows + np.sqrt(steps) * products, steps)
     limits = {
         "local": local + np.sqrt(steps) * np.linalg.norm(squared),
         "local_peak": peaks(dK).ravel() + squared,
@@ -112,11 +123,12 @@ def _layer(block, small, scale, sizes, total, steps, centred) -> Layer:
         "left": peaks(parts_r[1]),
         "right": peaks(parts_r[2]),
         "values": tokens.peaks(outputs),
+        "change": change,
         "size": np.max(size),
         "pre": _steepest(block.norm) if block.prenorm else np.inf,
         "post": np.inf if block.prenorm else _steepest(block.norm),
     }
-    return Layer(block, small, SystemGains(small, parts_r, scale), tokens, limits, centred)
+    return Layer(block, other, moved, SystemGains(small, parts_r, scale), tokens, limits, centred)
 
 
 def _h2_of_products(ssm, small, steps):
@@ -134,8 +146,8 @@ def follow(analysis, seen=None, margin: float = 1.0):
     -------
     bound : float
         By the chain of gains.
-    weights : (layers,) ndarray
-        The gains from the h2 error of each layer to the output.
+    weights : (2, layers) ndarray
+        The gains from the h2 error of each layer to the output, and what the change of its map of tokens adds there.
     records : list
         The limits of every stage, and the neighbourhood of tokens that they are for.
     capped : bool
@@ -151,7 +163,7 @@ def follow(analysis, seen=None, margin: float = 1.0):
         records.append((found, neighbourhood))
         return {**before, **found}
 
-    error, weights, scale, capped = np.zeros(3), np.zeros(0), np.ones(model.encoder.n_outputs), False
+    error, weights, scale, capped = np.zeros(3), np.zeros((2, 0)), np.ones(model.encoder.n_outputs), False
     for layer in analysis.layers:
         error, weights, scale, capped = _through_block(layer, known, steps, error, weights, scale, capped)
     if model.norm is not None:
@@ -182,8 +194,8 @@ def _through_block(layer, known, steps, error, weights, scale, capped):
     steps : int
     error : (3,) ndarray
         ℓ2 norm, largest token, mean over the steps.
-    weights : (layers so far,) ndarray
-        The gains from the h2 errors to that ℓ2 norm.
+    weights : (2, layers so far) ndarray
+        The gains from the h2 errors to that ℓ2 norm, and what the changes of the maps of tokens add to it.
     scale : (width,) ndarray
         What the error is yet to be multiplied with, by feature.
     capped : bool
@@ -212,19 +224,23 @@ def _through_block(layer, known, steps, error, weights, scale, capped):
         return np.array([times_each(keep, slope), system, min(limits.get(f"local_{kind}", np.inf), steep * slope)])
 
     stage, rms = gains(slope, "most"), gains(slope, "rms")
-    token = times_each(stage[0], error[1]) + times_each(stage[2], neighbourhood[1])
+    change = np.minimum(limits.get("change_post", np.inf), times_each(slope, limits["change"]))  # `slope` times that of the map
+    token = times_each(stage[0], error[1]) + times_each(stage[2], neighbourhood[1]) + change[1]
     scale = np.ones(block.n_outputs)
     if layer.after:
         rms[0] = times_each(keep, limits.get("post_rms", slope))
         # every token has one slope, which is at most both: so the least may be taken for each part of the error
         factor = float(chord(token / np.sqrt(len(scale))))
         stage, rms = np.minimum(factor * stage, times_each(_steepest(norm), gains(1.0, "free"))), factor * rms
+        change = np.minimum(factor * change, times_each(_steepest(norm), limits["change"]))
         token, scale = factor * token, np.abs(norm.weight)
     parts = np.array([error[0], inside[0], float(limits["local"])])
-    total = float(np.sum(times_each(stage, parts)))
-    error = np.array([total, min(token, total), min(total, float(np.sum(times_each(rms, parts)))) / np.sqrt(steps)])
+    total = float(np.sum(times_each(stage, parts))) + change[0]
+    average = float(np.sum(times_each(rms, parts))) / np.sqrt(steps) + change[2]
+    error = np.array([total, min(token, total), min(total / np.sqrt(steps), average)])
     weights = times_each(stage[0], weights) + times_each(stage[1], inside_weights)
-    weights = np.append(weights, times_each(stage[2] * np.sqrt(steps), layer.h2_factor(limits["size"])))
+    system = times_each(stage[2] * np.sqrt(steps), layer.h2_factor(limits["size"]))
+    weights = np.column_stack([weights, [system, change[0]]])
     if layer.after:
         error, capped = _capped(norm, steps, error)
     return error, weights, scale, capped

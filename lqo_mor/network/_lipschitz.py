@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erf, expit
 
-from lqo_mor.network._gains import ROUND, spectral, times
+from lqo_mor.network._gains import ROUND, spectral, times, times_each
 
 _TANH = np.sqrt(2.0 / np.pi)
 # Stationary points of the slope, ±x: gelu'' = φ(x)(2 - x²); for the tanh form the only root of its second derivative.
@@ -132,6 +132,38 @@ class TokenMap:
         total = np.sqrt(1 + slopes)[:, np.newaxis]  # (α + t β)² ≤ (1 + t)(α² + t β²)
         stacked = np.concatenate([total * self.value, total * np.sqrt(slopes)[:, np.newaxis] * self.gate])
         return steepest * min(apart, spectral(stacked))
+
+    def change(self, old: TokenMap, peaks, sizes, steps: int) -> np.ndarray:
+        """A bound on what this map gives differently from the old one at the same tokens, over all steps.
+
+        ``aσ(b) - a₀σ(b₀) = σ(b)(a - a₀) + a₀(σ(b) - σ(b₀))``, and the same with the maps swapped; no activation is larger than
+        its argument.
+
+        Parameters
+        ----------
+        old : TokenMap
+            Of the same shapes.
+        peaks, sizes : (features,) ndarray
+            Bounds on the largest values and the ℓ2 norms of the outputs of the system.
+        steps : int
+
+        Returns
+        -------
+        (3,) ndarray
+            ℓ2 norm, largest 2-norm of a token, and the mean of these norms.
+        """
+        values = np.minimum(self.peaks(peaks), old.peaks(peaks))
+
+        def size(y, one):
+            found = times(np.abs(self.value - old.value), y) + one * np.abs(self.value_bias - old.value_bias)
+            if self.gate is not None:
+                moved = times(np.abs(self.gate - old.gate), y) + one * np.abs(self.gate_bias - old.gate_bias)
+                found = found + times_each(values, np.minimum(0.25 * moved, one))
+            return float(np.linalg.norm(found)) * ROUND
+
+        token = size(peaks, 1.0)
+        total = min(size(sizes, np.sqrt(steps)), np.sqrt(steps) * token)
+        return np.array([total, token, total / np.sqrt(steps)])
 
     def largest(self, y) -> np.ndarray:
         """The largest values that the gate multiplies, (batch, values), of signals `y` (features, batch, steps)."""

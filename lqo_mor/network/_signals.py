@@ -36,11 +36,13 @@ def measure(analysis, inputs):
             "pre": np.max(_slopes(block.norm, x), axis=1) if layer.before else np.zeros(1),
         }
         out = forward.block_output(replace(block, norm=None), x, y.copy())  # in front of a post-normalisation
+        change = _change_of_map(layer, x, y)
         slopes = _slopes(block.norm, out) if layer.after else np.ones(out.shape[1:])
         peak, near, spread = neighbourhood
         scales = {"local": np.ones(len(y)), "spread": spread}
         found = [layer.tokens.steepest(y[:, i].T, slopes[i], peak, near, scales, layer.centred) for i in range(len(slopes))]
         found = {name: np.array([one[name] for one in found]) for name in found[0]}
+        found |= {"change": _sizes(change), "change_post": _sizes(change * slopes)}
         yield {**found, "post": np.max(slopes, axis=1), "post_rms": _rms(slopes)}
         x = forward.normalise(block.norm, out) if layer.after else out
     if model.norm is not None:
@@ -52,6 +54,23 @@ def measure(analysis, inputs):
         y = forward.decode(replace(model, norm=None, decoder=Linear(model.decoder.weight)), x)
         sizes = np.linalg.norm(y, axis=-1)
         yield {"output": sizes if y.ndim == 2 else np.max(sizes, axis=1)}
+
+
+def _change_of_map(layer, x, y) -> np.ndarray:
+    """2-norms (batch, steps) of what the map of tokens of the reduced block gives differently, at the same outputs `y`."""
+    if not layer.moved:
+        return np.zeros(y.shape[1:])
+    alone = replace(layer.block, norm=None, residual=False)
+    change = forward.block_output(replace(alone, mixing=layer.other.mixing), x, y.copy())
+    change -= forward.block_output(alone, x, y.copy())
+    if layer.centred:
+        change -= change.mean(axis=0)
+    return np.linalg.norm(change, axis=0)
+
+
+def _sizes(norms) -> np.ndarray:
+    """ℓ2 norm, largest and mean over the steps, (batch, 3)."""
+    return np.stack([np.linalg.norm(norms, axis=1), np.max(norms, axis=1), np.mean(norms, axis=1)], axis=1)
 
 
 def _rms(slopes) -> np.ndarray:

@@ -5,9 +5,10 @@ steps and the largest 2-norm of a token. In a block with input ``v`` of the syst
 
     Σ_r(v̂) - Σ(v) = [Σ_r(v) - Σ(v)] + [Σ_r(v̂) - Σ_r(v)]
 
-so that the first part is seen on the signals of the full model alone, and the second is a gain of the reduced system. Every
-step takes the least of several proven estimates, and all of them grow with their `limits`: what is known of the signals of the
-full model. These come from the weights (all inputs) or are measured (all inputs that keep within them).
+so that the first part is seen on the signals of the full model alone, and the second is a gain of the reduced system. The map
+of tokens behind it is split in the same way, at the tokens of the full model. Every step takes the least of several proven
+estimates, and all of them grow with their `limits`: what is known of the signals of the full model. These come from the weights
+(all inputs) or are measured (all inputs that keep within them).
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class OutputErrorBound:
     layer_errors : (layers,) ndarray
         h2 errors of the layers over the steps, all channels taken together (delay 0).
     layer_weights : (layers,) ndarray
-        ``Σ_l layer_weights_l layer_errors_l`` is a bound for all inputs, too. They belong to this pair of models; those of a
-        model and itself hold in the limit of small changes.
+        ``Σ_l layer_weights_l layer_errors_l + mixing_terms_l`` is a bound for all inputs, too. They belong to this pair of
+        models; those of a model and itself hold in the limit of small changes.
     calibrated_weights : (layers,) ndarray or None
         The same for the inputs that `membership` accepts.
     used : dict of str to str
@@ -55,6 +56,10 @@ class OutputErrorBound:
         Names of the blocks.
     steps : int
         Length of the sequences.
+    mixing_terms : (layers,) ndarray
+        What a change of the linear map behind the systems (`mixing`) adds to the sum; zero where it is the same.
+    calibrated_mixing_terms : (layers,) ndarray or None
+        The same for the inputs that `membership` accepts.
     """
 
     bound: float
@@ -65,15 +70,18 @@ class OutputErrorBound:
     used: dict[str, str]
     names: tuple[str, ...]
     steps: int
+    mixing_terms: np.ndarray | float = 0.0
+    calibrated_mixing_terms: np.ndarray | float | None = None
     _analysis: Analysis = field(init=False, repr=False)
     _records: list = field(init=False, repr=False)
 
     def membership(self, inputs) -> np.ndarray:
         """Whether each input lies in the set on which `calibrated` is proven.
 
-        The set: on the signals of the full model, every reduced layer errs no more than on the calibration inputs; no token has
-        a smaller variance before a normalisation, and nowhere are signals larger or the Jacobian of the map of a token,
-        in the neighbourhood that the bound allows, steeper (each up to the margin).
+        The set: on the signals of the full model, every reduced layer errs no more than on the calibration inputs, its system
+        and its map of tokens each by itself; no token has a smaller variance before a normalisation, and nowhere are signals
+        larger or the Jacobian of the reduced map of a token, in the neighbourhood that the bound allows, steeper (each up to
+        the margin).
 
         Parameters
         ----------
@@ -113,6 +121,9 @@ class OutputErrorBound:
             rows.append(tuple(row))
         widths = [max(len(row[i]) for row in rows) for i in range(6)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        if np.any(self.mixing_terms):
+            terms = [self.mixing_terms] + ([] if self.calibrated_mixing_terms is None else [self.calibrated_mixing_terms])
+            lines.append("the changes of the mixing add " + " and ".join(f"{np.sum(term):.2e}" for term in terms))
         lines.append(f"output error at most {self.bound:.3e} for all inputs of {self.steps} steps ({self.used['bound']})")
         if self.calibrated is not None:
             lines.append(f"and at most {self.calibrated:.3e} for inputs like the calibration ({self.used['calibrated']})")
@@ -123,12 +134,13 @@ def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: 
     """Bound the error of the outputs of a model whose layers were reduced.
 
     ``max ‖model(u) - reduced(u)‖₂ ≤ Σ_l w_l ‖Σ_l - Σ_{r,l}‖_h2``, and sharper estimates with ℓ2 gains; every constant comes
-    from the weights, or from the signals of the full model on calibration inputs.
+    from the weights, or from the signals of the full model on calibration inputs. Where the maps `mixing` differ as well, as
+    after `compress` with calibration, every layer adds a term of its own.
 
     Parameters
     ----------
     model, reduced : DeepSSM
-        They differ in the systems of their blocks only.
+        They differ in the systems of their blocks, and in weights and biases of `mixing` of the same shapes, only.
     steps : int
         Length of the sequences.
     calibration : array_like or iterator of array_like, optional
@@ -143,7 +155,7 @@ def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: 
     Raises
     ------
     InvalidInputError
-        If the models differ in more than their systems, or a number is out of range.
+        If the models differ in more than their systems and mixing, or a number is out of range.
     DimensionError
         If the calibration inputs have the wrong shape.
 
@@ -160,6 +172,9 @@ def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: 
     - the map of tokens: slope of the GELU on the real line 1.129, ``âσ(b̂) - aσ(b) = σ(b̂)(â - a) + a(σ(b̂) - σ(b))`` with
       slopes of at most 1/4; with calibration the norms of the Jacobians at the tokens of the full model, and an interval
       bound on how much they change within the bound on the error of a token;
+    - a change of the map of tokens, ``φ_r(ŷ) - φ(y) = [φ_r(ŷ) - φ_r(y)] + [φ_r(y) - φ(y)]``: slopes and Jacobians are those of
+      φ_r at the tokens of the full model, where the second part is measured with calibration; for all inputs it follows from
+      the largest values and the ℓ2 norms that the outputs of the system can have;
     - a normalisation: ``c / sqrt(var + eps)`` with the variance of the full model alone and c between 1 and 2 by the size of
       the error, ``1 / sqrt(eps)`` for all inputs, and at most ``2 √width`` in any case;
     - the mean over time: an ℓ2 norm divided by ``√steps``.
@@ -186,8 +201,8 @@ def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: 
     pairs = [(block.ssm, other.ssm) for block, other in zip(model.blocks, reduced.blocks, strict=True)]
     errors = np.array([np.linalg.norm(h2_error(*pair, horizon=steps, delay=0)) for pair in pairs])
     chain, weights, _, capped = follow(analysis)
-    used, calibrated, calibrated_weights, records = {}, None, None, []
-    bound, used["bound"] = _least(chain, capped, weights, errors)
+    used, calibrated, calibrated_weights, records = {}, None, (None, None), []
+    bound, used["bound"] = _least(chain, capped, *weights, errors)
     if calibration is not None:
         batches = calibration if isinstance(calibration, Iterator) else [calibration]
         inputs = [_checked(analysis, batch) for batch in batches]
@@ -196,19 +211,22 @@ def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: 
         seen = measure(analysis, np.concatenate(inputs))
         chain, calibrated_weights, records, capped = follow(analysis, seen, float(margin))
         calibrated_weights = np.minimum(calibrated_weights, weights)
-        calibrated, used["calibrated"] = _least(chain, capped, calibrated_weights, errors)
+        calibrated, used["calibrated"] = _least(chain, capped, *calibrated_weights, errors)
         if bound < calibrated:
             calibrated, used["calibrated"] = bound, used["bound"]
     names = tuple(block.name for block in model.blocks)
-    result = OutputErrorBound(bound, calibrated, errors, weights, calibrated_weights, used, names, int(steps))
+    (weights, terms), (calibrated_weights, calibrated_terms) = weights, calibrated_weights
+    result = OutputErrorBound(
+        bound, calibrated, errors, weights, calibrated_weights, used, names, int(steps), terms, calibrated_terms
+    )
     object.__setattr__(result, "_analysis", analysis)
     object.__setattr__(result, "_records", records)
     return result
 
 
-def _least(chain, capped, weights, errors):
+def _least(chain, capped, weights, terms, errors):
     """The least bound and its name."""
-    total = float(np.sum(times_each(weights, errors)))
+    total = float(np.sum(times_each(weights, errors)) + np.sum(terms))
     return (total, "sum") if total < chain else (chain, "range" if capped else "chain")
 
 
@@ -229,13 +247,14 @@ def _check_pair(model, reduced, steps) -> None:
         raise InvalidInputError(f"the models have {len(model.blocks)} and {len(reduced.blocks)} blocks")
     pairs = [(part, getattr(model, part), getattr(reduced, part)) for part in ("encoder", "decoder", "norm", "pooling")]
     for a, b in zip(model.blocks, reduced.blocks, strict=True):
-        names = ("mixing", "norm", "prenorm", "activation", "gate", "residual")
+        names = ("norm", "prenorm", "activation", "gate", "residual")
         pairs += [(f"{a.name}: {name}", getattr(a, name), getattr(b, name)) for name in names]
         shapes = [(s.batch, s.n_inputs, s.n_outputs) for s in (a.ssm, b.ssm)]
         pairs.append((f"{a.name}: the shape of the system", *shapes))
+        pairs.append((f"{a.name}: the shape of mixing", *(None if m is None else m.weight.shape for m in (a.mixing, b.mixing))))
     for what, a, b in pairs:
         if not (a == b if not hasattr(a, "__dict__") else _equal(a, b)):
-            raise InvalidInputError(f"{what} differs between the models; they may differ in their systems only")
+            raise InvalidInputError(f"{what} differs between the models; they may differ in systems and mixing only")
 
 
 def _equal(a, b) -> bool:

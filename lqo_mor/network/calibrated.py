@@ -37,7 +37,8 @@ class CalibrationOptions:
     feedthrough : bool, default True
         Let the feedthroughs change.
     mixing : bool, default True
-        Refit the linear map behind the systems of each layer, in closed form, to the outputs it had.
+        Refit the linear maps behind the systems, in closed form, to the outputs they had, if that brings the model's output
+        closer on the calibration inputs.
     """
 
     split: bool = False
@@ -61,12 +62,15 @@ class Calibrated:
         Predicted relative rms error of the model's output; None without sensitivities.
     measured : float or None
         That error on the calibration inputs; None if they did not go through the compressed model.
+    budget_curve : tuple of (float, float)
+        Mean numbers of states and the errors predicted for them; empty without sensitivities.
     """
 
     model: object
     weighted_errors: list[np.ndarray]
     predicted: float | None
     measured: float | None
+    budget_curve: tuple[tuple[float, float], ...] = ()
 
 
 def check_channels(model) -> None:
@@ -132,18 +136,35 @@ class Calibration:
             )
         return found
 
-    def predicted(self, squared: float) -> float | None:
-        """The relative rms error of the output that belongs to a sum of squared errors."""
-        return float(np.sqrt(squared / self.statistics.output_power)) if self.options.sensitivity else None
+    def predicted(self, squared: list[np.ndarray]) -> float | None:
+        """The relative rms error of the output that belongs to squared errors of all channels."""
+        return float(np.sqrt(sum(map(np.sum, squared)) / self.statistics.output_power)) if self.options.sensitivity else None
+
+    def chosen(self, curves: list[WeightedCurves], mean: float) -> list[np.ndarray]:
+        """The indices of sizes that keep `mean` slots per channel."""
+        if self.options.split:
+            return split(curves, int(mean * sum(len(c.squared) for c in curves)))
+        return [np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, mean))) for c in curves]
+
+    def budget_curve(self, curves: list[WeightedCurves]) -> tuple[tuple[float, float], ...]:
+        """Mean numbers of states and predicted errors."""
+        if not self.options.sensitivity:
+            return ()
+        sizes = max((c.slots for c in curves), key=len)[1:]
+        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
 
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
-        """The model with the chosen size of every channel; layer after layer, if that is wanted."""
-        squared = [curve.squared[np.arange(len(which)), which] for curve, which in zip(curves, chosen, strict=True)]
+        """The model with the chosen size of every channel; its mixing maps refitted only if that brings the output closer."""
+        refits = (True, False) if self.options.mixing else (False,)
+        return min((self._assembled(curves, chosen, refit) for refit in refits), key=lambda found: found.measured or 0.0)
+
+    def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
+        squared, points = squared_errors(curves, chosen), self.budget_curve(curves)
         systems = [curve.pick(which) for curve, which in zip(curves, chosen, strict=True)]
-        if not (self.options.sequential or self.options.mixing):
+        if not (self.options.sequential or refit):
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
-            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(sum(map(np.sum, squared))), None)
+            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None, points)
         with Spool() as full, Spool() as reduced:
             for u in self._inputs:
                 x = encode(self.model.encoder, u)
@@ -153,7 +174,8 @@ class Calibration:
             for number, block in enumerate(self.model.blocks):
                 if self.options.sequential:
                     systems[number], squared[number] = self._adapted(number, systems[number], full, reduced)
-                blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced))
+                refit_here = refit and block.mixing is not None
+                blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
                 self._progress("layers", number + 1, len(self.model.blocks))
             small = replace(self.model, blocks=tuple(blocks))
             error = power = 0.0
@@ -161,7 +183,7 @@ class Calibration:
                 a, b = decode(self.model, x), decode(small, y)
                 error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
         measured = float(np.sqrt(error / power)) if power > 0 else None
-        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(sum(map(np.sum, squared))), measured)
+        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured, points)
 
     def _adapted(self, number: int, systems, full: Spool, reduced: Spool):
         """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""
@@ -181,9 +203,9 @@ class Calibration:
             margin=margin(block),
         )
 
-    def _advance(self, block, system, full: Spool, reduced: Spool):
-        """The reduced block, with its mixing map refitted; both streams of signals move on to its output."""
-        small, refit = replace(block, ssm=system), self.options.mixing and block.mixing is not None
+    def _advance(self, block, system, full: Spool, reduced: Spool, refit: bool):
+        """The reduced block, its mixing map refitted or not; both streams of signals move on to its output."""
+        small = replace(block, ssm=system)
         gram = target = 0.0
         for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
             own, new = (
@@ -228,6 +250,11 @@ def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
     return Linear(new[:, :-1], new[:, -1]) if affine else Linear(new)
 
 
+def squared_errors(curves: list[WeightedCurves], chosen: list[np.ndarray]) -> list[np.ndarray]:
+    """Per block the squared errors of all channels at the chosen sizes."""
+    return [curve.squared[np.arange(len(which)), which] for curve, which in zip(curves, chosen, strict=True)]
+
+
 def uniform(curves: list[WeightedCurves], sizes: list[int]) -> list[np.ndarray]:
     """The indices of one size per block, in slots, for all of its channels."""
     return [np.full(len(c.squared), c.slots.index(min(size, c.slots[-1]))) for c, size in zip(curves, sizes, strict=True)]
@@ -248,18 +275,13 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     OrderError
         If no smaller model is.
     """
-    curves, model = work.curves(None, set()), work.model
-    total = sum(block.width * block.ssm.n_slots for block in model.blocks)
-    largest = max(block.ssm.n_slots for block in model.blocks)
-
-    def choose(share: float) -> list[np.ndarray]:
-        if work.options.split:
-            return split(curves, int(share * total))
-        return uniform(curves, [max(k for k in c.slots if k <= max(1, share * largest)) for c in curves])
+    curves = work.curves(None, set())
+    largest = max(c.slots[-1] for c in curves)
+    if work.options.split:  # a mean of all slots is all of them
+        largest = sum(c.slots[-1] * len(c.squared) for c in curves) / sum(len(c.squared) for c in curves)
 
     def predicted(share: float) -> float:
-        chosen = choose(share)
-        return work.predicted(sum(np.sum(c.squared[np.arange(len(w)), w]) for c, w in zip(curves, chosen, strict=True)))
+        return work.predicted(squared_errors(curves, work.chosen(curves, share * largest)))
 
     low, high = 0.0, 1.0
     while high - low > 0.002:
@@ -267,7 +289,7 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
         low, high = (low, middle) if predicted(middle) <= max_error else (middle, high)
     share, before = high, None
     while share < 1:
-        chosen = choose(share)
+        chosen = work.chosen(curves, share * largest)
         if before is None or any(np.any(a != b) for a, b in zip(chosen, before, strict=True)):
             found, before = work.assemble(curves, chosen), chosen
             if found.measured <= max_error:

@@ -12,6 +12,7 @@ import numpy as np
 import lqo_mor.reduction as reduction
 from lqo_mor.analysis.differences import h2_error, relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
+from lqo_mor.network.allocation import allocate
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, smallest_within, split, uniform
 from lqo_mor.network.compression_report import CompressionReport, CompressionResult, LayerReport
 from lqo_mor.network.model import DeepSSM
@@ -61,7 +62,9 @@ def compress(
         Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs. The
         budget is picked by the predicted error and raised until the measured one is below.
     method : str
-        Reduction method, as for `reduce`.
+        Reduction method, as for `reduce`; or "bound", what arXiv:2510.14542 does: the states are split over the layers so that
+        a bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see
+        `allocate`), and each layer is reduced by its projected gradient.
     horizon : int, optional
         Sequence length over which the error counts; infinite by default, and with a calibration.
     calibration : ndarray, or iterable of ndarray, optional
@@ -110,13 +113,18 @@ def compress(
     """
     if not isinstance(model, DeepSSM):
         raise InvalidInputError(f"compress takes a DeepSSM, got {type(model).__name__}; for a single system there is reduce")
-    if calibration is not None:
+    if calibration is not None and method != "bound":
         if method != "optimal" or horizon is not None:
             raise InvalidInputError('a calibration is for method="optimal" over the infinite horizon')
         return _calibrated(model, state_size, keep, max_error, calibration, options or CalibrationOptions(), progress)
     if options is not None or max_error is not None:
         raise InvalidInputError("options and max_error are for a calibration; give calibration inputs")
     sizes = _state_sizes(model, state_size, keep)
+    if method == "bound":
+        if horizon is None:
+            raise InvalidInputError('method="bound" needs the horizon, the length of the sequences')
+        allocation = allocate(model, sum(sizes), steps=horizon, calibration=calibration)
+        sizes, method = list(allocation.sizes), "projected_gradient"
     reduced, seconds = [], []
     for index, (block, size) in enumerate(zip(model.blocks, sizes, strict=True)):
         start = time.perf_counter()
@@ -189,16 +197,21 @@ def _calibrated_report(model, found: Calibrated, options: CalibrationOptions, se
         )
     after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
     return CompressionReport(
-        tuple(layers), model.n_parameters, after, "optimal, calibrated", None, found.predicted, found.measured
+        tuple(layers), model.n_parameters, after, "optimal, calibrated", None, found.predicted, found.measured, found.budget_curve
     )
 
 
 def _phases(progress):
-    """Progress of the parts of a calibration, each a share of its usual time, as a single count."""
-    shares = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 100)}
-    if progress is None:
-        return lambda what, done, total: None
-    return lambda what, done, total: progress(shares[what][0] + (shares[what][1] - shares[what][0]) * done // total, 100)
+    """Progress of the parts of a calibration, each a share of its usual time, as a single count that never goes back."""
+    shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 100)}, [0]
+
+    def tell(what: str, done: int, total: int) -> None:
+        first, last = shares[what]
+        reached[0] = max(reached[0], first + (last - first) * done // total)
+        if progress is not None:
+            progress(reached[0], 100)
+
+    return tell
 
 
 @dataclass(frozen=True, eq=False)

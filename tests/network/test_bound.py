@@ -68,6 +68,18 @@ def moved(model, rng, size):
     return replace(model, blocks=tuple(replace(block, ssm=near(block.ssm)) for block in model.blocks))
 
 
+def mixed(model, rng, size):
+    """The model with the weights and biases of the maps behind all its systems changed."""
+
+    def near(mixing):
+        def change(array):
+            return array + size * rng.normal(size=array.shape)
+
+        return Linear(change(mixing.weight), change(mixing.bias))
+
+    return replace(model, blocks=tuple(replace(block, mixing=near(block.mixing)) for block in model.blocks))
+
+
 def search(model, reduced, u, rng, accept=None, rounds=5):
     """Change the inputs at random and keep what makes the observed error larger; `accept` says which are allowed."""
     worst = observed(model, reduced, u)
@@ -102,6 +114,79 @@ def test_never_below_the_observed_error(case, size):
     assert np.max(worst) <= bound.calibrated
     _, worst = search(model, reduced, u, rng)
     assert np.max(worst) <= bound.bound
+
+
+@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("size", [1e-3, 1e-2, 0.3])
+@pytest.mark.parametrize("systems", [0.0, 1e-3, 0.3])
+def test_changed_mixing(case, size, systems):
+    rng = np.random.default_rng(12)
+    model = random_model(rng, **MODELS[case])
+    reduced = mixed(moved(model, rng, systems) if systems else model, rng, size)
+    u = np.concatenate([inputs(rng, model, 2, scale) for scale in (0.01, 1.0, 30.0)])
+    bound = output_error_bound(model, reduced, STEPS, calibration=u)
+    assert bound.holds_for(u)
+    assert np.max(observed(model, reduced, u)) <= bound.calibrated <= bound.bound < np.inf
+    sums = [(bound.layer_weights, bound.mixing_terms), (bound.calibrated_weights, bound.calibrated_mixing_terms)]
+    for weights, terms in sums:
+        assert np.all(terms > 0)
+        assert np.max(observed(model, reduced, u)) <= weights @ bound.layer_errors + np.sum(terms)
+    assert "the changes of the mixing add" in str(bound)
+    _, worst = search(model, reduced, u, rng, bound.membership)
+    assert np.max(worst) <= bound.calibrated
+    _, worst = search(model, reduced, u, rng)
+    assert np.max(worst) <= bound.bound
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_small_changes_of_the_mixing_of_one_block(case):
+    """The bound is in proportion to the change, and the terms say which block it is in."""
+    rng = np.random.default_rng(13)
+    model = random_model(rng, **MODELS[case])
+    u, ratios = inputs(rng, model, 8), []
+    for size in (1e-9, 1e-8):
+        changed = mixed(model, np.random.default_rng(14), size)
+        reduced = replace(model, blocks=(*model.blocks[:-1], changed.blocks[-1]))
+        bound = output_error_bound(model, reduced, STEPS, calibration=u)
+        assert bound.used["calibrated"] in ("chain", "sum")
+        for terms in (bound.mixing_terms, bound.calibrated_mixing_terms):
+            assert np.all(terms[:-1] == 0) and terms[-1] > 0
+        ratios.append(bound.calibrated / size)
+        assert np.max(observed(model, reduced, u)) <= bound.calibrated <= 1e3 * np.max(observed(model, reduced, u))
+    np.testing.assert_allclose(ratios[0], ratios[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_inputs_that_are_new_to_a_changed_mixing(case):
+    rng = np.random.default_rng(15)
+    model = random_model(rng, **MODELS[case])
+    reduced = mixed(compress(model, state_size=4, method="modal", horizon=STEPS).model, rng, 0.03)
+    u = inputs(rng, model, 60)
+    bound = output_error_bound(model, reduced, STEPS, calibration=u[:30], margin=1.3)
+    inside = bound.membership(u)
+    assert np.all(inside[:30]) and np.any(inside[30:])
+    assert np.all(observed(model, reduced, u)[inside] <= bound.calibrated)
+    assert np.all(observed(model, reduced, u) <= bound.bound)
+
+
+def test_a_bias_that_is_new():
+    rng = np.random.default_rng(16)
+    model = random_model(rng, tokens=5, prenorm=True)
+    bare = [replace(block, mixing=Linear(block.mixing.weight)) for block in model.blocks]
+    new = [replace(block, mixing=Linear(block.mixing.weight, 0.01 * rng.normal(size=6))) for block in bare]
+    model, reduced, u = replace(model, blocks=bare), replace(model, blocks=new), inputs(rng, model, 6)
+    bound = output_error_bound(model, reduced, STEPS, calibration=u)
+    assert 0 < np.max(observed(model, reduced, u)) <= bound.calibrated <= bound.bound < np.inf
+
+
+def test_changed_mixing_without_normalisation():
+    rng = np.random.default_rng(17)
+    model = random_model(rng, layers=2)
+    model = replace(model, blocks=tuple(replace(block, norm=None) for block in model.blocks))
+    reduced, u = mixed(model, rng, 1e-2), inputs(rng, model, 5)
+    bound = output_error_bound(model, reduced, STEPS, calibration=u)
+    assert bound.bound == np.inf
+    assert np.max(observed(model, reduced, u)) <= bound.calibrated < np.inf
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -178,10 +263,12 @@ def test_bad_arguments():
     rng = np.random.default_rng(8)
     model = random_model(rng)
     other = random_model(rng)
+    bare = replace(model, blocks=[replace(model.blocks[0], mixing=None, gate=None)])
     for wrong, match in [
         ((model, other), "differs"),
         ((model, 3), "must be a DeepSSM"),
         ((model, replace(model, blocks=())), "blocks"),
+        ((bare, replace(bare, blocks=[replace(bare.blocks[0], mixing=Linear(np.eye(3)))])), "shape of mixing"),
     ]:
         with pytest.raises(InvalidInputError, match=match):
             output_error_bound(*wrong, STEPS)
@@ -213,6 +300,20 @@ def test_demo_model(size):
     assert np.mean(inside) > 0.5
     error = observed(model, reduced, u[:80])
     assert np.max(error) <= bound.bound
+    assert np.max(error[:40]) <= bound.calibrated
+    assert np.all(error[40:][inside] <= bound.calibrated)
+
+
+def test_demo_model_with_refitted_mixing():
+    model = load_checkpoint(files("lqo_mor") / "data" / "demo_digits.safetensors")
+    u = np.load(files("lqo_mor") / "data" / "demo_digits.npz")["inputs"]
+    reduced = compress(model, state_size=16, calibration=u[:100]).model
+    assert any(np.any(a.mixing.weight != b.mixing.weight) for a, b in zip(model.blocks, reduced.blocks, strict=True))
+    bound = output_error_bound(model, reduced, 64, calibration=u[:40], margin=1.2)
+    inside = bound.membership(u[40:80])
+    assert np.mean(inside) > 0.5
+    error = observed(model, reduced, u[:80])
+    assert np.max(error) <= bound.bound < np.inf
     assert np.max(error[:40]) <= bound.calibrated
     assert np.all(error[40:][inside] <= bound.calibrated)
 
@@ -325,6 +426,29 @@ def test_secants_of_the_token_map(activation, gate):
             assert np.all(sizes <= tokens.gain(values) * np.linalg.norm(e, axis=1) * (1 + 1e-9))
             for name, scale in scales.items():
                 assert np.all(sizes <= found[f"{name}_most"] * np.linalg.norm(e / scale, axis=1) * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("gate", ["glu", None])
+def test_changes_of_the_token_map(activation, gate):
+    rng = np.random.default_rng(6)
+    width, steps = 4, 20
+    rows = 2 * width if gate else width
+    ssm = random_system(rng, (width,), 2, 1, 1, 0)
+    for size in (1e-3, 0.3, 5.0):
+        pair = [Linear(rng.normal(size=(rows, width)), rng.normal(size=rows))]
+        pair.append(Linear(pair[0].weight + size * rng.normal(size=(rows, width)), pair[0].bias + size * rng.normal(size=rows)))
+        old, new = (lip.TokenMap.of(Block("", ssm, mixing, activation=activation, gate=gate), width) for mixing in pair)
+
+        def f(mixing, y):
+            z = ACTIVATIONS[activation](y) @ mixing.weight.T + mixing.bias
+            return z if gate is None else z[:, :width] / (1 + np.exp(-z[:, width:]))
+
+        for _ in range(50):
+            y = 10 ** rng.uniform(-3, 1) * rng.normal(size=(steps, width)) * 10 ** rng.uniform(-2, 0, (steps, 1))
+            norms = np.linalg.norm(f(pair[1], y) - f(pair[0], y), axis=1)
+            found = new.change(old, np.max(np.abs(y), axis=0), np.linalg.norm(y, axis=0), steps)
+            assert np.all(np.array([np.linalg.norm(norms), np.max(norms), np.mean(norms)]) <= found)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 40])

@@ -107,9 +107,9 @@ def test_split_is_the_best_that_the_hulls_allow(rng):
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("lever", [None, "feedthrough", "sensitivity", "sequential", "mixing", "all"])
+@pytest.mark.parametrize("lever", [None, "feedthrough", "sequential", "mixing"])
 def test_calibrated_models_beat_those_for_white_inputs(model, inputs, split, lever):
-    options = CalibrationOptions() if lever == "all" else replace(NONE, **({lever: True} if lever else {}))
+    options = replace(NONE, **({lever: True} if lever else {}))
     small = compress(model, state_size=2, calibration=inputs, options=replace(options, split=split)).model
     white = compress(model, state_size=2).model
     assert np.linalg.norm(small(inputs) - model(inputs)) < 0.5 * np.linalg.norm(white(inputs) - model(inputs))
@@ -149,8 +149,8 @@ def test_a_model_without_its_levers_keeps_what_is_around_the_systems(model, inpu
 @pytest.mark.parametrize("split", [False, True])
 def test_max_error(model, inputs, split):
     options = CalibrationOptions(split=split)
-    loose, tight = (compress(model, max_error=e, calibration=inputs, options=options) for e in (0.3, 0.05))
-    for result, bound in ((loose, 0.3), (tight, 0.05)):
+    loose, tight = (compress(model, max_error=e, calibration=inputs, options=options) for e in (0.3, 0.002))
+    for result, bound in ((loose, 0.3), (tight, 0.002)):
         error = np.linalg.norm(result.model(inputs) - model(inputs)) / np.linalg.norm(model(inputs))
         assert error <= bound * 1.001
     assert loose.report.parameters_after < tight.report.parameters_after < tight.report.parameters_before

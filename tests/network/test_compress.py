@@ -84,3 +84,12 @@ def test_repairs_are_told_once_and_counted():
     assert len(record) == 1
     assert f"{sum(layer.repaired for layer in report.layers)} of 144" in str(record[0].message)
     assert "unstable" in str(report)
+
+
+def test_the_published_method(model):
+    inputs = np.random.default_rng(2).normal(size=(4, 50, 2))
+    result = compress(model, state_size=4, method="bound", horizon=50, calibration=inputs)
+    assert result.report.method == "projected_gradient"
+    assert sum(block.state_size for block in result.model.blocks) <= 8
+    with pytest.raises(InvalidInputError, match="horizon"):
+        compress(model, state_size=4, method="bound")

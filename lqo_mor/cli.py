@@ -13,6 +13,8 @@ from pathlib import Path
 from lqo_mor import __version__
 from lqo_mor.errors import InvalidInputError, LQOError, LQOWarning
 
+_BOUND_INPUTS = 16  # calibration inputs that the bound in a report is measured on
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line with `argv` (default: the process's arguments); the exit code.
@@ -157,7 +159,7 @@ def _compress(arguments) -> None:
     from lqo_mor.analysis.differences import h2_error
     from lqo_mor.checkpoints import load_checkpoint
     from lqo_mor.checkpoints.files import check_output
-    from lqo_mor.network import CalibrationOptions, compress
+    from lqo_mor.network import CalibrationOptions, compress, output_error_bound
     from lqo_mor.network.inputs import read_inputs
     from lqo_mor.report import compression_table, progress_bar
 
@@ -170,6 +172,7 @@ def _compress(arguments) -> None:
 
         check_new(Path(arguments.report), overwrite=False)
     model = _load(arguments, arguments.file)
+    calibration = read_inputs(arguments.calibration)[0] if arguments.calibration else None
     with progress_bar("reducing") as progress:
         result = compress(
             model,
@@ -178,8 +181,10 @@ def _compress(arguments) -> None:
             max_error=arguments.max_error,
             method=arguments.method,
             horizon=arguments.horizon,
-            calibration=read_inputs(arguments.calibration)[0] if arguments.calibration else None,
-            options=CalibrationOptions(split=arguments.split) if arguments.calibration else None,
+            calibration=calibration,
+            options=CalibrationOptions(split=arguments.split)
+            if calibration is not None and arguments.method != "bound"
+            else None,
             progress=progress,
         )
     result.model.save(arguments.output, format="ragged" if arguments.split else None)
@@ -196,7 +201,10 @@ def _compress(arguments) -> None:
         measured = f", {report.calibration_error:.3%} on the calibration inputs" if report.calibration_error is not None else ""
         console.print(f"\nrelative rms error of the output: {report.predicted_error:.3%} predicted{measured}", markup=False)
     if arguments.report:
-        write_html_report(result, model, arguments.report)
+        bound = None
+        if calibration is not None:
+            bound = output_error_bound(model, result.model, calibration.shape[1], calibration=calibration[:_BOUND_INPUTS])
+        write_html_report(result, model, arguments.report, bound=bound)
         console.print(f"report: {arguments.report}", markup=False)
     console.print(
         f"\nmethod {arguments.method}; relative h2 errors over {horizon}, of the systems as stored\n"

@@ -206,6 +206,11 @@ def _bound(bound: OutputErrorBound) -> str:
                 row += [_number(weights[i]), _number(weights[i] * error)]
                 totals[j] += weights[i] * error
         rows.append(row)
+    if np.any(bound.mixing_terms):
+        terms = [bound.mixing_terms, bound.calibrated_mixing_terms][: 1 if calibrated is None else 2]
+        added = [float(np.sum(term)) for term in terms]
+        totals[: len(added)] = [total + term for total, term in zip(totals, added, strict=False)]
+        rows.append(["", "changes of the mixing maps", "", *(cell for term in added for cell in ("", _number(term)))])
     last = ["", "sum", "", "", _number(totals[0])] + ([] if calibrated is None else ["", _number(totals[1])])
     note = "<p>The 2-norm of the difference of two output vectors is never larger. The table shows the sum of the weighted h2"
     note += " errors of the layers; the bound is the least of this and other proven estimates.</p>"

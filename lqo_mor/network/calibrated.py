@@ -10,12 +10,14 @@ import numpy as np
 from lqo_mor.errors import InvalidInputError, OrderError
 from lqo_mor.network.forward import activate, block_input, block_output, decode, encode, linear, system_map
 from lqo_mor.network.layers import Linear
-from lqo_mor.network.split import split_slots
+from lqo_mor.network.split import split, squared_errors
 from lqo_mor.network.statistics import Spool, Statistics, chunks, measure
 from lqo_mor.reduction._weighted_search import WeightedCurves, adapted, assembled, weighted_curves
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
-_RAISE = 1.15  # of a budget whose error was larger than wanted
+_TRIES = 6  # budgets that are tried for a wanted error
+_NEAR = 0.85  # of the wanted error: an error above is no reason to try a smaller budget
+_NEAR_ENOUGH = 0.95  # of the wanted error, at which the next budget aims
 _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
 _WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
 _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
@@ -156,7 +158,10 @@ class Calibration:
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
         """The model with the chosen size of every channel; its mixing maps refitted only if that brings the output closer."""
         refits = (True, False) if self.options.mixing else (False,)
-        return min((self._assembled(curves, chosen, refit) for refit in refits), key=lambda found: found.measured or 0.0)
+        return min(
+            (self._assembled(curves, chosen, refit) for refit in refits),
+            key=lambda found: 0.0 if found.measured is None else found.measured,
+        )
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
         squared, points = squared_errors(curves, chosen), self.budget_curve(curves)
@@ -182,7 +187,7 @@ class Calibration:
             for x, y in zip(full, reduced, strict=True):
                 a, b = decode(self.model, x), decode(small, y)
                 error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
-        measured = float(np.sqrt(error / power)) if power > 0 else None
+        measured = float(np.sqrt(error / power)) if power > 0 else 0.0
         return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured, points)
 
     def _adapted(self, number: int, systems, full: Spool, reduced: Spool):
@@ -207,11 +212,9 @@ class Calibration:
         """The reduced block, its mixing map refitted or not; both streams of signals move on to its output."""
         small = replace(block, ssm=system)
         gram = target = 0.0
+        full_map, reduced_map = (system_map(ssm, self.statistics.grid.steps) for ssm in (block.ssm, system))
         for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
-            own, new = (
-                system_map(block.ssm, x.shape[-1])(block_input(block, x)),
-                system_map(system, x.shape[-1])(block_input(block, y)),
-            )
+            own, new = full_map(block_input(block, x)), reduced_map(block_input(block, y))
             if refit:
                 features = _window_means(activate(block.activation, new.copy()))
                 features = np.concatenate([features, np.ones((1, features.shape[1]))])
@@ -223,7 +226,7 @@ class Calibration:
         if refit:
             small = replace(small, mixing=_refitted(block.mixing, gram, target))
             for k, y in enumerate(reduced):
-                reduced[k] = block_output(small, y, system_map(system, y.shape[-1])(block_input(small, y)))
+                reduced[k] = block_output(small, y, reduced_map(block_input(small, y)))
         return small
 
 
@@ -250,23 +253,6 @@ def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
     return Linear(new[:, :-1], new[:, -1]) if affine else Linear(new)
 
 
-def squared_errors(curves: list[WeightedCurves], chosen: list[np.ndarray]) -> list[np.ndarray]:
-    """Per block the squared errors of all channels at the chosen sizes."""
-    return [curve.squared[np.arange(len(which)), which] for curve, which in zip(curves, chosen, strict=True)]
-
-
-def uniform(curves: list[WeightedCurves], sizes: list[int]) -> list[np.ndarray]:
-    """The indices of one size per block, in slots, for all of its channels."""
-    return [np.full(len(c.squared), c.slots.index(min(size, c.slots[-1]))) for c, size in zip(curves, sizes, strict=True)]
-
-
-def split(curves: list[WeightedCurves], budget: int) -> list[np.ndarray]:
-    """The indices of sizes that split `budget` slots over all channels."""
-    slots = max((c.slots for c in curves), key=len)
-    padded = [np.pad(c.squared, ((0, 0), (0, len(slots) - len(c.slots))), mode="edge") for c in curves]
-    return split_slots(slots, padded, budget)
-
-
 def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
 
@@ -283,16 +269,25 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     def predicted(share: float) -> float:
         return work.predicted(squared_errors(curves, work.chosen(curves, share * largest)))
 
-    low, high = 0.0, 1.0
-    while high - low > 0.002:
-        middle = 0.5 * (low + high)
-        low, high = (low, middle) if predicted(middle) <= max_error else (middle, high)
-    share, before = high, None
-    while share < 1:
+    def smallest(target: float) -> float:
+        low, high = 0.0, 1.0
+        while high - low > 0.002:
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if predicted(middle) <= target else (middle, high)
+        return high
+
+    target, best, least = max_error, None, 1.0
+    for _ in range(_TRIES):
+        share = smallest(target)
         chosen = work.chosen(curves, share * largest)
-        if before is None or any(np.any(a != b) for a, b in zip(chosen, before, strict=True)):
-            found, before = work.assemble(curves, chosen), chosen
-            if found.measured <= max_error:
-                return found
-        share = max(_RAISE * share, share + 0.01)
-    raise OrderError(f"no smaller model keeps the error on the calibration inputs within {max_error:g}; allow a larger one")
+        if share >= least or all(np.all(which == len(c.slots) - 1) for c, which in zip(curves, chosen, strict=True)):
+            break
+        found = work.assemble(curves, chosen)
+        if found.measured <= max_error:
+            best, least = found, share
+            if found.measured > _NEAR * max_error:
+                break
+        target *= float(np.clip(_NEAR_ENOUGH * max_error / max(found.measured, 1e-300), 0.3, 3.0))
+    if best is None:
+        raise OrderError(f"no smaller model keeps the error on the calibration inputs within {max_error:g}; allow a larger one")
+    return best

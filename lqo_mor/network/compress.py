@@ -13,9 +13,10 @@ import lqo_mor.reduction as reduction
 from lqo_mor.analysis.differences import h2_error, relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.allocation import allocate
-from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, smallest_within, split, uniform
+from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, smallest_within
 from lqo_mor.network.compression_report import CompressionReport, CompressionResult, LayerReport
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.network.split import split, uniform
 from lqo_mor.reduction._slots import pad
 from lqo_mor.reduction.stabilise import warn_of_repair
 from lqo_mor.systems.diagonal import DiagonalLQOSystem

@@ -1,10 +1,12 @@
-"""The split of a budget of slots over channels."""
+"""The choice of a size for every channel."""
 
 from __future__ import annotations
 
 import heapq
 
 import numpy as np
+
+from lqo_mor.reduction._weighted_search import WeightedCurves
 
 
 def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
@@ -50,3 +52,20 @@ def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray
         if (move := step(block, channel)) is not None:
             heapq.heappush(heap, move)
     return chosen
+
+
+def squared_errors(curves: list[WeightedCurves], chosen: list[np.ndarray]) -> list[np.ndarray]:
+    """Per block the squared errors of all channels at the chosen sizes."""
+    return [curve.squared[np.arange(len(which)), which] for curve, which in zip(curves, chosen, strict=True)]
+
+
+def uniform(curves: list[WeightedCurves], sizes: list[int]) -> list[np.ndarray]:
+    """The indices of one size per block, in slots, for all of its channels."""
+    return [np.full(len(c.squared), c.slots.index(min(size, c.slots[-1]))) for c, size in zip(curves, sizes, strict=True)]
+
+
+def split(curves: list[WeightedCurves], budget: int) -> list[np.ndarray]:
+    """The indices of sizes that split `budget` slots over all channels."""
+    slots = max((c.slots for c in curves), key=len)
+    padded = [np.pad(c.squared, ((0, 0), (0, len(slots) - len(c.slots))), mode="edge") for c in curves]
+    return split_slots(slots, padded, budget)

@@ -226,11 +226,12 @@ def _weighted_sums(weights, a, rows, out):
 def _observed(code, parameters, lam, f_lam, outputs, mu, feature, H):
     """Transfer function of the full system and its first two derivatives at the slots, (3, q, s)."""
     rows, sums, lags = np.empty((6, lam.size)), np.empty(3, np.complex128), (parameters.size - 2) // 2
+    f = np.empty(N_FEATURES, np.complex128)
     for j in range(mu.size):
         for half in range(2):
-            z, f = mu[j], feature[:, j]
-            if half == 1:  # the conjugate modes
-                z, f = z.conjugate(), f.conj()
+            z = mu[j] if half == 0 else mu[j].conjugate()  # the modes, then their conjugates
+            for k in range(N_FEATURES):
+                f[k] = feature[k, j] if half == 0 else feature[k, j].conjugate()
             if code <= TWO_INPUTS:
                 _crossed_rows(parameters[lags], lam, f_lam, z, f, rows)
             else:

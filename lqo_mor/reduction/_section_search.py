@@ -27,8 +27,8 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 _ON_THE_WAY = 5  # steps while sections are still being added
-_TRIAL = 8  # steps that every trial gets before the best goes on
-_SWAPS = 3  # sections replaced before the best goes on
+_TRIAL = 6  # steps that every trial gets before the best goes on
+_SWAPS = 2  # sections replaced before the best goes on
 _KICK = 0.4  # standard deviation of a disturbance of the parameters
 _MOVED = 0.3  # difference of a parameter at which a candidate is another section, and no step of Newton's
 _ELSEWHERE = 1.0  # difference of a parameter at which two candidates are worth a try each

@@ -11,7 +11,7 @@ from lqo_mor.reduction._pairing_kernels import _pairing_rows
 from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _parameters_of, _poles, _size
 
 N_DECAYS, N_ANGLES = 6, 8
-_OVERSAMPLED = 6
+_OVERSAMPLED = 4
 _NEAR = 0.1  # distance of real poles, in units of their decay, at which they may want to be a pair
 _DECOUPLED = 1e-10  # pivots of a Gramian, relative to the largest, that a start can do without
 
@@ -89,13 +89,12 @@ def _pivoted_factor(P):
 
 @njit(cache=True, error_model="numpy")
 def _leading_values(product, count):
-    """About `count` leading singular values and vectors, by subspace iteration from the columns of the largest pivots."""
+    """About `count` leading singular values and vectors, by a step of subspace iteration from the columns of the largest pivots."""
     if product.shape[1] <= count or product.shape[0] <= count:
         return np.linalg.svd(product, full_matrices=False)
     transposed = np.ascontiguousarray(product.T)
     basis = np.linalg.qr(np.ascontiguousarray(product[:, :count]))[0]
-    for _ in range(2):
-        basis = np.linalg.qr(product @ (transposed @ np.ascontiguousarray(basis)))[0]
+    basis = np.linalg.qr(product @ (transposed @ np.ascontiguousarray(basis)))[0]
     basis = np.ascontiguousarray(basis)
     Z, values, Y = np.linalg.svd(np.ascontiguousarray(basis.T) @ product, full_matrices=False)
     return basis @ np.ascontiguousarray(Z), values, Y

@@ -86,7 +86,7 @@ def variable_projection(
         exceeds about 1000 times the norm of the full system.
     exchanges : int, optional
         How often at most a section is exchanged for a better one, with steps to the end each time, and how many are tried
-        each time; by default 6, and none in a batch, where time counts and three short tries have to do.
+        each time; by default 6, and none in a batch, where time counts and two short tries have to do.
     max_iterations : int, default 500
         Most steps of one run.
     tolerance : float, default 1e-6

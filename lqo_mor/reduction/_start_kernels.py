@@ -89,7 +89,7 @@ def _pivoted_factor(P):
 
 @njit(cache=True, error_model="numpy")
 def _leading_values(product, count):
-    """About `count` leading singular values and vectors, by a step of subspace iteration from the columns of the largest pivots."""
+    """About `count` leading singular values and vectors, by a subspace step from the columns of the largest pivots."""
     if product.shape[1] <= count or product.shape[0] <= count:
         return np.linalg.svd(product, full_matrices=False)
     transposed = np.ascontiguousarray(product.T)

@@ -168,7 +168,7 @@ def _compress(arguments) -> None:
     check_output(Path(arguments.output), overwrite=False)
     if arguments.report:
         from lqo_mor.html_report import write_html_report  # says at once if Matplotlib is missing
-        from lqo_mor.network.compression_report import check_new
+        from lqo_mor.output_files import check_new
 
         check_new(Path(arguments.report), overwrite=False)
     model = _load(arguments, arguments.file)

@@ -10,8 +10,9 @@ import numpy as np
 from lqo_mor import _report_plots as plots
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.bound import OutputErrorBound
-from lqo_mor.network.compression_report import CompressionReport, CompressionResult, check_new, write_text
+from lqo_mor.network.compression_report import CompressionReport, CompressionResult
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.output_files import check_new, write_atomically
 
 __all__ = ["write_html_report"]
 
@@ -78,7 +79,7 @@ def write_html_report(
         If `model` or `bound` do not belong to the result.
     """
     check_new(path, overwrite)
-    write_text(path, html_report(result, model, bound), overwrite)
+    write_atomically(path, html_report(result, model, bound).encode(errors="replace"), overwrite)
 
 
 def html_report(result: CompressionResult, model: DeepSSM, bound: OutputErrorBound | None = None) -> str:

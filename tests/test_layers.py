@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lqo_mor"
 LEVELS = {
     "errors": 0,
+    "output_files": 1,
     "matrix_equations": 1,
     "systems": 1,
     "analysis": 2,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +14,8 @@ from rich.table import Table
 
 from lqo_mor.bench.claims import CLAIMS, Report
 from lqo_mor.bench.timing import Row
-from lqo_mor.checkpoints.files import _write_atomically
 from lqo_mor.errors import MissingDependencyError, OutputError
+from lqo_mor.output_files import check_new, write_atomically
 
 _PICTURES = (".png", ".pdf", ".svg")
 _TIMED = ("stein_dense", "lyapunov_dense")  # claims with several sizes against several solvers
@@ -110,9 +109,9 @@ def check_outputs(json_path: str | None, plot_path: str | None, names: Iterable[
         If a picture is wanted and Matplotlib is not installed.
     """
     if json_path:
-        _check_new(Path(json_path))
+        check_new(json_path, overwrite=False)
     if plot_path:
-        _check_new(Path(plot_path))
+        check_new(plot_path, overwrite=False)
         if Path(plot_path).suffix.lower() not in _PICTURES:
             raise OutputError(f"the suffix of {plot_path} is unknown, expected one of {', '.join(_PICTURES)}")
         if not set(_TIMED) & set(names):
@@ -122,33 +121,16 @@ def check_outputs(json_path: str | None, plot_path: str | None, names: Iterable[
         _figure_class()
 
 
-def _check_new(path: Path) -> None:
-    """Raise where no new file can be written at `path`."""
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a directory")
-        if os.path.lexists(path):
-            raise OutputError(f"{path} exists already; choose another name")
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} does not exist")
-    except (OSError, ValueError) as err:
-        if isinstance(err, OutputError):
-            raise
-        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
-
-
 def write_json(report: Report, path: str) -> None:
     """Write the report, atomically; an existing file is never overwritten."""
-    _write_atomically(Path(path), to_json(report).encode(), overwrite=False)
+    write_atomically(path, to_json(report).encode(), overwrite=False)
 
 
 def write_plot(report: Report, path: str) -> None:
     """Write the picture of time against size, atomically; an existing file is never overwritten."""
     buffer = io.BytesIO()
     plot_times(report).savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=150)
-    _write_atomically(Path(path), buffer.getvalue(), overwrite=False)
+    write_atomically(path, buffer.getvalue(), overwrite=False)
 
 
 def plot_times(report: Report):

@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import safetensors.numpy
 
 from lqo_mor.checkpoints import torch_files
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
+from lqo_mor.output_files import check_new, write_atomically
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
@@ -195,7 +194,7 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
             payload = safetensors.numpy.save({key: np.ascontiguousarray(value) for key, value in state.items()}, texts or None)
         else:
             payload = _npz({key: np.array(text) for key, text in texts.items()} | state)
-    _write_atomically(path, payload, overwrite)
+    write_atomically(path, payload, overwrite)
     return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
 
 
@@ -229,54 +228,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
     A PyTorch file without torch raises `MissingDependencyError`.
     """
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a directory")
-        container = container_of(path)
-        if not overwrite and os.path.lexists(path):
-            raise OutputError(f"{path} exists already; choose another name or allow overwriting")
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} does not exist")
-        with suppress(FileNotFoundError):
-            path.lstat()  # raises for a name that the file system does not take
-    except OutputError:
-        raise
-    except (OSError, ValueError) as err:
-        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
+    container = None if os.path.isdir(path) else container_of(path)  # noqa: PTH112 (Path.is_dir raises for a name too long)
+    check_new(path, overwrite)
     if container == "torch":
         torch_files.import_torch()
-
-
-def _write_atomically(path: Path, payload: bytes, overwrite: bool) -> None:
-    """Write to a temporary file beside `path` and give it its name when it is complete."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")  # short: the name of `path` may have the greatest length
-    try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        if not overwrite and _link(temporary, path):
-            return
-        temporary.replace(path)
-    except FileExistsError:
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
-    except OSError as err:
-        raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _link(temporary: Path, path: Path) -> bool:
-    """Name the finished file by a hard link, which fails if the name was taken meanwhile; False where there are no links."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        if path.exists():
-            raise FileExistsError from None
-        return False
-    return True

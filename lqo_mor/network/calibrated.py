@@ -158,18 +158,17 @@ class Calibration:
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
         """The model with the chosen size of every channel; its mixing maps refitted only if that brings the output closer."""
         refits = (True, False) if self.options.mixing else (False,)
-        return min(
-            (self._assembled(curves, chosen, refit) for refit in refits),
-            key=lambda found: 0.0 if found.measured is None else found.measured,
-        )
+        found = [self._assembled(curves, chosen, refit) for refit in refits]
+        best = min(found, key=lambda one: 0.0 if one.measured is None else one.measured)
+        return replace(best, budget_curve=self.budget_curve(curves))
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
-        squared, points = squared_errors(curves, chosen), self.budget_curve(curves)
+        squared = squared_errors(curves, chosen)
         systems = [curve.pick(which) for curve, which in zip(curves, chosen, strict=True)]
         if not (self.options.sequential or refit):
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
-            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None, points)
+            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None)
         with Spool() as full, Spool() as reduced:
             for u in self._inputs:
                 x = encode(self.model.encoder, u)
@@ -188,20 +187,20 @@ class Calibration:
                 a, b = decode(self.model, x), decode(small, y)
                 error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
         measured = float(np.sqrt(error / power)) if power > 0 else 0.0
-        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured, points)
+        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured)
 
     def _adapted(self, number: int, systems, full: Spool, reduced: Spool):
         """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""
         block, grid, s = self.model.blocks[number], self.statistics.grid, self.statistics
-        old = new = crossed = 0.0
+        new = crossed = 0.0
         for x, y in zip(full, reduced, strict=True):
             v, u = block_input(block, x), block_input(block, y)
-            old, new, crossed = old + grid.power(v), new + grid.power(u), crossed + grid.cross(v, u)
+            new, crossed = new + grid.power(u), crossed + grid.cross(v, u)
         weight = s.sensitivity[number] / (s.count * grid.steps)
         return adapted(
             block.ssm,
             systems,
-            grid.covariances(old * weight),
+            grid.covariances(s.inputs[number] * s.sensitivity[number]),
             grid.covariances(new * weight),
             grid.both_sides(crossed * weight),
             free=self.options.feedthrough,

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
-from lqo_mor.errors import OutputError
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.output_files import check_new, write_atomically
 
 _VERSION = 1  # of the JSON
 
@@ -133,7 +129,8 @@ class CompressionReport:
         OutputError
             If `path` exists or cannot be written.
         """
-        write_text(path, self.to_json(), overwrite)
+        check_new(path, overwrite)
+        write_atomically(path, self.to_json().encode(errors="replace"), overwrite)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,46 +151,3 @@ def _plain(value):
         return [_plain(item) for item in value]
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def check_new(path: str | PathLike, overwrite: bool) -> None:
-    """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a directory")
-        if not overwrite and os.path.lexists(path):
-            raise OutputError(f"{path} exists already; choose another name or allow overwriting")
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} does not exist")
-        with suppress(FileNotFoundError):
-            path.lstat()  # raises for a name that the file system does not take
-    except (OSError, ValueError) as err:
-        if isinstance(err, OutputError):
-            raise
-        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
-
-
-def write_text(path: str | PathLike, text: str, overwrite: bool) -> None:
-    """Write to a temporary file beside `path` and give it its name when it is complete; raises as `check_new`."""
-    check_new(path, overwrite)
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(text.encode(errors="replace"))
-        if not overwrite:
-            try:
-                os.link(temporary, path)  # fails if the name was taken meanwhile
-                return
-            except FileExistsError:
-                raise
-            except OSError:  # no hard links here
-                check_new(path, overwrite)
-        temporary.replace(path)
-    except FileExistsError:
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
-    except OSError as err:
-        raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

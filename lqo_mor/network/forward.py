@@ -152,15 +152,22 @@ def system_map(ssm, steps: int):
     return _convolution(ssm, steps) if ssm.batch else _recursion(ssm)
 
 
-def _convolution(ssm, steps: int):
-    """Channels with one input and one output: products of Fourier transforms, padded so that nothing wraps around."""
+def kernel_spectra(ssm, steps: int) -> tuple[np.ndarray, int]:
+    """Fourier transforms of the kernels of channels, a row each for the linear output, `U` and `V`, and their length.
+
+    They are padded so that nothing wraps around.
+    """
     residues = output_rows(ssm) * ssm.B.transpose(0, 2, 1)
     kernels = np.empty((*residues.shape[:2], steps))
     _kernels.impulse_responses(ssm.poles, residues, kernels)
     kernels[:, 0, 0] += ssm.D[:, 0, 0]
     size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
-    workers = os.cpu_count()
-    spectra = scipy.fft.rfft(kernels, size, workers=workers)
+    return scipy.fft.rfft(kernels, size, workers=os.cpu_count()), size
+
+
+def _convolution(ssm, steps: int):
+    """Channels with one input and one output: products of Fourier transforms."""
+    (spectra, size), workers = kernel_spectra(ssm, steps), os.cpu_count()
 
     def respond(transform, row):
         y = scipy.fft.irfft(transform * spectra[:, row, np.newaxis], size, workers=workers, overwrite_x=True)

@@ -8,7 +8,7 @@ from scipy.special import erf, expit
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network import _kernels
-from lqo_mor.network.forward import activate, block_input, block_output, encode, linear, output_rows, system_map
+from lqo_mor.network.forward import activate, block_input, block_output, encode, kernel_spectra, linear, system_map
 
 
 def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
@@ -106,10 +106,6 @@ def _adjoint(ssm, g: np.ndarray) -> np.ndarray:
     if not ssm.batch or ssm.quadratic is not None:
         raise InvalidInputError("sensitivities are for layers of linear channels; this one mixes its inputs or is quadratic")
     steps = g.shape[-1]
-    residues = output_rows(ssm) * ssm.B.transpose(0, 2, 1)
-    kernels = np.empty((*residues.shape[:2], steps))
-    _kernels.impulse_responses(ssm.poles, residues, kernels)
-    kernels[:, 0, 0] += ssm.D[:, 0, 0]
-    size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
-    spectra = scipy.fft.rfft(kernels[:, 0], size)[:, np.newaxis]
-    return scipy.fft.irfft(scipy.fft.rfft(g, size, workers=-1) * spectra.conj(), size, workers=-1)[..., :steps]
+    spectra, size = kernel_spectra(ssm, steps)
+    adjoint = scipy.fft.rfft(g, size, workers=-1) * spectra[:, :1].conj()
+    return scipy.fft.irfft(adjoint, size, workers=-1)[..., :steps]

@@ -42,6 +42,11 @@ def poles_of(size: Budget, kinds: np.ndarray, x: np.ndarray) -> tuple[np.ndarray
     return clamped(poles[:, :width], size.continuous, size.margin), np.arange(width) < counts[:, np.newaxis]
 
 
+def closed(poles: np.ndarray) -> np.ndarray:
+    """Poles in half storage closed under conjugation."""
+    return np.concatenate([poles, poles[poles.imag != 0].conj()])
+
+
 def clamped(poles: np.ndarray, continuous: bool, margin: float) -> np.ndarray:
     """Poles no closer to the stability boundary than `margin`."""
     if continuous:

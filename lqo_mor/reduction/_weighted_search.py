@@ -16,7 +16,7 @@ from numba import get_num_threads
 
 from lqo_mor.analysis._rows import pair_weights
 from lqo_mor.reduction import _candidate_kernels, _pairing_kernels
-from lqo_mor.reduction._layout import budget, poles_of
+from lqo_mor.reduction._layout import budget, closed, poles_of
 from lqo_mor.reduction._pairing_kernels import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
 from lqo_mor.reduction._section_search import Candidates, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -101,7 +101,7 @@ def weighted_curves(
                 layout = budget(None, size, False, margin)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
                 options = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
-                run = search(data, layout, [_closed(best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options)
+                run = search(data, layout, [closed(best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options)
                 mu = _poles(layout, run)
                 residues, change, squared[h, k] = _fitted(data, mu)
                 best = (mu, residues, feedthrough + change)
@@ -112,30 +112,6 @@ def weighted_curves(
             if progress is not None:
                 progress(done + 1, count)
     return WeightedCurves(sys, slots, np.minimum.accumulate(squared, axis=1), systems)
-
-
-def _data(poles, outputs, R, ridge: float, free: bool) -> tuple:
-    """What the kernels need of one channel; see `_section_search.search_data`."""
-    code = WEIGHTED_FREE if free else WEIGHTED
-    features, ones = np.empty((_pairing_kernels.N_FEATURES, poles.size), complex), np.ones(poles.size, complex)
-    _pairing_kernels._own_features(code, R, poles, features)
-    squared = _candidate_kernels._squared_norm(code, R, poles, features, outputs)
-    none, nothing = np.zeros((0, 0)), np.zeros((0, 0), complex)
-    return code, R, poles, ones, poles.imag == 0, none, none, none, nothing, nothing, features, outputs, squared, ridge, False
-
-
-def _alone(data, feedthrough: float) -> float:
-    """The best feedthrough of a system without states."""
-    if data[0] == WEIGHTED:
-        return feedthrough
-    return feedthrough + 2 * float(np.sum(data[11][0] * data[10][0]).real) / data[1][0]
-
-
-def _fitted(data, mu: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Optimal residues of given poles, the change of the feedthrough that goes with them, and the squared error."""
-    residues, total = np.zeros(mu.size, complex), np.empty(2)
-    _candidate_kernels._optimal_residues(data, mu, residues, total)
-    return residues, total[1], max(total[0], 0.0)
 
 
 def adapted(
@@ -185,7 +161,7 @@ def adapted(
         if mu.size:
             layout = budget(None, mu.size, False, margin)
             options = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
-            run = search(data, layout, [_closed(mu)], max_iterations, None, swaps=False, **options)
+            run = search(data, layout, [closed(mu)], max_iterations, None, swaps=False, **options)
             mu = _poles(layout, run)
         residues, change, squared[h] = _fitted(data, mu)
         found[h] = (mu, residues, change if free else feedthrough)
@@ -221,11 +197,6 @@ def _data(code: int, poles, outputs, parameters, features, squared: float, ridge
         code, parameters, poles, ones, poles.imag == 0, none, none, none, nothing, nothing,
         features, outputs, squared, max(ridge, _LEAST_RIDGE), False,
     )  # fmt: skip
-
-
-def _closed(mu: np.ndarray) -> np.ndarray:
-    """Poles in half storage closed under conjugation."""
-    return np.concatenate([mu, mu[mu.imag != 0].conj()])
 
 
 def _poles(layout, run) -> np.ndarray:

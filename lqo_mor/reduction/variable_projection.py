@@ -15,7 +15,7 @@ from lqo_mor.reduction import _quasi_newton
 from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
 from lqo_mor.reduction._input_normal import realise
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, iterate, start_reduction
-from lqo_mor.reduction._layout import Budget, budget, clamped
+from lqo_mor.reduction._layout import Budget, budget, clamped, closed
 from lqo_mor.reduction._problem import well_conditioned_modes
 from lqo_mor.reduction._section_search import Found, search_batch, search_one, searchable
 from lqo_mor.reduction._sections import PAIR
@@ -135,7 +135,7 @@ def variable_projection(
     def one(sys, initial):
         full = well_conditioned_modes(sys) if dense else sys
 
-        own = [_closed(initial.poles[np.any(initial.B, axis=-1)])]
+        own = [closed(initial.poles[np.any(initial.B, axis=-1)])]
         options = {"ridge": ridge, "exchanges": tries, "widely": default, **stop}
         if full is not None and searchable(full, horizon, ridge):
             found = search_one(full, size, own + _further_starts(full, size, horizon) * default, horizon, **options)
@@ -201,11 +201,6 @@ def _within(sys, begun: Reduction, margin: float, horizon, ridge: float) -> Redu
     return replace(finish(sys, moved, method=begun.method, horizon=horizon), hsv=begun.hsv, repaired=begun.repaired)
 
 
-def _closed(poles: np.ndarray) -> np.ndarray:
-    """Poles in half storage closed under conjugation."""
-    return np.concatenate([poles, poles[poles.imag != 0].conj()])
-
-
 def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon) -> list[np.ndarray]:
     """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
     scores = mode_scores(full, horizon)
@@ -225,7 +220,7 @@ def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon) -> list[np.n
             poles = factor * poles.real + 1j * poles.imag
         else:
             poles = poles * np.maximum(np.abs(poles), 1e-300) ** (factor - 1)
-        starts.append(_closed(poles))
+        starts.append(closed(poles))
     return starts
 
 

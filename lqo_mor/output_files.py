@@ -1,0 +1,65 @@
+"""Writing of new files: checked before the work is done, and complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+
+from lqo_mor.errors import OutputError
+
+
+def check_new(path: str | PathLike, overwrite: bool) -> None:
+    """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a directory")
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(f"{path} exists already; choose another name or allow overwriting")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist")
+        with suppress(FileNotFoundError):
+            path.lstat()  # raises for a name that the file system does not take
+    except OutputError:
+        raise
+    except (OSError, ValueError) as err:
+        raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
+
+
+def write_atomically(path: str | PathLike, payload: bytes, overwrite: bool) -> None:
+    """Write to a temporary file beside `path` and give it its name when it is complete."""
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")  # short: the name of `path` may have the greatest length
+    try:
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if not overwrite and _link(temporary, path):
+            return
+        temporary.replace(path)
+    except FileExistsError:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
+    except OSError as err:
+        raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Name the finished file by a hard link, which fails if the name was taken meanwhile; False where there are no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError from None
+        return False
+    return True

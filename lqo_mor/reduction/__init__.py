@@ -68,7 +68,8 @@ def reduce(
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch, times the steps of a curve or search.
     **options
-        Further parameters of the method, for instance ``start=`` of an iterative one.
+        Further parameters of the method, for instance ``start=`` of an iterative one, or ``spectrum=`` of "optimal",
+        "balanced" and "tsia", with which every error, `tolerance` included, is that for an input with this `InputSpectrum`.
 
     Returns
     -------
@@ -102,6 +103,9 @@ def reduce(
             others = ", ".join(dict.fromkeys(o for name in names for o in _options(name))) or "none"
             what = f"method {names[0]!r} has" if len(names) == 1 else "none of these methods has"
             raise InvalidInputError(f"{what} no option {option!r}; its own options: {others}")
+        if option == "spectrum" and len(takers) < len(names):  # errors of another kind would stand side by side
+            without = ", ".join(name for name in names if name not in takers)
+            raise InvalidInputError(f"a spectrum weights the errors of all methods, but these take none: {without}")
         for name in takers:
             solvers[name][1][option] = value
     if sum(budget is not None for budget in (order, slots, orders, tolerance)) != 1:

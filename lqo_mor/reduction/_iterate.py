@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
+from lqo_mor.analysis.spectrum import channel
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, SingularEquationError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction._slots import choose, stack, trim, used_order
 from lqo_mor.reduction.balanced import balanced_truncation
@@ -35,8 +36,10 @@ class Outcome:
     iterations: np.ndarray
 
 
-def start_reduction(sys, order, slots, horizon, start) -> Reduction:
+def start_reduction(sys, order, slots, horizon, start, spectrum=None) -> Reduction:
     """The start of an iterative method: a method's name, a `Reduction`, or a reduced system.
+
+    With a `spectrum` its errors are the weighted ones.
 
     Raises
     ------
@@ -50,7 +53,10 @@ def start_reduction(sys, order, slots, horizon, start) -> Reduction:
             raise InvalidInputError(f"unknown start {start!r}; known are {', '.join(STARTS)}, or give a reduced system")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # a repaired start counts only if it is the result
-            return STARTS[start](sys, order, slots=slots, horizon=horizon)
+            if start == "balanced":
+                return balanced_truncation(sys, order, slots=slots, horizon=horizon, spectrum=spectrum)
+            begun = STARTS[start](sys, order, slots=slots, horizon=horizon)
+        return begun if spectrum is None else finish(sys, begun.system, method=start, horizon=horizon, spectrum=spectrum)
     system = start.system if isinstance(start, Reduction) else start
     if type(system) is not type(sys):
         raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
@@ -62,7 +68,7 @@ def start_reduction(sys, order, slots, horizon, start) -> Reduction:
     poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
     if np.any(unstable(poles, system.is_continuous)):
         raise UnstableSystemError("the start is not asymptotically stable, which a reduced system has to be over any horizon")
-    return finish(sys, system, method="start", horizon=horizon)
+    return finish(sys, system, method="start", horizon=horizon, spectrum=spectrum)
 
 
 def check_options(continuous: bool, **options) -> None:
@@ -82,19 +88,28 @@ def check_options(continuous: bool, **options) -> None:
 
 
 def iterate(
-    sys, starts: list[Reduction], one: Callable, batch: Callable | None, *, method: str, horizon: float | None, progress
+    sys,
+    starts: list[Reduction],
+    one: Callable,
+    batch: Callable | None,
+    *,
+    method: str,
+    horizon: float | None,
+    progress,
+    spectrum=None,
 ) -> Reduction:
     """Run an optimiser from every start and keep, channel by channel, the best of all starts and outcomes.
 
-    `one(sys, initial)` takes a single system and a diagonal start, `batch(sys, initial, progress)` a batch of
-    diagonal systems; both return an `Outcome`. Without `batch`, the members of a batch are taken one by one.
+    `one(sys, initial, spectrum)` takes a single system, a diagonal start and the spectrum of its input (or None),
+    `batch(sys, initial, progress)` a batch of diagonal systems; both return an `Outcome`. Without `batch`, the members of a
+    batch are taken one by one.
     """
     systems, errors, outcomes = [], [], []
     for number, begun in enumerate(starts):
-        outcome = _run(sys, begun.system, one, batch, _part_of(progress, number, len(starts)))
+        outcome = _run(sys, begun.system, spectrum, one, batch, _part_of(progress, number, len(starts)))
         systems += [begun.system, outcome.system]
         try:
-            reached = h2_error(sys, outcome.system, horizon)
+            reached = h2_error(sys, outcome.system, horizon, spectrum=spectrum)
         except (SingularEquationError, UnstableSystemError):  # poles at the stability boundary to working precision
             reached = np.inf
         errors += [begun.error, reached]
@@ -125,6 +140,7 @@ def iterate(
         system,
         method=method,
         horizon=horizon,
+        spectrum=spectrum,
         status=status,
         start_error=np.min(errors[::2], axis=0) if winner.ndim else float(np.min(errors[::2])),
         iterations=iterations,
@@ -134,7 +150,7 @@ def iterate(
     )
 
 
-def _run(sys, initial, one, batch, progress) -> Outcome:
+def _run(sys, initial, spectrum, one, batch, progress) -> Outcome:
     if isinstance(sys, LQOSystem):
         try:
             with warnings.catch_warnings():
@@ -142,7 +158,7 @@ def _run(sys, initial, one, batch, progress) -> Outcome:
                 diagonal = to_diagonal(initial)
         except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
             return Outcome(initial, np.full(1, np.nan), np.array(Status.START_KEPT), np.array(0))
-        outcome = one(sys, diagonal)
+        outcome = one(sys, diagonal, spectrum)
         progress(1, 1)
         return Outcome(densified(outcome.system, sys), outcome.history, outcome.status, outcome.iterations)
     if batch is not None:
@@ -151,7 +167,7 @@ def _run(sys, initial, one, batch, progress) -> Outcome:
     for index in np.ndindex(sys.batch):
         begun = trim(initial[index])
         if np.any(begun.B):
-            parts.append(one(sys[index], begun))
+            parts.append(one(sys[index], begun, channel(spectrum, index)))
         else:  # a channel without transfer
             parts.append(Outcome(begun, np.full(1, np.nan), np.array(Status.START_KEPT), np.array(0)))
         progress(len(parts), total)

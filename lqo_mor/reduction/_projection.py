@@ -9,10 +9,11 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.reduction._cross import state_map
-from lqo_mor.reduction._problem import without_feedthrough
+from lqo_mor.reduction._problem import weighted_power, without_feedthrough
 from lqo_mor.reduction.stabilise import reflect, unstable
 from lqo_mor.systems.convert import real_rows, real_states
 from lqo_mor.systems.dense import LQOSystem
@@ -46,6 +47,10 @@ class FullSystem:
         Most slots (pairs or real poles) that the reduced system may have.
     limit : float
         Modulus (continuous: real part) that a reduced pole stays below.
+    products : callable
+        Maps ``(A_r, B_r)`` to what the equations of the reduced and of the cross Gramian have on their right-hand sides.
+    mean : (p,) ndarray or None
+        Mean of the quadratic output for a Gaussian input with a spectrum, whose quadratic part counts twice.
     """
 
     apply: Callable
@@ -58,9 +63,13 @@ class FullSystem:
     horizon: float | None
     slots: int | None
     limit: float
+    products: Callable
+    mean: np.ndarray | None = None
 
 
-def full_system(sys, horizon: float | None, slots: int | None, solve: Callable, start: np.ndarray) -> FullSystem:
+def full_system(
+    sys, horizon: float | None, slots: int | None, solve: Callable, start: np.ndarray, spectrum: InputSpectrum | None = None
+) -> FullSystem:
     """The `FullSystem` of one real dense or diagonal system; the latter in the coordinates of `to_dense`.
 
     Over a finite horizon many steps would leave the stable systems. Poles that are pressed against the boundary integrate
@@ -73,13 +82,35 @@ def full_system(sys, horizon: float | None, slots: int | None, solve: Callable, 
         real, q = sys.is_real_pole, sys.quadratic
         B, C = real_states(sys.B, real), real_rows(sys.C, real)
         M = None if q is None else QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
+    if spectrum is not None:
+        weighted, squared, mean = weighted_power(sys, spectrum)
+        F = weighted.F if isinstance(sys, LQOSystem) else real_states(weighted.F, sys.is_real_pole)
+        products = _coloured(B, F, spectrum.covariances)
+        return FullSystem(state_map(sys), B, C, M, solve, squared, False, None, slots, 1.0, products, mean)
     squared = h2_norm(without_feedthrough(sys), horizon) ** 2
     limit = boundary = 0.0 if sys.is_continuous else 1.0
     if horizon is not None:
         poles = np.linalg.eigvals(sys.A) if isinstance(sys, LQOSystem) else sys.poles
         half = 0.5 * (boundary + np.max(_reach(poles, sys.is_continuous)))
         limit = min(boundary, max(half, boundary - _DECAY / horizon, np.max(_reach(start, sys.is_continuous))))
-    return FullSystem(state_map(sys), B, C, M, solve, squared, sys.is_continuous, horizon, slots, limit)
+    apply, continuous = state_map(sys), sys.is_continuous
+    return FullSystem(apply, B, C, M, solve, squared, continuous, horizon, slots, limit, lambda _, B_r: (B_r @ B_r.T, B @ B_r.T))
+
+
+def _coloured(B: np.ndarray, F: np.ndarray, R: np.ndarray) -> Callable:
+    """`FullSystem.products` for an input with the autocovariances `R`: ``F_r`` by Horner's rule, see `analysis.weighted`."""
+
+    def products(A_r, B_r):
+        steps = np.tensordot(R, B_r, axes=([2], [1])).transpose(0, 2, 1)  # B_r R_jᵀ
+        F_r = 0.5 * steps[0]
+        ahead = np.zeros_like(F_r)
+        for step in steps[:0:-1]:
+            ahead = A_r @ ahead + step
+        F_r = F_r + A_r @ ahead
+        own = F_r @ B_r.T
+        return own + own.T, B @ F_r.T + F @ B_r.T
+
+    return products
 
 
 def _reach(poles: np.ndarray, continuous: bool) -> np.ndarray:
@@ -141,26 +172,28 @@ def outputs(full: FullSystem, V: np.ndarray):
 def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M) -> np.ndarray:
     """``G = CᵀC_r + 2 Σ_i M_i X M_{r,i}``, (n, r), for reduced outputs `C` and `M`.
 
-    Minus half the derivative of the squared error by `X`; hence the factor 2.
+    Minus half the derivative of the squared error by `X`; hence the factor 2, and another one for a Gaussian input.
     """
-    G = full.C.T @ C
+    G, times = full.C.T @ C, 1.0 if full.mean is None else 2.0
     if isinstance(M, QuadraticOutput):
-        U, V, T = full.M.U, full.M.V, M.W.T @ M.W
+        U, V, T = full.M.U, full.M.V, times * M.W.T @ M.W
         left, right = U @ X, V @ X
         uu, uv, vu, vv = left @ M.U.T, left @ M.V.T, right @ M.U.T, right @ M.V.T
         G = G + 0.5 * (U.T @ ((T * vv) @ M.U + (T * vu) @ M.V) + V.T @ ((T * uv) @ M.U + (T * uu) @ M.V))
     elif M is not None:
-        G = G + 2 * np.sum(full.M @ X @ M, axis=0)
+        G = G + 2 * times * np.sum(full.M @ X @ M, axis=0)
     return G
 
 
-def energy(P: np.ndarray, C: np.ndarray, M) -> float:
-    """Squared norm of the reduced system with Gramian `P`."""
-    total = np.sum((C @ P) * C)
+def squared_error(full: FullSystem, P: np.ndarray, C: np.ndarray, M) -> float:
+    """Squared error of the reduced system with Gramian `P` and projected outputs: what its own norm leaves of the full one."""
+    total, quadratic, mean = full.squared_norm - np.sum((C @ P) * C), 0.0, 0.0
     if isinstance(M, QuadraticOutput):
         uu, uv, vv = M.U @ P @ M.U.T, M.U @ P @ M.V.T, M.V @ P @ M.V.T
-        total += 0.5 * np.sum((M.W.T @ M.W) * (uu * vv + uv * uv.T))
+        quadratic, mean = 0.5 * np.sum((M.W.T @ M.W) * (uu * vv + uv * uv.T)), M.W @ np.diag(uv)
     elif M is not None:
         MP = M @ P
-        total += np.sum(MP * MP.transpose(0, 2, 1))
-    return float(total)
+        quadratic, mean = np.sum(MP * MP.transpose(0, 2, 1)), np.trace(MP, axis1=1, axis2=2)
+    if full.mean is None:
+        return float(total - quadratic)
+    return float(total - 2 * quadratic + np.sum((full.mean - mean) ** 2))

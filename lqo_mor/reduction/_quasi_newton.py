@@ -44,11 +44,11 @@ def optimise_batch(sys, initial, horizon, progress, *, margin, ridge, max_iterat
     )
 
 
-def optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, ridge, max_iterations, tolerance) -> Outcome:
+def optimise_one(sys, initial: DiagonalLQOSystem, horizon, spectrum=None, *, margin, ridge, max_iterations, tolerance) -> Outcome:
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
     import scipy.optimize  # a fifth of the import time of the package
 
-    problem, real = problem_of(sys, horizon), initial.is_real_pole
+    problem, real = problem_of(sys, horizon, spectrum), initial.is_real_pole
     s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
     code = problem.norm.code
     mu = _movable(initial.poles, problem.continuous)
@@ -98,7 +98,7 @@ def optimise_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, ridge, max
     poles, inputs = unpack(result.x)
     flat = ~real & (poles.imag == 0)  # a pair that ran into the real axis is still stored as one
     poles = np.where(flat, poles + 1e-9j * np.maximum(np.abs(poles), _TINY), poles)
-    system = fit_outputs(sys, poles, inputs, horizon, ridge)
+    system = fit_outputs(sys, poles, inputs, horizon, ridge, spectrum)
     return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
 
 
@@ -112,7 +112,7 @@ def _movable(poles: np.ndarray, continuous: bool) -> np.ndarray:
     return np.where(tiny, _TINY * 1j, np.where(flat, poles.real, poles))
 
 
-def fill(sys, initial: DiagonalLQOSystem, slots: int, horizon) -> DiagonalLQOSystem:
+def fill(sys, initial: DiagonalLQOSystem, slots: int, horizon, spectrum=None) -> DiagonalLQOSystem:
     """The same start with all its slots in use: idle ones take the strongest modes of the full system that it lacks.
 
     The outputs of the new modes are zero, so that the system stays what it was.
@@ -122,7 +122,7 @@ def fill(sys, initial: DiagonalLQOSystem, slots: int, horizon) -> DiagonalLQOSys
     if not np.any(idle):
         return initial
     poles, B = initial.poles.copy(), initial.B.copy()
-    ranking = np.argsort(-mode_scores(sys, horizon), axis=-1, kind="stable")
+    ranking = np.argsort(-mode_scores(sys, horizon, spectrum), axis=-1, kind="stable")
     for index in map(tuple, np.argwhere(np.any(idle, axis=-1))):
         taken = poles[index][~idle[index]]
         candidates = ranking[index]

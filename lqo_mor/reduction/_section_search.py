@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,37 +50,52 @@ class Found:
     steps: np.ndarray
 
 
-def searchable(sys, horizon: float | None, ridge: float) -> bool:
-    """Whether the search covers a system: one input, and outputs that are linear or seen over all time."""
-    return sys.n_inputs == 1 and (quadratic_of(sys) is None or (horizon is None and ridge <= BOUNDLESS))
+def searchable(sys, horizon: float | None, ridge: float, spectrum=None) -> bool:
+    """Whether the search covers a system: one input, and outputs that are linear or seen over all time for white input."""
+    white = horizon is None and spectrum is None
+    return sys.n_inputs == 1 and (quadratic_of(sys) is None or (white and ridge <= BOUNDLESS))
 
 
-def search_batch(
-    sys: DiagonalLQOSystem, size: Budget, horizon, *, ridge, exchanges, max_iterations, tolerance, progress
-) -> Found:
-    """Every channel of a batch with linear outputs, from its own balanced truncation and from nothing, on all threads."""
+def channel_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> Callable:
+    """What the kernels need of channel `h` of a batch with linear outputs, as a function of `h`."""
     norm, count = pairing(sys.is_continuous, horizon), int(np.prod(sys.batch))
     lam = np.array(sys.poles.reshape(count, -1))
     parameters = np.array(norm.parameters)
     outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
     squared_norm = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
+    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
+
+    def data_of(h: int) -> tuple:
+        features = np.empty((_pairing_kernels.N_FEATURES, lam.shape[1]), complex)
+        _pairing_kernels._own_features(norm.code, parameters, lam[h], features)
+        return (
+            norm.code, parameters, lam[h], ones, lam[h].imag == 0, none, none, none, nothing, nothing,
+            features, outputs[h], squared_norm[h], ridge, False,
+        )  # fmt: skip
+
+    return data_of
+
+
+def balanced_start(data: tuple, size: Budget) -> np.ndarray:
+    """The poles of the balanced truncation of one channel, nearly."""
+    code, parameters, lam, ones, real, features, outputs = (data[k] for k in (0, 1, 2, 3, 4, 10, 11))
+    return _start_kernels._balanced_poles(code, parameters, lam, features, ones, outputs, real, size.n_parameters)
+
+
+def search_batch(
+    count: int, data_of: Callable, start_of: Callable, size: Budget, *, exchanges, max_iterations, tolerance, progress
+) -> Found:
+    """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)`` and from nothing."""
     kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
     start, squared = np.zeros(count), np.zeros(count)
     status, steps, history = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full((count, max_iterations + 1), np.nan)
-    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
 
     def channel(h: int) -> None:
-        if not squared_norm[h] > 0:  # no transfer: any poles will do
+        data = data_of(h)
+        if not data[12] > 0:  # no transfer: any poles will do
             history[h, 0] = 0.0
             return
-        real, features = lam[h].imag == 0, np.empty((_pairing_kernels.N_FEATURES, lam.shape[1]), complex)
-        _pairing_kernels._own_features(norm.code, parameters, lam[h], features)
-        poles = _start_kernels._balanced_poles(norm.code, parameters, lam[h], features, ones, outputs[h], real, size.n_parameters)
-        data = (
-            norm.code, parameters, lam[h], ones, real, none, none, none, nothing, nothing,
-            features, outputs[h], squared_norm[h], ridge, False,
-        )  # fmt: skip
-        run = search(data, size, [poles], _TRIAL, 1, exchanges, max_iterations, tolerance)
+        run = search(data, size, [start_of(h, data)], _TRIAL, 1, exchanges, max_iterations, tolerance)
         kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
         history[h, : run.steps + 1] = run.history
 
@@ -90,23 +106,11 @@ def search_batch(
     return Found(poles, used, squared, start, history, status, steps)
 
 
-def search_one(
-    sys: DiagonalLQOSystem,
-    size: Budget,
-    starts: list[np.ndarray],
-    horizon,
-    *,
-    widely,
-    ridge,
-    exchanges,
-    max_iterations,
-    tolerance,
-) -> Found:
-    """One system, from each set of poles in `starts` (closed under conjugation, filled up if there are too few).
+def search_one(data: tuple, size: Budget, starts: list[np.ndarray], *, widely, exchanges, max_iterations, tolerance) -> Found:
+    """One system by its `search_data`, from each set of poles in `starts` (closed under conjugation, filled up if too few).
 
     Not `widely`, and without exchanges, it ends in the local minimum below its start.
     """
-    data = search_data(sys, horizon, ridge)
     extra = 2 if widely or exchanges else None
     run = search(data, size, starts, max_iterations, extra, exchanges, max_iterations, tolerance)
     poles, used = poles_of(size, run.kinds[np.newaxis], run.x[np.newaxis])

@@ -146,7 +146,7 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     )
     _gramian(real, plain, hermitian, one, P)  # inputs 1, outputs with the input entries: the same transfer
     if code < 0:  # outputs are seen as they are, whatever the input
-        _pairing_matrices(DISCRETE, parameters, lam, f_lam, plain, hermitian)
+        _pairing_matrices(DISCRETE, parameters, lam, np.zeros_like(f_lam), plain, hermitian)
     # A row acts on the real coordinates like a state with the conjugate entries.
     plain, hermitian = plain.conj(), hermitian.conj()
     for a in range(outputs.shape[0]):

@@ -23,7 +23,17 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from lqo_mor.errors import LQOError
-from lqo_mor.reduction._projection import FullSystem, balancing, divide, energy, gramian, inside, observed, outputs, outside
+from lqo_mor.reduction._projection import (
+    FullSystem,
+    balancing,
+    divide,
+    gramian,
+    inside,
+    observed,
+    outputs,
+    outside,
+    squared_error,
+)
 from lqo_mor.reduction._slots import slot_count
 from lqo_mor.reduction.result import Status
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -134,15 +144,16 @@ def evaluate(full: FullSystem, A: np.ndarray, B: np.ndarray, **fields) -> Iterat
     if outside(full, poles) or (full.slots is not None and slot_count(poles) > full.slots):
         return None
     try:
-        P = gramian(full, A, B @ B.T)
-        X = full.solve(full.B @ B.T, A)
+        own, cross = full.products(A, B)
+        P = gramian(full, A, own)
+        X = full.solve(cross, A)
     except LQOError:  # at the boundary of stability, or without the eigenvectors that a solver needs
         return None
     V = divide(X, P)
     if V is None:
         return None
     C, M = outputs(full, V)
-    return Iterate(A, B, C, M, poles, X, P, V, full.squared_norm - energy(P, C, M), **fields)
+    return Iterate(A, B, C, M, poles, X, P, V, squared_error(full, P, C, M), **fields)
 
 
 def direction(full: FullSystem, now: Iterate) -> Direction | None:

@@ -10,7 +10,9 @@ import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.gramians import gramian_factors
+from lqo_mor.analysis.spectrum import channel
 from lqo_mor.analysis.stability import finite
+from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, LQOError
 from lqo_mor.reduction._iterate import check_options, start_reduction
 from lqo_mor.reduction._projection import balancing, full_system
@@ -40,40 +42,53 @@ _NOTHING = Run(None, np.full(1, np.nan), Status.START_KEPT)
 
 
 def reduce_two_sided(
-    sys, order, slots, horizon, start, solver: Callable, method: str, progress, check: Callable | None = None, **options
+    sys,
+    order,
+    slots,
+    horizon,
+    start,
+    solver: Callable,
+    method: str,
+    progress,
+    check: Callable | None = None,
+    spectrum=None,
+    **options,
 ) -> Reduction:
     """The two-sided iteration from one start, with the cross Gramians of ``solver(sys, horizon)``; see `tsia`.
 
     `check` may raise at the reduced system that is the start; `options` are `max_iterations` and `tolerance`.
     """
     check_budget(sys, order, slots, horizon)
+    if spectrum is not None:
+        check_spectrum(sys, spectrum, horizon)
     horizon = finite(horizon)
     check_options(sys.is_continuous, **options)
-    begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
+    begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start, spectrum)
     if check is not None:
         check(begun.system)
     given = isinstance(start, (LQOSystem, DiagonalLQOSystem))  # not by a method, which knows no better
 
-    def one(sys, initial):
-        return _run(sys, initial, slots, horizon, solver, given, **options)
+    def one(sys, initial, spectrum):
+        return _run(sys, initial, slots, horizon, spectrum, solver, given, **options)
 
     batch = getattr(sys, "batch", ())
     runs = []
     for index in np.ndindex(batch):
         member, initial = (sys[index], begun.system[index]) if batch else (sys, begun.system)
-        runs.append(one(member, initial if isinstance(initial, LQOSystem) else trim(initial)))
+        initial = initial if isinstance(initial, LQOSystem) else trim(initial)
+        runs.append(one(member, initial, channel(spectrum, index)))
         if progress is not None:
             progress(len(runs), int(np.prod(batch)))
-    return _assembled(sys, begun, runs, method, horizon)
+    return _assembled(sys, begun, runs, method, horizon, spectrum)
 
 
-def _run(sys, initial, slots, horizon, solver, given: bool, *, max_iterations: int, tolerance: float) -> Run:
+def _run(sys, initial, slots, horizon, spectrum, solver, given: bool, *, max_iterations: int, tolerance: float) -> Run:
     """One system from one start."""
     if isinstance(initial, DiagonalLQOSystem) and not np.any(initial.B):  # a channel without transfer
         return _NOTHING
     coordinates, best = _coordinates(initial, horizon), None
     if coordinates is not None:
-        full = full_system(sys, horizon, slots, solver(sys, horizon), np.linalg.eigvals(coordinates[0]))
+        full = full_system(sys, horizon, slots, solver(sys, horizon), np.linalg.eigvals(coordinates[0]), spectrum)
         best, history, status = two_sided(full, *coordinates, max_iterations, tolerance)
     if best is None:
         if given:
@@ -82,7 +97,7 @@ def _run(sys, initial, slots, horizon, solver, given: bool, *, max_iterations: i
                 "project on; leave out states, or start from balanced truncation"
             )
         return _NOTHING
-    system = _system_of(sys, best, slots, horizon)
+    system = _system_of(sys, best, slots, horizon, spectrum)
     return _NOTHING if system is None else Run(system, history, status, best.repaired)
 
 
@@ -102,7 +117,7 @@ def _coordinates(initial, horizon) -> tuple[np.ndarray, np.ndarray] | None:
     return T[1] @ dense.A @ T[0], T[1] @ dense.B
 
 
-def _system_of(sys, best: Iterate, slots, horizon):
+def _system_of(sys, best: Iterate, slots, horizon, spectrum):
     """The reduced system of an iterate, of the kind of `sys`; None if it has no diagonal form, or no stable one."""
     system = LQOSystem(best.A, best.B, best.C, sys.D, best.M, sys.dt)
     if isinstance(sys, LQOSystem):
@@ -113,14 +128,15 @@ def _system_of(sys, best: Iterate, slots, horizon):
             system = to_diagonal(system)
         if np.any(unstable(system.poles, sys.is_continuous)) or (slots is not None and slot_count(system.poles) > slots):
             return None
-        fitted = fit_outputs(sys, system.poles, system.B, horizon)
-        return min((system, fitted), key=lambda s: np.nan_to_num(h2_error(sys, s, horizon), nan=np.inf))
+        fitted = fit_outputs(sys, system.poles, system.B, horizon, spectrum=spectrum)
+        return min((system, fitted), key=lambda s: np.nan_to_num(h2_error(sys, s, horizon, spectrum=spectrum), nan=np.inf))
     except LQOError:
         return None
 
 
-def _assembled(sys, begun: Reduction, runs: list[Run], method: str, horizon) -> Reduction:
+def _assembled(sys, begun: Reduction, runs: list[Run], method: str, horizon, spectrum) -> Reduction:
     """The better of start and run, channel by channel."""
+    where = {"method": method, "horizon": horizon, "spectrum": spectrum}
     batch = getattr(sys, "batch", ())
     indices = list(np.ndindex(batch))
     found = np.reshape([run.system is not None for run in runs], batch)
@@ -129,11 +145,11 @@ def _assembled(sys, begun: Reduction, runs: list[Run], method: str, horizon) -> 
         candidate = stack(parts, batch)
     else:
         candidate = runs[0].system if found else begun.system
-    measured = finish(sys, candidate, method=method, horizon=horizon) if np.any(found) else begun
+    measured = finish(sys, candidate, **where) if np.any(found) else begun
     won = found & (measured.error <= begun.error)
     if not np.all(won):
         if batch:
-            measured = finish(sys, choose(won, candidate, begun.system), method=method, horizon=horizon)
+            measured = finish(sys, choose(won, candidate, begun.system), **where)
         else:
             measured = begun
     history = np.full((*batch, max(run.history.size for run in runs)), np.nan)

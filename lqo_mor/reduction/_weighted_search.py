@@ -15,10 +15,13 @@ import numpy as np
 from numba import get_num_threads
 
 from lqo_mor.analysis._rows import pair_weights
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.reduction import _candidate_kernels, _pairing_kernels
-from lqo_mor.reduction._layout import budget, closed, poles_of
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome
+from lqo_mor.reduction._layout import Budget, budget, closed, poles_of
 from lqo_mor.reduction._pairing_kernels import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
-from lqo_mor.reduction._section_search import Candidates, search
+from lqo_mor.reduction._section_search import Candidates, search, search_batch
+from lqo_mor.reduction.outputs import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
@@ -180,6 +183,34 @@ def assembled(systems: list[Channel], dt) -> DiagonalLQOSystem:
         poles[h, : mu.size], B[h, : mu.size], C[h, 0, : mu.size] = mu, 1.0, residues
     D = np.array([feedthrough for _, _, feedthrough in systems])[:, np.newaxis, np.newaxis]
     return DiagonalLQOSystem(poles, B, C, D, None, dt)
+
+
+def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> tuple:
+    """`_section_search.search_data` of one system with one input, linear outputs and no feedthrough, for a spectrum."""
+    outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * sys.B[:, 0]))
+    return _weighted_data(np.array(sys.poles), outputs, spectrum.covariances[:, 0, 0], ridge, False)
+
+
+def search_channels(
+    sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, spectrum: InputSpectrum, size: Budget, progress, *, ridge, **options
+) -> Outcome:
+    """Every channel of a batch as for `weighted_data`, searched from the poles of the start and from nothing."""
+    indices = list(np.ndindex(sys.batch))
+
+    def data_of(h: int) -> tuple:
+        return weighted_data(sys[indices[h]], channel(spectrum, indices[h]), ridge)
+
+    def start_of(h: int, _) -> np.ndarray:
+        return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
+
+    found = search_batch(len(indices), data_of, start_of, size, progress=progress, **options)
+    B = np.where(found.used, 1.0 + 0j, 0.0).reshape(*sys.batch, -1, 1)
+    return Outcome(
+        fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B, None, ridge, spectrum),
+        found.history[:, : int(found.steps.max(initial=0)) + 1].reshape(*sys.batch, -1),
+        KERNEL_STATUS[found.status].reshape(sys.batch),
+        found.steps.reshape(sys.batch),
+    )
 
 
 def _weighted_data(poles, outputs, R, ridge: float, free: bool) -> tuple:

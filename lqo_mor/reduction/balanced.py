@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis._rows import quadratic_of
-from lqo_mor.analysis.differences import error_and_digits
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import finite
@@ -16,7 +15,7 @@ from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction._slots import check_budget, silent, slot_count, stack
 from lqo_mor.reduction.outputs import densified
-from lqo_mor.reduction.result import Reduction, Status, finish
+from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.stabilise import stabilise, unstable
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
@@ -166,26 +165,20 @@ def truncate(sys, balanced: list[Balancing], order, slots, horizon: float | None
     kept = np.reshape([r.order for r in reduced], sys.batch)
     system = stack(reduced, sys.batch) if sys.batch else reduced[0]
     system, repaired = stabilise(sys, system, horizon)
-    bound = _bound(sys, hsv, kept, horizon) if not np.any(repaired) else None
-    return _finished(sys, system, horizon, hsv, bound, repaired, spectrum)
-
-
-def _finished(sys, system, horizon, hsv, bound, repaired, spectrum) -> Reduction:
-    if spectrum is None:
-        return finish(sys, system, method="balanced", horizon=horizon, hsv=hsv, bound=bound, repaired=repaired)
-    error, relative, digits = error_and_digits(sys, system, spectrum=spectrum)
-    status = np.full(np.shape(error), Status.DIRECT) if np.ndim(error) else Status.DIRECT
-    more = {"hsv": hsv, "repaired": repaired, "digits": digits}
-    return Reduction(system, error, relative, start_error=error, method="balanced", horizon=None, status=status, **more)
+    bound = _bound(sys, hsv, kept, horizon) if spectrum is None and not np.any(repaired) else None
+    fields = {"hsv": hsv, "bound": bound, "repaired": repaired}
+    return finish(sys, system, method="balanced", horizon=horizon, spectrum=spectrum, **fields)
 
 
 def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int, horizon, spectrum) -> Reduction:
     system = _project(sys, balanced.V[:, :order], balanced.W[:, :order])
-    bound, repaired = _bound(sys, balanced.hsv, np.asarray(system.order), horizon), False
+    bound = _bound(sys, balanced.hsv, np.asarray(system.order), horizon) if spectrum is None else None
+    repaired = False
     if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
         stable, _ = stabilise(sys, to_diagonal(system), horizon)
         system, repaired, bound = densified(stable, sys), True, None
-    return _finished(sys, system, horizon, balanced.hsv, bound, repaired, spectrum)
+    fields = {"hsv": balanced.hsv, "bound": bound, "repaired": repaired}
+    return finish(sys, system, method="balanced", horizon=horizon, spectrum=spectrum, **fields)
 
 
 def _cut(balanced: Balancing, order, slots) -> DiagonalLQOSystem:

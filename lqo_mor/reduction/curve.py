@@ -75,6 +75,8 @@ class ErrorCurve:
 
     def __str__(self) -> str:
         horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
+        weighted = next(iter(self.reductions.values()))[0].spectrum is not None
+        horizon = "weighted by the spectrum of the input" if weighted else horizon
         columns = []
         for name, errors in self.errors.items():
             if errors.ndim == 1:
@@ -125,7 +127,7 @@ def error_curve(sys, orders, solvers: dict[str, tuple[Callable, dict]], horizon:
     """
     orders = _ascending(sys, orders, horizon)
     horizon = finite(horizon)
-    spectrum = solvers["balanced"][1].get("spectrum") if "balanced" in solvers else None
+    spectrum = next(iter(solvers.values()))[1].get("spectrum")  # one for all methods
     balanced = balance(sys, horizon, spectrum=spectrum)
     reductions: dict[str, list[Reduction]] = {name: [] for name in solvers}
     steps = len(orders) * len(solvers)

@@ -131,14 +131,14 @@ def hippo(
     return _fit(sys, full, selected, "hippo", horizon, ridge, progress)
 
 
-def mode_scores(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+def mode_scores(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) -> np.ndarray:
     """Energy that every slot by itself gives to the outputs, (..., s): its covariance times its weight in the outputs.
 
     The weight is the diagonal of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
     """
-    _, hermitian = half_gramians(sys, horizon)
+    _, hermitian = half_gramians(sys, horizon, spectrum)
     rows = stack_rows(sys.C, sys.quadratic)
-    weight = np.sum(rows.conj() * (row_weights(sys, horizon) @ rows), axis=-2).real
+    weight = np.sum(rows.conj() * (row_weights(sys, horizon, spectrum) @ rows), axis=-2).real
     return np.where(sys.is_real_pole, 1.0, 2.0) * weight * np.diagonal(hermitian, axis1=-2, axis2=-1).real
 
 

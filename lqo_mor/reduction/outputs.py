@@ -6,6 +6,7 @@ import numpy as np
 
 from lqo_mor.analysis._rows import pair_weights, stack_rows
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import finite
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _kernels
@@ -17,7 +18,9 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 
-def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = None, ridge: float = 0.0) -> DiagonalLQOSystem:
+def fit_outputs(
+    sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = None, ridge: float = 0.0, spectrum: InputSpectrum | None = None
+) -> DiagonalLQOSystem:
     """The reduced system with given poles and inputs whose outputs minimise the h² error.
 
     For fixed ``(A_r, B_r)`` the error is a linear least-squares problem in the outputs with the solution
@@ -35,6 +38,8 @@ def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = N
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     ridge : float, default 0
         Penalty on the residues relative to the squared error; bounds the outputs where poles meet.
+    spectrum : InputSpectrum, optional
+        That of the input for which the error is.
 
     Returns
     -------
@@ -42,11 +47,12 @@ def fit_outputs(sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = N
     """
     horizon = finite(horizon)
     if isinstance(sys, DiagonalLQOSystem) and sys.batch:
-        if sys.n_inputs == 1:
+        if sys.n_inputs == 1 and spectrum is None:
             return _fit_batch(sys, poles, B, horizon, ridge)
-        channels = [fit_outputs(sys[i], poles[i], B[i], horizon, ridge) for i in np.ndindex(sys.batch)]
+        indices = np.ndindex(sys.batch)
+        channels = [fit_outputs(sys[i], poles[i], B[i], horizon, ridge, channel(spectrum, i)) for i in indices]
         return stack(channels, sys.batch)
-    problem, real = problem_of(sys, horizon), poles.imag == 0
+    problem, real = problem_of(sys, horizon, spectrum), poles.imag == 0
     e = evaluate(problem, poles, B + 0j, real)
     return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
 

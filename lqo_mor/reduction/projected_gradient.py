@@ -101,7 +101,7 @@ def projected_gradient(
     check_options(sys.is_continuous, **options)
     begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
 
-    def one(sys, initial):
+    def one(sys, initial, _):
         return _normalised(_descend_one, sys, initial, horizon, **options)
 
     def batch(sys, initial, progress):

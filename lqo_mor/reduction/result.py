@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lqo_mor.analysis.differences import error_and_digits
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -58,6 +59,8 @@ class Reduction:
         Whether unstable poles were reflected and the outputs refitted.
     digits : int
         Estimate of how many decimal digits of `error` rounding has left.
+    spectrum : InputSpectrum or None
+        That of the input for which `error`, `relative_error` and `start_error` are (see `h2_error`); None for white input.
     """
 
     system: LQOSystem | DiagonalLQOSystem
@@ -73,9 +76,11 @@ class Reduction:
     bound: float | np.ndarray | None = None
     repaired: bool | np.ndarray = False
     digits: int | np.ndarray = 15
+    spectrum: InputSpectrum | None = None
 
     def __str__(self) -> str:
         horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
+        horizon = horizon if self.spectrum is None else "weighted by the spectrum of the input"
         lines = [f"Reduction by {self.method} to {self.system!r}"]
         if np.ndim(self.error) == 0:
             digits = "" if self.digits > 4 else f", {self.digits} digits of it certain"
@@ -98,12 +103,13 @@ class Reduction:
         return "\n".join(lines)
 
 
-def finish(sys, system, *, method: str, horizon: float | None, status=None, **fields) -> Reduction:
+def finish(sys, system, *, method: str, horizon: float | None, spectrum=None, status=None, **fields) -> Reduction:
     """A `Reduction` with its errors computed; `status` defaults to a direct method."""
-    error, relative, digits = error_and_digits(sys, system, horizon)
+    error, relative, digits = error_and_digits(sys, system, horizon, spectrum=spectrum)
     if not np.all(np.isfinite(error)):
         raise InvalidInputError("the error of the reduced system overflows; scale the inputs and outputs of the full system")
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
     fields.setdefault("start_error", error)
-    return Reduction(system, error, relative, method=method, horizon=horizon, status=status, digits=digits, **fields)
+    fields |= {"digits": digits, "spectrum": spectrum}
+    return Reduction(system, error, relative, method=method, horizon=horizon, status=status, **fields)

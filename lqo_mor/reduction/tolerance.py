@@ -58,7 +58,7 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
     check_budget(sys, 1, None, horizon)
     horizon = finite(horizon)
     limit = int(np.min(sys.order)) - 1
-    spectrum = solver[1].get("spectrum") if name == "balanced" else None
+    spectrum = solver[1].get("spectrum")
     balanced = balance(sys, horizon, progress if name == "balanced" else None, spectrum)
 
     def met(red: Reduction | None, tolerance: float = tolerance) -> bool:

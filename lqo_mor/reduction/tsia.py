@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.reduction._cross import cross_solver
 from lqo_mor.reduction._two_sided_runs import reduce_two_sided
 from lqo_mor.reduction.result import Reduction
@@ -13,6 +14,7 @@ def tsia(
     *,
     slots: int | None = None,
     horizon: float | None = None,
+    spectrum: InputSpectrum | None = None,
     start=None,
     max_iterations: int = 300,
     tolerance: float = 1e-8,
@@ -43,6 +45,9 @@ def tsia(
         point is near a stationary point only and the best iterate often comes before it, with `Status.STALLED`;
         `variable_projection` goes on from there. Poles then stay off the stability boundary: they decay by a tenth
         within the horizon, or half as fast as those of the full system or as fast as those of the start.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon: its Gramians are
+        used, and all errors are the weighted ones (`h2_error` with the spectrum).
     start : Reduction, system or str, optional
         Where to start, or the name of the method that makes the start; balanced truncation by default. The result has
         as many states as the start.
@@ -75,13 +80,21 @@ def tsia(
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
 
+    Notes
+    -----
+    With a `spectrum`, `X` solves ``X = A X A_rᵀ + B F_rᵀ + F B_rᵀ`` (see `controllability_gramian`), and `Y` is as for white
+    input, with another factor 2 for quadratic outputs. A fixed point is near a stationary point of the weighted error only,
+    since the change of ``F_r`` with the reduced system is left out (Halevi 1992). Every damped step lowers the weighted error,
+    and the result is the best iterate; `variable_projection` goes on to a stationary point.
+
     References
     ----------
     Xu, Zeng, "Optimal H2 model reduction for large scale MIMO systems via tangential interpolation", Int. J. Numerical
     Analysis and Modeling 8 (2011), for linear systems; Gosea, Antoulas, "A two-sided iterative framework for model
     reduction of linear systems with quadratic output", CDC 2019; Goyal, Redmann, "Time-limited H2-optimal model order
     reduction", Appl. Math. Comput. 355 (2019); Walker, Ni, "Anderson acceleration for fixed-point iterations", SIAM J.
-    Numer. Anal. 49 (2011), for the extrapolation.
+    Numer. Anal. 49 (2011), for the extrapolation; Halevi, "Frequency weighted model reduction via optimal projection", IEEE
+    Trans. Autom. Control 37 (1992).
 
     Examples
     --------
@@ -91,6 +104,5 @@ def tsia(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    return reduce_two_sided(
-        sys, order, slots, horizon, start, cross_solver, "tsia", progress, max_iterations=max_iterations, tolerance=tolerance
-    )
+    options = {"spectrum": spectrum, "max_iterations": max_iterations, "tolerance": tolerance}
+    return reduce_two_sided(sys, order, slots, horizon, start, cross_solver, "tsia", progress, **options)

@@ -9,17 +9,28 @@ from dataclasses import replace
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.stability import finite
+from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction import _quasi_newton
 from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
 from lqo_mor.reduction._input_normal import realise
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, iterate, start_reduction
 from lqo_mor.reduction._layout import Budget, budget, clamped, closed
-from lqo_mor.reduction._problem import well_conditioned_modes
-from lqo_mor.reduction._section_search import Found, search_batch, search_one, searchable
+from lqo_mor.reduction._section_search import (
+    Found,
+    balanced_start,
+    channel_data,
+    search_batch,
+    search_data,
+    search_one,
+    searchable,
+)
 from lqo_mor.reduction._sections import PAIR
 from lqo_mor.reduction._slots import check_budget
+from lqo_mor.reduction._transfer import well_conditioned_modes
+from lqo_mor.reduction._weighted_search import search_channels, weighted_data
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.outputs import densified, fit_outputs
 from lqo_mor.reduction.result import Reduction, finish
@@ -42,6 +53,7 @@ def variable_projection(
     *,
     slots: int | None = None,
     horizon: float | None = None,
+    spectrum: InputSpectrum | None = None,
     start=None,
     margin: float = 1e-12,
     ridge: float = 1e-13,
@@ -58,8 +70,9 @@ def variable_projection(
     axis; Newton steps with exact second derivatives start from balanced truncation, from dominant modes, and from nothing,
     adding the section that removes most each time (one or two too many, which are taken away again); then sections that
     contribute least are exchanged for better ones. Over the infinite horizon the error is computed without a reduced
-    Gramian and without cancellation. With several inputs, or a quadratic output over a finite horizon, BFGS steps move
-    poles of fixed kinds, from balanced truncation, from dominant modes, and over the infinite horizon from `tsia`, too.
+    Gramian and without cancellation. With several inputs, or a quadratic output over a finite horizon or with a `spectrum`,
+    BFGS steps move poles of fixed kinds, from balanced truncation, from dominant modes, and over the infinite horizon from
+    `tsia`, too.
 
     Parameters
     ----------
@@ -72,6 +85,9 @@ def variable_projection(
         For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        That of a stationary input instead of white noise, for discrete systems over the infinite horizon: the expected power
+        of the output error for that input is minimised (`h2_error` with the spectrum), and all errors of the result are so.
     start : Reduction, system or str, or a sequence of those, optional
         Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). A start
         of fewer states is filled up. Without it the search described above, which none of the named starts gets.
@@ -106,6 +122,12 @@ def variable_projection(
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
 
+    Notes
+    -----
+    With a `spectrum` and quadratic outputs the quadratic rows are those projected, ``U X P_r⁻¹``, and the mixing matrix is
+    that of `sys`, which is the optimum but for the mean of the output, and keeps the number of products; poles and input rows
+    minimise the whole error, mean included.
+
     References
     ----------
     Golub, Pereyra, "Separable nonlinear least squares: the variable projection method", Inverse Problems 19
@@ -121,33 +143,38 @@ def variable_projection(
     True
     """
     check_budget(sys, order, slots, horizon)
+    if spectrum is not None:
+        check_spectrum(sys, spectrum, horizon)
     horizon = finite(horizon)
     check_options(sys.is_continuous, margin=margin, ridge=ridge, max_iterations=max_iterations, tolerance=tolerance)
     check_options(sys.is_continuous, exchanges=0 if exchanges is None else exchanges)
     stop = {"max_iterations": max_iterations, "tolerance": tolerance}
     size = budget(order, slots, sys.is_continuous, margin)
     dense = isinstance(sys, LQOSystem)
-    if start is None and not dense and sys.batch and sys.quadratic is None and sys.n_inputs == 1:
+    default, searched = start is None, searchable(sys, horizon, ridge, spectrum)
+    many = default and not dense and bool(sys.batch) and sys.quadratic is None and sys.n_inputs == 1
+    if many and spectrum is None:
         return _reduce_batch(sys, size, horizon, ridge, exchanges or 0, stop, progress)
-    default = start is None
     tries = exchanges if exchanges is not None else _EXCHANGES if default else 0
 
-    def one(sys, initial):
+    def one(sys, initial, spectrum):
         full = well_conditioned_modes(sys) if dense else sys
-
         own = [closed(initial.poles[np.any(initial.B, axis=-1)])]
-        options = {"ridge": ridge, "exchanges": tries, "widely": default, **stop}
-        if full is not None and searchable(full, horizon, ridge):
-            found = search_one(full, size, own + _further_starts(full, size, horizon) * default, horizon, **options)
-            return Outcome(_system(sys, full, found, horizon, ridge), found.history, KERNEL_STATUS[found.status], found.steps)
-        if full is None and searched and horizon is None:
-            return _search_image(sys, size, own, default, options)
-        return _quasi_newton.optimise_one(sys, initial, horizon, margin=margin, ridge=ridge, **stop)
+        options = {"exchanges": tries, "widely": default, **stop}
+        if full is not None and searched:
+            data = search_data(full, horizon, ridge) if spectrum is None else weighted_data(full, spectrum, ridge)
+            found = search_one(data, size, own + _further_starts(full, size, horizon, spectrum) * default, **options)
+            system = _system(sys, full, found, horizon, ridge, spectrum)
+            return Outcome(system, found.history, KERNEL_STATUS[found.status], found.steps)
+        if full is None and searched and horizon is None and spectrum is None:
+            return _search_image(sys, size, own, default, ridge, options)
+        return _quasi_newton.optimise_one(sys, initial, horizon, spectrum, margin=margin, ridge=ridge, **stop)
 
     def batch(sys, initial, progress):
+        if many:
+            return search_channels(sys, initial, spectrum, size, progress, ridge=ridge, exchanges=exchanges or 0, **stop)
         return _quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
 
-    searched = searchable(sys, horizon, ridge)
     names = ["balanced"] if default else list(start) if isinstance(start, (list, tuple)) else [start]
     starts = []
     if default and not searched:
@@ -158,26 +185,30 @@ def variable_projection(
                 names.append(variable_projection(sys, order, slots=slots, margin=margin, exchanges=few, **stop).system)
     for name in names:
         with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
-            starts.append(start_reduction(sys, order, slots, horizon, name))
-    few = order is not None and order * (1 + sys.n_inputs) <= _FEW and not getattr(sys, "batch", ())
+            starts.append(start_reduction(sys, order, slots, horizon, name, spectrum))
+    single = order is not None and not getattr(sys, "batch", ())
+    few = single and (spectrum is not None or order * (1 + sys.n_inputs) <= _FEW)  # weighted steps take more time anyway
     if default and sys.n_inputs > 1 and horizon is None and few:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
-            starts.append(tsia(sys, order, max_iterations=_TWO_SIDED))
-    starts = [_within(sys, begun, margin, horizon, ridge) for begun in starts]
+            starts.append(tsia(sys, order, spectrum=spectrum, max_iterations=_TWO_SIDED))
+    starts = [_within(sys, begun, margin, horizon, ridge, spectrum) for begun in starts]
     if not starts:
         raise InvalidInputError("start is empty; give at least one start")
     if slots is not None and not searched:
-        starts = [replace(begun, system=_quasi_newton.fill(sys, begun.system, slots, horizon)) for begun in starts]
-    compiled = None if dense or searched or sys.n_inputs > 1 else batch
-    return iterate(sys, starts, one, compiled, method="optimal", horizon=horizon, progress=progress)
+        filled = [_quasi_newton.fill(sys, begun.system, slots, horizon, spectrum) for begun in starts]
+        starts = [replace(begun, system=system) for begun, system in zip(starts, filled, strict=True)]
+    compiled = many or not (dense or searched or sys.n_inputs > 1 or spectrum is not None)
+    where = {"horizon": horizon, "spectrum": spectrum}
+    return iterate(sys, starts, one, batch if compiled else None, method="optimal", progress=progress, **where)
 
 
-def _search_image(sys: LQOSystem, size: Budget, own, default: bool, options) -> Outcome:
+def _search_image(sys: LQOSystem, size: Budget, own, default: bool, ridge: float, options) -> Outcome:
     """A dense system whose modes are no basis: the best poles for its diagonal image, then two-sided steps on itself."""
     image, systems = diagonal_image(sys), [realise_dense(sys, own[0][own[0].imag >= 0])]
     if image is not None:
-        found = search_one(image, size, own + _further_starts(image, size, None) * default, None, **options)
+        data = search_data(image, None, ridge)
+        found = search_one(data, size, own + _further_starts(image, size, None) * default, **options)
         systems.append(realise_dense(sys, found.poles))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
@@ -187,7 +218,7 @@ def _search_image(sys: LQOSystem, size: Budget, own, default: bool, options) -> 
     return Outcome(best.system, best.history, np.asarray(best.status), np.asarray(best.iterations))
 
 
-def _within(sys, begun: Reduction, margin: float, horizon, ridge: float) -> Reduction:
+def _within(sys, begun: Reduction, margin: float, horizon, ridge: float, spectrum) -> Reduction:
     """A start whose poles keep the margin: they are moved there, and the outputs fitted, where they do not."""
     system = begun.system
     poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
@@ -196,14 +227,15 @@ def _within(sys, begun: Reduction, margin: float, horizon, ridge: float) -> Redu
         return begun
     diagonal = to_diagonal(system) if isinstance(system, LQOSystem) else system
     poles = clamped(diagonal.poles, sys.is_continuous, margin)
-    moved = fit_outputs(sys, poles, diagonal.B, horizon, ridge)
+    moved = fit_outputs(sys, poles, diagonal.B, horizon, ridge, spectrum)
     moved = densified(moved, sys) if isinstance(sys, LQOSystem) else moved
-    return replace(finish(sys, moved, method=begun.method, horizon=horizon), hsv=begun.hsv, repaired=begun.repaired)
+    measured = finish(sys, moved, method=begun.method, horizon=horizon, spectrum=spectrum)
+    return replace(measured, hsv=begun.hsv, repaired=begun.repaired)
 
 
-def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon) -> list[np.ndarray]:
+def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon, spectrum=None) -> list[np.ndarray]:
     """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
-    scores = mode_scores(full, horizon)
+    scores = mode_scores(full, horizon, spectrum)
     slots = size.kinds[0] == PAIR
     costs = np.ones(full.n_slots) if slots else np.where(full.is_real_pole, 1, 2)
     room = size.kinds.size if slots else size.n_parameters
@@ -224,13 +256,14 @@ def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon) -> list[np.n
     return starts
 
 
-def _system(sys, full: DiagonalLQOSystem, found: Found, horizon, ridge: float):
+def _system(sys, full: DiagonalLQOSystem, found: Found, horizon, ridge: float, spectrum):
     """The reduced system of the poles found, its outputs optimal; over all time in orthonormal coordinates where that counts."""
     B = np.ones((found.poles.size, 1), complex)
-    if isinstance(sys, LQOSystem):
-        return realise(full, found.poles, sys.dt) if horizon is None else fit_outputs(full, found.poles, B, horizon, ridge)
-    fitted = fit_outputs(sys, found.poles, B, horizon, ridge)
-    if horizon is None and h2_error(sys, fitted, relative=True) < _SMALL:
+    exact = horizon is None and spectrum is None
+    if isinstance(sys, LQOSystem) and exact:
+        return realise(full, found.poles, sys.dt)
+    fitted = fit_outputs(full, found.poles, B, horizon, ridge, spectrum)
+    if isinstance(sys, DiagonalLQOSystem) and exact and h2_error(sys, fitted, relative=True) < _SMALL:
         with warnings.catch_warnings(), contextlib.suppress(InvalidInputError):
             warnings.simplefilter("ignore", AccuracyWarning)  # the error of both is measured
             other = to_diagonal(realise(full, found.poles, sys.dt))
@@ -241,13 +274,17 @@ def _system(sys, full: DiagonalLQOSystem, found: Found, horizon, ridge: float):
 
 def _reduce_batch(sys: DiagonalLQOSystem, size: Budget, horizon, ridge, exchanges, stop, progress) -> Reduction:
     """A batch with one input and linear outputs, compiled from end to end."""
-    tell = progress or (lambda done, total: None)
-    found = search_batch(sys, size, horizon, ridge=ridge, exchanges=exchanges, progress=tell, **stop)
+    tell, count, data_of = progress or (lambda done, total: None), int(np.prod(sys.batch)), channel_data(sys, horizon, ridge)
+
+    def start_of(h: int, data: tuple) -> np.ndarray:
+        return balanced_start(data, size)
+
+    found = search_batch(count, data_of, start_of, size, exchanges=exchanges, progress=tell, **stop)
     B = np.where(found.used, 1.0 + 0j, 0.0)
     system = fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B.reshape(*sys.batch, -1, 1), horizon, ridge)
     start_error = np.sqrt(np.maximum(found.start, 0.0)).reshape(sys.batch)
     length = int(found.steps.max(initial=0)) + 1
-    red = finish(
+    return finish(
         sys,
         system,
         method="optimal",
@@ -258,4 +295,3 @@ def _reduce_batch(sys: DiagonalLQOSystem, size: Budget, horizon, ridge, exchange
         history=found.history[:, :length].reshape(*sys.batch, -1),
         repaired=np.zeros(sys.batch, bool),
     )
-    return red

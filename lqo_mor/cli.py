@@ -108,8 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="compress a small model that ships with lqo-mor",
-        description="Compress a small model that ships with lqo-mor, and print its accuracy on real data before and after.",
+        description="Compress a small model that ships with lqo-mor, and show what it does on real data before and after.",
     )
+    demo.add_argument("model", nargs="?", choices=("digits", "imdb"), default="digits", help="default: digits; imdb: reviews")
+    demo.add_argument("--text", action="append", metavar="TEXT", help="imdb: classify this (default: examples, then your lines)")
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser(
@@ -244,7 +246,7 @@ def _demo(arguments) -> None:
     from lqo_mor.demo import run
     from lqo_mor.report import progress_bar
 
-    run(_console(), progress_bar)
+    run(_console(), progress_bar, arguments.model, arguments.text)
 
 
 def _bench(arguments) -> None:

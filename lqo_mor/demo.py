@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.errors import StabilityWarning
+from lqo_mor.demo_imdb import run as run_imdb
+from lqo_mor.errors import InvalidInputError, StabilityWarning
 from lqo_mor.network import compress
 from lqo_mor.network.inputs import read_inputs
 
 _RUNS = (("modal", 16), ("balanced", 16), ("optimal", 16), ("modal", 8), ("balanced", 8), ("optimal", 8))
 
 
-def run(console: Console, progress: Callable) -> None:
-    """Compress the shipped digits classifier by several methods and print its accuracy before and after.
+def run(console: Console, progress: Callable, model: str = "digits", texts: Sequence[str] | None = None) -> None:
+    """Compress one of the shipped models and show what becomes of it.
 
     Parameters
     ----------
@@ -30,7 +32,25 @@ def run(console: Console, progress: Callable) -> None:
         Where the results go.
     progress : callable
         ``progress(description)`` gives a context whose value is a ``progress(done, total)`` callback.
+    model : {"digits", "imdb"}
+        The classifier of digits, by several methods, with its accuracy before and after; or that of film reviews.
+    texts : sequence of str, optional
+        Sentences for the latter; by default examples, and those of the standard input.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are texts for the digits, or an empty one.
     """
+    if model == "imdb":
+        run_imdb(console, progress, texts, sys.stdin)
+    elif texts:
+        raise InvalidInputError("texts are for the model of film reviews: lqo-mor demo imdb --text ...")
+    else:
+        _digits(console, progress)
+
+
+def _digits(console: Console, progress: Callable) -> None:
     data = files("lqo_mor") / "data"
     with as_file(data / "demo_digits.safetensors") as checkpoint, as_file(data / "demo_digits.npz") as sequences:
         model = load_checkpoint(checkpoint)

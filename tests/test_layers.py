@@ -12,6 +12,7 @@ PACKAGE = ROOT / "lqo_mor"
 LEVELS = {
     "errors": 0,
     "output_files": 1,
+    "texts": 1,
     "matrix_equations": 1,
     "systems": 1,
     "analysis": 2,
@@ -22,6 +23,7 @@ LEVELS = {
     "torch_modules": 7,
     "torch_s4d": 7,
     "demo": 7,
+    "demo_imdb": 7,
     "report": 7,
     "plot": 7,
     "html_report": 7,

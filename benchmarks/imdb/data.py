@@ -17,30 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from lqo_mor.texts import SEPARATOR, VOCABULARY, tokens, window_places
+
+__all__ = ["SEPARATOR", "SHA256", "VOCABULARY", "Reviews", "load_reviews", "split_held_out", "tokens"]
+
 SHA256 = {
     "imdb_train.tsv.gz": "0379b21503b6c918e25e544c4543cb0c2462e07a1f296b07b59a886a05703f6b",
     "imdb_test.tsv.gz": "d81b2c5c37e5dc383c669d35ffd921c96b8588f12136a1fe8a1c03be275e4d82",
 }
-VOCABULARY = 128
-SEPARATOR = 0
 HEADER = b"label\trating\tid\ttext"
-
-
-def tokens(text: str | bytes) -> np.ndarray:
-    """The bytes of a text; all bytes outside ASCII, which are rare, are one token.
-
-    Parameters
-    ----------
-    text : str or bytes
-        A review; a string is encoded as UTF-8.
-
-    Returns
-    -------
-    ndarray of uint8
-        Values 1 to 127; 0 is the separator.
-    """
-    data = text.encode() if isinstance(text, str) else text
-    return np.clip(np.frombuffer(data, np.uint8), 1, VOCABULARY - 1)
 
 
 @dataclass(frozen=True)
@@ -91,12 +76,10 @@ class Reviews:
         ndarray of uint8, shape (reviews, steps)
             Windows of reviews as long as `steps` or longer have no separator.
         """
-        periods = self.lengths + 1
-        if rng is None:
-            first = (self.lengths - steps) % periods
-        else:
-            first = rng.integers(np.where(self.lengths >= steps, periods - steps, periods))
-        places = (first[:, np.newaxis] + np.arange(steps)) % periods[:, np.newaxis]
+        first = None
+        if rng is not None:
+            first = rng.integers(np.where(self.lengths >= steps, self.lengths + 1 - steps, self.lengths + 1))
+        places = window_places(self.lengths, steps, first)
         return self.stream[self.starts[:, np.newaxis] + places]
 
 

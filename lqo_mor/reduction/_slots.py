@@ -10,6 +10,8 @@ from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
+_APART = 1e-3  # imaginary part of a pair of two equal real poles, in units of their distance to the boundary
+
 
 def check_budget(sys, order, slots, horizon=None) -> None:
     """Raise unless `sys` can be reduced to exactly one of `order` states and `slots` slots over `horizon`.
@@ -116,6 +118,36 @@ def trim(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     """A single system without its slots that have no input, unless that is all of them."""
     used = np.any(sys.B, axis=-1)
     return sys if np.all(used) or not np.any(used) else _slice(sys, used)
+
+
+def within_slots(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
+    """A single system whose real poles are joined two by two until it fits: neighbours become a pair next to the real axis.
+
+    The states stay, only their poles move to the mean of both: a start for a method that moves poles and fits outputs.
+    """
+    while sys.n_slots > n_slots and np.count_nonzero(sys.is_real_pole) > 1:
+        real = np.flatnonzero(sys.is_real_pole)
+        real = real[np.argsort(sys.poles[real].real)]
+        k = int(np.argmin(np.diff(sys.poles[real].real)))
+        first, second = real[k], real[k + 1]
+        mean, gap = 0.5 * (sys.poles[first] + sys.poles[second]).real, np.ptp(sys.poles[[first, second]].real)
+        distance = -mean if sys.is_continuous else 1 - abs(mean)
+        kept = np.delete(np.arange(sys.n_slots), [first, second])
+
+        def joined(rows, first=first, second=second, kept=kept):
+            pair = 0.5 * (rows[..., first] - 1j * rows[..., second])
+            return np.concatenate([rows[..., kept], pair[..., np.newaxis]], axis=-1)
+
+        q = sys.quadratic
+        sys = DiagonalLQOSystem(
+            np.append(sys.poles[kept], mean + 1j * max(0.5 * gap, _APART * distance)),
+            np.concatenate([sys.B[kept], (sys.B[first] + 1j * sys.B[second])[np.newaxis]]),
+            joined(sys.C),
+            sys.D,
+            None if q is None else QuadraticOutput(joined(q.U), joined(q.V), q.W),
+            sys.dt,
+        )
+    return sys
 
 
 def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> DiagonalLQOSystem:

@@ -16,7 +16,7 @@ from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, LQOError
 from lqo_mor.reduction._iterate import check_options, start_reduction
 from lqo_mor.reduction._projection import balancing, full_system
-from lqo_mor.reduction._slots import check_budget, choose, slot_count, stack, trim
+from lqo_mor.reduction._slots import check_budget, choose, slot_count, stack, trim, within_slots
 from lqo_mor.reduction._two_sided import Iterate, two_sided
 from lqo_mor.reduction.outputs import fit_outputs
 from lqo_mor.reduction.result import Reduction, Status, finish
@@ -67,11 +67,13 @@ def reduce_two_sided(
     if check is not None:
         check(begun.system)
     given = isinstance(start, (LQOSystem, DiagonalLQOSystem))  # not by a method, which knows no better
+    batch = getattr(sys, "batch", ())
 
     def one(sys, initial, spectrum):
+        if slots is not None and start is None and sys.n_inputs > 1 and 2 * slots < sys.order:
+            initial = _unbounded(sys, initial, slots, horizon, spectrum, solver, **options)
         return _run(sys, initial, slots, horizon, spectrum, solver, given, **options)
 
-    batch = getattr(sys, "batch", ())
     runs = []
     for index in np.ndindex(batch):
         member, initial = (sys[index], begun.system[index]) if batch else (sys, begun.system)
@@ -80,6 +82,20 @@ def reduce_two_sided(
         if progress is not None:
             progress(len(runs), int(np.prod(batch)))
     return _assembled(sys, begun, runs, method, horizon, spectrum)
+
+
+def _unbounded(sys, initial, slots: int, horizon, spectrum, solver, **options):
+    """A start from the iteration to as many states as the slots may hold, whatever the kinds of their poles.
+
+    With several inputs the kinds of poles hardly change within the budget: one more real pole on the way would end it.
+    """
+    free = start_reduction(sys, 2 * slots, None, horizon, "balanced", spectrum)
+    run = _run(sys, free.system, None, horizon, spectrum, solver, False, **options)
+    found = free.system if run.system is None else run.system
+    found = within_slots(found, slots)
+    if found.n_slots > slots or np.any(unstable(found.poles, sys.is_continuous)):
+        return initial
+    return fit_outputs(sys, found.poles, found.B, horizon, spectrum=spectrum)
 
 
 def _run(sys, initial, slots, horizon, spectrum, solver, given: bool, *, max_iterations: int, tolerance: float) -> Run:

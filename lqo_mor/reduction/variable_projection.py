@@ -42,7 +42,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _EXCHANGES = 6  # of one system; a batch, where time counts, has quick ones only
 _DRAWN = 16  # further starts of one system, from modes drawn by chance
-_FEW = 300  # unknowns up to which a third start takes little time
+_FEW = 300  # unknowns of dense systems up to which a third start takes little time
 _TWO_SIDED = 100  # steps of the two-sided iteration that makes a start
 _SMALL = 1e-5  # relative error below which residues of single poles cost digits
 
@@ -71,8 +71,8 @@ def variable_projection(
     adding the section that removes most each time (one or two too many, which are taken away again); then sections that
     contribute least are exchanged for better ones. Over the infinite horizon the error is computed without a reduced
     Gramian and without cancellation. With several inputs, or a quadratic output over a finite horizon or with a `spectrum`,
-    BFGS steps move poles of fixed kinds, from balanced truncation, from dominant modes, and over the infinite horizon from
-    `tsia`, too.
+    BFGS steps move poles of fixed kinds, from balanced truncation, from dominant modes, and with several inputs from `tsia`
+    over the infinite horizon.
 
     Parameters
     ----------
@@ -186,12 +186,12 @@ def variable_projection(
     for name in names:
         with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
             starts.append(start_reduction(sys, order, slots, horizon, name, spectrum))
-    single = order is not None and not getattr(sys, "batch", ())
-    few = single and (spectrum is not None or order * (1 + sys.n_inputs) <= _FEW)  # weighted steps take more time anyway
-    if default and sys.n_inputs > 1 and horizon is None and few:
-        with warnings.catch_warnings():
+    slow = dense and spectrum is None and order * (1 + sys.n_inputs) > _FEW  # elsewhere other steps take more time anyway
+    if default and sys.n_inputs > 1 and not getattr(sys, "batch", ()) and not slow:
+        with warnings.catch_warnings(), contextlib.suppress(UnstableSystemError):
             warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
-            starts.append(tsia(sys, order, spectrum=spectrum, max_iterations=_TWO_SIDED))
+            run = tsia(sys, order, slots=slots, spectrum=spectrum, max_iterations=_TWO_SIDED)
+            starts.append(run if horizon is None else start_reduction(sys, order, slots, horizon, run.system))
     starts = [_within(sys, begun, margin, horizon, ridge, spectrum) for begun in starts]
     if not starts:
         raise InvalidInputError("start is empty; give at least one start")

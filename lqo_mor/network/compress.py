@@ -12,8 +12,10 @@ import numpy as np
 import lqo_mor.reduction as reduction
 from lqo_mor.analysis.differences import h2_error, relative_to
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
+from lqo_mor.network._calibrated_channels import ChannelCalibration
+from lqo_mor.network._calibrated_systems import SystemCalibration
 from lqo_mor.network.allocation import allocate
-from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, smallest_within
+from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, smallest_within
 from lqo_mor.network.compression_report import CompressionReport, CompressionResult, LayerReport
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.split import split, uniform
@@ -71,7 +73,7 @@ def compress(
         Sequence length over which the error counts; infinite by default, and with a calibration.
     calibration : ndarray, or iterable of ndarray, optional
         Inputs as the model takes them, a few hundred sequences of one length without labels. Of an iterable one piece at a time
-        is in memory. For models whose layers hold linear channels (S4D), and method "optimal".
+        is in memory. For models whose layers all hold linear channels (S4D), or all are single systems, and method "optimal".
     options : CalibrationOptions, optional
         What the calibration may use.
     progress : callable, optional
@@ -100,7 +102,8 @@ def compress(
     -----
     With a calibration the error of a system is weighted by the spectrum of its inputs, ``P_ik = b_i b_k (Φ(λ_i) + Φ(λ_k) − R_0)
     / (1 − λ_i λ_k)``, times that of the gradients of the output; poles by Newton's method, residues and feedthroughs in
-    closed form.
+    closed form. A layer that is one system is reduced by `variable_projection` with such a spectrum, and its linear outputs,
+    feedthrough and mixing matrix are fitted to the answers of the full layer by least squares.
 
     Examples
     --------
@@ -164,25 +167,38 @@ def _calibrated(model, state_size, keep, max_error, calibration, options: Calibr
         raise InvalidInputError("max_error needs the options sensitivity and sequential, which predict and measure the error")
     sizes = None if max_error is not None else [size // 2 for size in _state_sizes(model, state_size, keep)]
     start = time.perf_counter()
-    with Calibration(model, calibration, options, _phases(progress)) as work:
+    with _calibration(model, calibration, options, _phases(progress)) as work:
         if sizes is None:
             found = smallest_within(work, float(max_error))
         else:
             curves = work.curves(None if options.split else max(sizes), set(sizes))
-            budget = sum(size * block.width for size, block in zip(sizes, model.blocks, strict=True))
+            budget = sum(size * len(curve.squared) for size, curve in zip(sizes, curves, strict=True))
             found = work.assemble(curves, split(curves, budget) if options.split else uniform(curves, sizes))
     seconds = (time.perf_counter() - start) / len(model.blocks)
     return CompressionResult(found.model, _calibrated_report(model, found, options, seconds))
 
 
+def _calibration(model, inputs, options: CalibrationOptions, progress) -> ChannelCalibration | SystemCalibration:
+    """The calibration for the kind of layers that the model has."""
+    if not any(block.ssm.batch for block in model.blocks):
+        return SystemCalibration(model, inputs, options, progress)
+    for block in model.blocks:
+        if not block.ssm.batch or block.ssm.quadratic is not None:
+            raise InvalidInputError(
+                f"{block.name} mixes its inputs, unlike other layers, or its channels have quadratic outputs; calibration is for "
+                "layers of linear channels, or for layers that are all one system"
+            )
+    return ChannelCalibration(model, inputs, options, progress)
+
+
 def _calibrated_report(model, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionReport:
     small, layers = found.model, []
-    if options.split and model.source is not None:
+    if options.split and model.source is not None and model.blocks[0].ssm.batch:
         parameters = model.source.layer_parameters(small, "ragged")
     else:
         parameters = small.layer_parameters
     for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
-        used = np.any(new.ssm.B, axis=-1)
+        used = np.any(new.ssm.B, axis=-1)  # (channels, slots), or (slots,) of one system
         layers.append(
             LayerReport(
                 name=block.name,

@@ -187,20 +187,35 @@ def _convolution(ssm, steps: int):
 
 
 def _recursion(ssm):
-    """One system: forcings and row outputs as real matrix products, the states by a scan over time between them."""
+    """One system with all of its row outputs."""
+    rows = row_outputs(ssm)
+    return lambda x: combine(ssm, rows(x))
+
+
+def row_outputs(ssm):
+    """A function from signals to the outputs of all rows of one system: ``C x + D u``, then ``U x`` and ``V x``.
+
+    Forcings and row outputs are real matrix products, with a scan over time between them.
+    """
     B = np.concatenate([ssm.B.real, ssm.B.imag])
     rows = output_rows(ssm)
     rows = np.concatenate([rows.real, -rows.imag], axis=1)
-    p, q = ssm.n_outputs, ssm.quadratic
 
     def apply(x):
         signal = x.reshape(x.shape[0], -1)
         states = B @ signal
         _kernels.scan(ssm.poles, states.reshape(-1, *x.shape[1:]))
         outputs = rows @ states
-        y = outputs[:p] + ssm.D @ signal
-        if q is not None:
-            y += q.W @ (outputs[p : p + q.rank] * outputs[p + q.rank :])
-        return y.reshape(-1, *x.shape[1:])
+        outputs[: ssm.n_outputs] += ssm.D @ signal
+        return outputs.reshape(-1, *x.shape[1:])
 
     return apply
+
+
+def combine(ssm, outputs: np.ndarray) -> np.ndarray:
+    """The output of one system from those of its rows."""
+    p, q = ssm.n_outputs, ssm.quadratic
+    if q is None:
+        return outputs
+    products = outputs[p : p + q.rank] * outputs[p + q.rank :]
+    return outputs[:p] + np.tensordot(q.W, products, axes=1)

@@ -8,7 +8,17 @@ from scipy.special import erf, expit
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network import _kernels
-from lqo_mor.network.forward import activate, block_input, block_output, encode, kernel_spectra, linear, system_map
+from lqo_mor.network.forward import (
+    activate,
+    block_input,
+    block_output,
+    encode,
+    kernel_spectra,
+    linear,
+    row_outputs,
+    system_map,
+)
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
 def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
@@ -17,7 +27,7 @@ def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], lis
     Parameters
     ----------
     model : DeepSSM
-        Its systems are batches of linear channels.
+        Its systems are batches of linear channels, or single ones of any kind.
     u : (batch, steps, ...) ndarray
         Inputs, as the model takes them.
     rng : numpy.random.Generator, optional
@@ -28,6 +38,28 @@ def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], lis
     read, gradients : list of (width, batch, steps) ndarray
     features : (width, batch, steps) ndarray
     """
+    read, kept, x = _forward(model, u)
+    if rng is None:
+        return read, [], x
+    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
+    directions = rng.normal(size=(*shape, model.decoder.n_outputs))
+    return read, [own for own, _ in _backward(model, kept, x, directions)], x
+
+
+def block_gradients(model, u: np.ndarray, directions: list[np.ndarray]) -> list[np.ndarray]:
+    """The gradients of combinations of the model's outputs by the output of every block, (directions, width, batch, steps).
+
+    Each direction is (outputs,), for all sequences, or has (batch,) in front, and (batch, steps) without pooling.
+    """
+    _, kept, x = _forward(model, u)
+    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
+    full = [np.broadcast_to(d, (*shape, model.decoder.n_outputs)) for d in directions]
+    found = [[behind for _, behind in _backward(model, kept, x, d)] for d in full]
+    return [np.stack(parts) for parts in zip(*found, strict=True)]
+
+
+def _forward(model, u: np.ndarray):
+    """What the systems of all blocks read; what blocks read and their systems give; and the last features."""
     x, kept, read = encode(model.encoder, u), [], []
     for block in model.blocks:
         v = block_input(block, x)
@@ -35,14 +67,17 @@ def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], lis
         read.append(v)
         kept.append((x, y.copy()))
         x = block_output(block, x, y)
-    if rng is None:
-        return read, [], x
-    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
-    gradient, gradients = _decode_backward(model, x, rng.normal(size=(*shape, model.decoder.n_outputs))), []
+    return read, kept, x
+
+
+def _backward(model, kept, x: np.ndarray, directions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Gradients by the outputs of the system of every block, and of the block."""
+    gradient, found = _decode_backward(model, x, directions), []
     for block, (before, y) in zip(reversed(model.blocks), reversed(kept), strict=True):
-        gradient, own = _block_backward(block, before, y, gradient)
-        gradients.append(own)
-    return read, gradients[::-1], x
+        behind = gradient
+        gradient, own = _block_backward(block, before, y, behind)
+        found.append((own, behind))
+    return found[::-1]
 
 
 def _decode_backward(model, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -79,6 +114,19 @@ def _activation_slope(name: str, y: np.ndarray) -> np.ndarray:
 
 def _block_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by the input of a block and by the output `y` of its system, from that by its output."""
+    _, _, own, g = outer_backward(block, x, y, g)
+    back = _adjoint(block.ssm, block_input(block, x), own)
+    if block.norm is not None and block.prenorm:
+        back = _normalise_backward(block.norm, x, back)
+    return (back + g if block.residual else back), own
+
+
+def outer_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray):
+    """What is behind the system of a block, backwards from the gradient `g` by its output.
+
+    Returns the activations, the gradients by what the mixing map makes of them, by the output `y` of the system, and by the
+    sum with the input `x`.
+    """
     active = activate(block.activation, y.copy())
     mixed = active if block.mixing is None else linear(block.mixing, active)
     half = mixed.shape[0] // 2
@@ -92,20 +140,34 @@ def _block_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple
     if block.gate == "glu":
         gate = expit(mixed[half:])
         through = np.concatenate([g * gate, g * mixed[:half] * gate * (1 - gate)])
-    if block.mixing is not None:
-        through = np.tensordot(block.mixing.weight, through, axes=(0, 0))
-    own = through * _activation_slope(block.activation, y)
-    back = _adjoint(block.ssm, own)
-    if block.norm is not None and block.prenorm:
-        back = _normalise_backward(block.norm, x, back)
-    return (back + g if block.residual else back), own
+    own = through if block.mixing is None else np.tensordot(block.mixing.weight, through, axes=(0, 0))
+    return active, through, own * _activation_slope(block.activation, y), g
 
 
-def _adjoint(ssm, g: np.ndarray) -> np.ndarray:
-    """The transpose of the convolution of every channel."""
-    if not ssm.batch or ssm.quadratic is not None:
-        raise InvalidInputError("sensitivities are for layers of linear channels; this one mixes its inputs or is quadratic")
+def _adjoint(ssm, v: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The gradient by the input `v` of a system from the gradient `g` by its output."""
+    if not ssm.batch:
+        return system_adjoint(ssm, g if ssm.quadratic is None else row_gradients(ssm, row_outputs(ssm)(v), g))
+    if ssm.quadratic is not None:
+        raise InvalidInputError("sensitivities are for linear channels and for single systems; these channels are quadratic")
     steps = g.shape[-1]
     spectra, size = kernel_spectra(ssm, steps)
     adjoint = scipy.fft.rfft(g, size, workers=-1) * spectra[:, :1].conj()
     return scipy.fft.irfft(adjoint, size, workers=-1)[..., :steps]
+
+
+def row_gradients(ssm, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Gradients by the outputs of all rows: a product passes its gradient to either factor, times the other one."""
+    p, c = ssm.n_outputs, ssm.quadratic.rank
+    products = np.tensordot(ssm.quadratic.W.T, g, axes=1)
+    return np.concatenate([g, products * outputs[p + c :], products * outputs[p : p + c]])
+
+
+def system_adjoint(ssm, gradients: np.ndarray) -> np.ndarray:
+    """The gradient by the input of one system from those by all of its rows: the transposed system, run backwards in time."""
+    q = ssm.quadratic
+    rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])
+    D = np.zeros((ssm.n_inputs, len(rows)))
+    D[:, : ssm.n_outputs] = ssm.D.T
+    transposed = DiagonalLQOSystem(ssm.poles, rows.T, ssm.B.T, D, None, ssm.dt)
+    return system_map(transposed, gradients.shape[-1])(np.ascontiguousarray(gradients[..., ::-1]))[..., ::-1]

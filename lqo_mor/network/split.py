@@ -18,7 +18,7 @@ def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray
     Parameters
     ----------
     slots : sequence of int
-        The sizes, growing from 0.
+        The sizes, growing from the least that all get, often 0.
     curves : list of (channels, sizes) ndarray
         Per block the squared errors, never growing with the size.
     budget : int
@@ -30,6 +30,7 @@ def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray
     """
     slots = np.asarray(slots)
     chosen = [np.zeros(len(curve), int) for curve in curves]
+    budget -= int(slots[0]) * sum(map(len, curves))
 
     def step(block: int, channel: int):
         """The largest decrease per slot from the present size, as the heap orders it."""

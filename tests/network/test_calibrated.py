@@ -184,8 +184,7 @@ def test_sequences_of_different_lengths(model, inputs):
         compress(model, state_size=4, calibration=[inputs, inputs[:, :20]])
 
 
-@pytest.mark.parametrize("kind", [{"mimo": True}, {"rank": 1}])
-def test_layers_that_cannot_be_calibrated(kind, rng):
-    model = random_model(rng, **kind)
+def test_layers_that_cannot_be_calibrated(rng):
+    model = random_model(rng, rank=1)
     with pytest.raises(InvalidInputError, match="calibration is for"):
         compress(model, state_size=4, calibration=rng.normal(size=(2, 5, model.encoder.n_inputs)))

@@ -1,0 +1,180 @@
+"""Calibrated compression of layers of linear channels, each with one input and one output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, margin
+from lqo_mor.network.forward import activate, block_input, block_output, decode, encode, linear, system_map
+from lqo_mor.network.layers import Linear
+from lqo_mor.network.split import split, squared_errors
+from lqo_mor.network.statistics import Spool, Statistics, chunks, measure
+from lqo_mor.reduction._weighted_search import WeightedCurves, adapted, assembled, weighted_curves
+
+_SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
+_WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
+_RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
+
+
+class ChannelCalibration:
+    """The inputs of a calibrated compression, in files, and what was measured with them on the full model.
+
+    A context manager: the files live as long as it is open.
+    """
+
+    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+        self.model, self.options, self._progress = model, options, progress
+        self._inputs = Spool()
+        for u in chunks(model, calibration):
+            self._inputs.append(u)
+        self.statistics: Statistics = measure(model, self._reported(self._inputs, "statistics"), options.sensitivity)
+
+    def __enter__(self) -> ChannelCalibration:
+        return self
+
+    def __exit__(self, *details) -> None:
+        self._inputs.__exit__(*details)
+
+    def _reported(self, pieces, what: str):
+        for done, piece in enumerate(pieces):
+            yield piece
+            self._progress(what, done + 1, len(self._inputs))
+
+    def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
+        """Error curves of all channels, in units of the squared error of the model's output where that was measured.
+
+        They go up to `largest` slots (None: to all), through those of `exact`.
+        """
+        grid, found = self.statistics.grid, []
+        exact = exact | {block.ssm.n_slots for block in self.model.blocks}  # equal beginnings for all blocks
+        for number, (block, power, weight) in enumerate(
+            zip(self.model.blocks, self.statistics.inputs, self.statistics.sensitivity, strict=True)
+        ):
+            most = block.ssm.n_slots if largest is None else min(largest, block.ssm.n_slots)
+            sizes = sorted(size for size in {*_SIZES, *exact} if size <= most)
+
+            def tell(done, total, number=number):
+                self._progress("curves", number * total + done, len(self.model.blocks) * total)
+
+            found.append(
+                weighted_curves(
+                    block.ssm,
+                    grid.covariances(power * weight),
+                    sizes,
+                    free=self.options.feedthrough,
+                    margin=margin(block),
+                    progress=tell,
+                )
+            )
+        return found
+
+    def predicted(self, squared: list[np.ndarray]) -> float | None:
+        """The relative rms error of the output that belongs to squared errors of all channels."""
+        return float(np.sqrt(sum(map(np.sum, squared)) / self.statistics.output_power)) if self.options.sensitivity else None
+
+    def chosen(self, curves: list[WeightedCurves], mean: float) -> list[np.ndarray]:
+        """The indices of sizes that keep `mean` slots per channel."""
+        if self.options.split:
+            return split(curves, int(mean * sum(len(c.squared) for c in curves)))
+        return [np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, mean))) for c in curves]
+
+    def budget_curve(self, curves: list[WeightedCurves]) -> tuple[tuple[float, float], ...]:
+        """Mean numbers of states and predicted errors."""
+        if not self.options.sensitivity:
+            return ()
+        sizes = max((c.slots for c in curves), key=len)[1:]
+        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
+
+    def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
+        """The model with the chosen size of every channel; its mixing maps refitted only if that brings the output closer."""
+        refits = (True, False) if self.options.mixing else (False,)
+        found = [self._assembled(curves, chosen, refit) for refit in refits]
+        best = min(found, key=lambda one: 0.0 if one.measured is None else one.measured)
+        return replace(best, budget_curve=self.budget_curve(curves))
+
+    def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
+        squared = squared_errors(curves, chosen)
+        systems = [curve.pick(which) for curve, which in zip(curves, chosen, strict=True)]
+        if not (self.options.sequential or refit):
+            blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
+            small = replace(self.model, blocks=tuple(blocks))
+            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None)
+        with Spool() as full, Spool() as reduced:
+            for u in self._inputs:
+                x = encode(self.model.encoder, u)
+                full.append(x)
+                reduced.append(x)
+            blocks = []
+            for number, block in enumerate(self.model.blocks):
+                if self.options.sequential:
+                    systems[number], squared[number] = self._adapted(number, systems[number], full, reduced)
+                refit_here = refit and block.mixing is not None
+                blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
+                self._progress("layers", number + 1, len(self.model.blocks))
+            small = replace(self.model, blocks=tuple(blocks))
+            error = power = 0.0
+            for x, y in zip(full, reduced, strict=True):
+                a, b = decode(self.model, x), decode(small, y)
+                error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
+        measured = float(np.sqrt(error / power)) if power > 0 else 0.0
+        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured)
+
+    def _adapted(self, number: int, systems, full: Spool, reduced: Spool):
+        """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""
+        block, grid, s = self.model.blocks[number], self.statistics.grid, self.statistics
+        new = crossed = 0.0
+        for x, y in zip(full, reduced, strict=True):
+            v, u = block_input(block, x), block_input(block, y)
+            new, crossed = new + grid.power(u), crossed + grid.cross(v, u)
+        weight = s.sensitivity[number] / (s.count * grid.steps)
+        return adapted(
+            block.ssm,
+            systems,
+            grid.covariances(s.inputs[number] * s.sensitivity[number]),
+            grid.covariances(new * weight),
+            grid.both_sides(crossed * weight),
+            free=self.options.feedthrough,
+            margin=margin(block),
+        )
+
+    def _advance(self, block, system, full: Spool, reduced: Spool, refit: bool):
+        """The reduced block, its mixing map refitted or not; both streams of signals move on to its output."""
+        small = replace(block, ssm=system)
+        gram = target = 0.0
+        full_map, reduced_map = (system_map(ssm, self.statistics.grid.steps) for ssm in (block.ssm, system))
+        for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
+            own, new = full_map(block_input(block, x)), reduced_map(block_input(block, y))
+            if refit:
+                features = _window_means(activate(block.activation, new.copy()))
+                features = np.concatenate([features, np.ones((1, features.shape[1]))])
+                wanted = _window_means(linear(block.mixing, activate(block.activation, own.copy())))
+                gram, target = gram + features @ features.T, target + wanted @ features.T
+            full[k] = block_output(block, x, own)
+            if not refit:
+                reduced[k] = block_output(small, y, new)
+        if refit:
+            small = replace(small, mixing=_refitted(block.mixing, gram, target))
+            for k, y in enumerate(reduced):
+                reduced[k] = block_output(small, y, reduced_map(block_input(small, y)))
+        return small
+
+
+def _window_means(x: np.ndarray) -> np.ndarray:
+    """Signals (features, batch, steps) averaged over windows of time, (features, all windows): slow errors count most."""
+    starts = np.arange(0, x.shape[-1], _WINDOW)
+    means = np.add.reduceat(x, starts, axis=-1) / np.diff(np.append(starts, x.shape[-1]))
+    return means.reshape(x.shape[0], -1)
+
+
+def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
+    """The linear map of features that comes closest to the wanted outputs, with a ridge towards the old one."""
+    affine = mixing.bias is not None
+    if not affine:
+        gram, target = gram[:-1, :-1], target[:, :-1]
+    old = np.column_stack([mixing.weight, mixing.bias]) if affine else mixing.weight
+    ridge = _RIDGE * np.diag(np.maximum(np.diag(gram), 1e-12 * np.max(np.diag(gram))))
+    new = np.linalg.solve(gram + ridge, (target + old @ ridge).T).T
+    return Linear(new[:, :-1], new[:, -1]) if affine else Linear(new)

@@ -1,0 +1,276 @@
+"""Calibrated compression of layers that are one system with many inputs and outputs and, mostly, a quadratic output.
+
+Each layer is reduced for the spectrum of what it reads, times that of the sensitivities, with its outputs in the metric of the
+sensitivities. Then the outputs of its states and products are fitted to those of the full layer, while it reads what the layers
+in front of it, reduced already, give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.fft
+
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, margin
+from lqo_mor.network.forward import block_input, block_output, decode, encode, system_map
+from lqo_mor.network.sensitivity import layer_signals
+from lqo_mor.network.split import split, squared_errors
+from lqo_mor.network.statistics import Grid, Spool, chunks
+from lqo_mor.reduction import reduce
+from lqo_mor.reduction._slots import pad
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # slots at which the curves are known
+_LAGS = 128  # of the autocovariances that are told from chance (Bartlett's window)
+_RIDGE = 1e-3  # of the fitted outputs, relative to the power of each feature: they stay near the optimal ones
+_REDUCTION_RIDGE = 1e-6  # single precision, see `compress`
+
+
+@dataclass(frozen=True, eq=False)
+class SystemCurve:
+    """Squared errors (1, sizes) of one system against its slots."""
+
+    slots: tuple[int, ...]
+    squared: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """How a small error at the output of a system moves the output of the model.
+
+    Its squared error is the mean over the frequencies of ``shape`` times the power spectrum of ``root @ error``.
+    """
+
+    root: np.ndarray
+    shape: np.ndarray
+
+
+class SystemCalibration:
+    """The inputs of a calibrated compression, in files, and what was measured with them on the full model.
+
+    The counterpart of `Calibration` for layers that are single systems, with the same methods.
+    """
+
+    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+        self.model, self.options, self._progress = model, options, progress
+        self._inputs, self._gradients = Spool(), [Spool() for _ in model.blocks]
+        for u in chunks(model, calibration):
+            self._inputs.append(u)
+        self._measure()
+
+    def __enter__(self) -> SystemCalibration:
+        return self
+
+    def __exit__(self, *details) -> None:
+        for spool in (self._inputs, *self._gradients):
+            spool.__exit__(*details)
+
+    def _measure(self) -> None:
+        """Spectra of what the systems read, sensitivities and the power of the output, by a pass forward and one back."""
+        rng, power, count = np.random.default_rng(0), 0.0, 0
+        read, moved = [0.0] * len(self.model.blocks), [0.0] * len(self.model.blocks)
+        for done, u in enumerate(self._inputs):
+            self._grid = grid = Grid.of(u.shape[1])
+            signals, gradients, x = layer_signals(self.model, u, rng if self.options.sensitivity else None)
+            output = decode(self.model, x)
+            power, count = power + np.sum(output**2) / output[0, ..., 0].size, count + len(u)
+            read = [total + _cross_spectra(grid, v) for total, v in zip(read, signals, strict=True)]
+            if self.options.sensitivity:
+                moved = [total + _cross_spectra(grid, g) for total, g in zip(moved, gradients, strict=True)]
+                for spool, gradient in zip(self._gradients, gradients, strict=True):
+                    spool.append(gradient)
+            self._progress("statistics", done + 1, len(self._inputs))
+        self._count, self._power = count, power / count
+        self._read = [spectra / (count * grid.steps) for spectra in read]
+        self._share = share = 1 if self.model.pooling is not None else 1 / grid.steps
+        self._weights = [
+            _weight(grid, spectra * share / count) if self.options.sensitivity else _no_weight(grid, block.ssm.n_outputs)
+            for spectra, block in zip(moved, self.model.blocks, strict=True)
+        ]
+
+    def curves(self, largest: int | None, exact: set[int]) -> list[SystemCurve]:
+        """Error curves of all layers, by balanced truncation, in units of the squared error of the model's output."""
+        found = []
+        for number, (block, spectra, weight) in enumerate(zip(self.model.blocks, self._read, self._weights, strict=True)):
+            full = block.ssm.n_slots
+            most = full if largest is None else min(largest, full)
+            sizes = sorted({size for size in {*_SIZES, *exact, most} if size <= most})
+            orders = [2 * size for size in sizes if 2 * size < block.ssm.order]
+            curve = reduce(_scaled(block.ssm, weight), orders=orders, method="balanced", spectrum=self._spectrum(spectra, weight))
+            known = dict(zip(orders, (float(one.error) for one in curve.reductions["balanced"]), strict=True))
+            squared = np.array([[known.get(2 * size, 0.0) ** 2 for size in sizes]])
+            found.append(SystemCurve(tuple(sizes), np.minimum.accumulate(squared, axis=1)))
+            self._progress("curves", number + 1, len(self.model.blocks))
+        return found
+
+    def predicted(self, squared: list[np.ndarray]) -> float | None:
+        """The relative rms error of the output that belongs to squared errors of all layers."""
+        return float(np.sqrt(sum(map(np.sum, squared)) / self._power)) if self.options.sensitivity else None
+
+    def chosen(self, curves: list[SystemCurve], mean: float) -> list[np.ndarray]:
+        """The indices of sizes that keep `mean` slots per layer."""
+        if self.options.split:
+            return split(curves, int(mean * len(curves)))
+        return [np.array([max(k for k, size in enumerate(c.slots) if size <= max(c.slots[0], mean))]) for c in curves]
+
+    def budget_curve(self, curves: list[SystemCurve]) -> tuple[tuple[float, float], ...]:
+        """Mean numbers of states and predicted errors."""
+        if not self.options.sensitivity:
+            return ()
+        sizes = max((c.slots for c in curves), key=len)
+        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
+
+    def assemble(self, curves: list[SystemCurve], chosen: list[np.ndarray]) -> Calibrated:
+        """The model with the chosen size of every layer."""
+        slots = [curve.slots[which[0]] for curve, which in zip(curves, chosen, strict=True)]
+        blocks, squared, moves, model = [], [], [], self.model
+        with Spool() as full, Spool() as reduced:
+            for u in self._inputs:
+                x = encode(model.encoder, u)
+                full.append(x)
+                reduced.append(x)
+            for number, (block, size) in enumerate(zip(model.blocks, slots, strict=True)):
+                follow = reduced if self.options.sequential else full
+                system = self._reduced(number, size, follow)
+                if system is not block.ssm:
+                    system = self._fitted(block, system, full, follow)
+                blocks.append(replace(block, ssm=system))
+                total, moved = self._advance(number, blocks[-1], full, reduced, follow)
+                squared.append(total)
+                moves.append(moved)
+                self._progress("layers", number + 1, len(model.blocks))
+            small = replace(model, blocks=tuple(blocks))
+            error = power = 0.0
+            for x, y in zip(full, reduced, strict=True):
+                a, b = decode(model, x), decode(small, y)
+                error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
+        measured = float(np.sqrt(error / power)) if power > 0 else 0.0
+        predicted = None
+        if self.options.sensitivity:
+            predicted = float(np.sqrt(self._share * np.mean(np.sum(moves, axis=0) ** 2) / self._power))
+        return Calibrated(small, [np.sqrt(total) for total in squared], predicted, measured, self.budget_curve(curves))
+
+    def _spectrum(self, spectra: np.ndarray, weight: Weight) -> InputSpectrum:
+        """The spectrum of an input, (frequencies, m, m), times the shape of a weight."""
+        lags = min(_LAGS, self._grid.lags)
+        covariances = scipy.fft.irfft(spectra * weight.shape[:, np.newaxis, np.newaxis], self._grid.size, axis=0)[:lags]
+        return InputSpectrum(covariances * (1 - np.arange(lags) / lags)[:, np.newaxis, np.newaxis])
+
+    def _reduced(self, number: int, size: int, follow: Spool) -> DiagonalLQOSystem:
+        """The best system with so many slots for what it reads now; its feedthrough stays."""
+        block, weight = self.model.blocks[number], self._weights[number]
+        if size >= block.ssm.n_slots:
+            return block.ssm
+        total = sum(_cross_spectra(self._grid, block_input(block, y)) for y in follow)
+        spectrum = self._spectrum(total / (self._count * self._grid.steps), weight)
+        options = {"ridge": _REDUCTION_RIDGE, "margin": margin(block)}
+        found = reduce(_scaled(block.ssm, weight), slots=size, spectrum=spectrum, **options).system
+        found = _scaled(pad(found, size), replace(weight, root=np.linalg.inv(weight.root)))
+        return DiagonalLQOSystem(found.poles, found.B, found.C, block.ssm.D, found.quadratic, found.dt)
+
+    def _fitted(self, block, system: DiagonalLQOSystem, full: Spool, follow: Spool) -> DiagonalLQOSystem:
+        """The system with the linear rows, the mixing matrix and the diagonal of the feedthrough that answer best."""
+        ssm, free = block.ssm, self.options.feedthrough and block.ssm.n_inputs == block.ssm.n_outputs
+        whole, own = system_map(ssm, self._grid.steps), _features(system)
+        old = _coefficients(system, free)
+        fixed = system.D - np.diag(np.diag(system.D)) if free else system.D
+        gram = target = 0.0
+        for x, y in zip(full, follow, strict=True):
+            v, u = block_input(block, x), block_input(block, y)
+            answer, features = whole(v), own(u)
+            answer -= np.tensordot(fixed, u, axes=1)
+            if free:
+                features = np.concatenate([features, u])
+            features = features.reshape(len(features), -1)
+            gram, target = gram + features @ features.T, target + answer.reshape(len(answer), -1) @ features.T
+        new, common = old.copy(), len(gram) - (ssm.n_inputs if free else 0)
+        power = np.diag(gram)
+        ridge = _RIDGE * np.maximum(power, 1e-9 * np.max(power))
+        for row in range(ssm.n_outputs):
+            used = np.append(np.arange(common), common + row) if free else np.arange(common)
+            matrix = gram[np.ix_(used, used)] + np.diag(ridge[used])
+            new[row, used] = np.linalg.solve(matrix, target[row, used] + ridge[used] * old[row, used])
+        return _with_coefficients(system, new, fixed, free)
+
+    def _advance(self, number: int, small, full: Spool, reduced: Spool, follow: Spool) -> tuple[np.ndarray, np.ndarray]:
+        """Both streams of signals move on to the output of the block.
+
+        Returns the squared errors of its outputs, weighted, and for every sequence how far its own error moves the output of
+        the model in the direction of the gradients: errors of all layers add up there with their signs.
+        """
+        block, grid, weight = self.model.blocks[number], self._grid, self._weights[number]
+        whole, own, total, moved = system_map(block.ssm, grid.steps), system_map(small.ssm, grid.steps), 0.0, []
+        for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
+            u = block_input(block, y)
+            answer, new = whole(block_input(block, x)), own(u)
+            error = answer - (new if follow is reduced else own(block_input(block, x)))
+            total = total + grid.power(np.tensordot(weight.root, error, axes=1))
+            if self.options.sensitivity:
+                moved.append(np.einsum("fbt,fbt->b", self._gradients[number][k], whole(u) - new))
+            full[k], reduced[k] = block_output(block, x, answer), block_output(small, y, new)
+        total = total * weight.shape / (self._count * grid.steps)
+        squared = np.maximum(scipy.fft.irfft(total, grid.size)[:, 0], 0.0)  # lag 0 is the mean over all frequencies
+        return squared, np.concatenate(moved) if moved else np.zeros(0)
+
+
+def _cross_spectra(grid: Grid, signals: np.ndarray) -> np.ndarray:
+    """Spectra (frequencies, features, features) of signals (features, batch, steps), summed over the batch."""
+    transform = scipy.fft.rfft(signals, grid.size, workers=-1)
+    return np.matmul(transform.transpose(2, 0, 1), transform.conj().transpose(2, 1, 0))
+
+
+def _weight(grid: Grid, spectra: np.ndarray) -> Weight:
+    """Sensitivities (frequencies, p, p) as the product of one matrix and one shape over the frequencies."""
+    matrix = scipy.fft.irfft(spectra, grid.size, axis=0)[0].real
+    trace = max(float(np.trace(matrix)), np.finfo(float).tiny)
+    shape = grid.smooth(np.trace(spectra, axis1=1, axis2=2).real) / trace
+    matrix = matrix + 1e-6 * trace / len(matrix) * np.eye(len(matrix))  # directions that no input shows count a little
+    return Weight(np.linalg.cholesky(matrix).T, shape)
+
+
+def _no_weight(grid: Grid, n_outputs: int) -> Weight:
+    return Weight(np.eye(n_outputs), np.ones(grid.size // 2 + 1))
+
+
+def _scaled(sys: DiagonalLQOSystem, weight: Weight) -> DiagonalLQOSystem:
+    """The system with its outputs, without the feedthrough, times the root of a weight."""
+    q, root = sys.quadratic, weight.root
+    quadratic = None if q is None else QuadraticOutput(q.U, q.V, root @ q.W)
+    return DiagonalLQOSystem(sys.poles, sys.B, root @ sys.C, None, quadratic, sys.dt)
+
+
+def _features(sys: DiagonalLQOSystem):
+    """A function from inputs to real and imaginary parts of all states, in the units of outputs, and the products."""
+    n, q = sys.n_slots, sys.quadratic
+    real, imaginary = np.eye(n) * np.where(sys.is_real_pole, 1.0, 0.5), -0.5j * np.diag(~sys.is_real_pole)
+    rows = [real, imaginary] if q is None else [real, imaginary, q.U, q.V]
+    c = 0 if q is None else q.rank
+    states = system_map(DiagonalLQOSystem(sys.poles, sys.B, np.concatenate(rows), None, None, sys.dt), 0)
+
+    def apply(u):
+        x = states(u)
+        return np.concatenate([x[: 2 * n], x[2 * n : 2 * n + c] * x[2 * n + c :]])
+
+    return apply
+
+
+def _coefficients(sys: DiagonalLQOSystem, free: bool) -> np.ndarray:
+    """The outputs as coefficients of the features of `_features`, and of the inputs if the feedthrough is free."""
+    weights = np.where(sys.is_real_pole, 1.0, 2.0)
+    parts = [sys.C.real * weights, -sys.C.imag * weights]
+    parts += [] if sys.quadratic is None else [sys.quadratic.W]
+    return np.concatenate(parts + [np.diag(np.diag(sys.D))] * free, axis=1)
+
+
+def _with_coefficients(sys: DiagonalLQOSystem, values: np.ndarray, fixed: np.ndarray, free: bool) -> DiagonalLQOSystem:
+    """The inverse of `_coefficients`; `fixed` is the other part of the feedthrough."""
+    n, q, weights = sys.n_slots, sys.quadratic, np.where(sys.is_real_pole, 1.0, 2.0)
+    C = (values[:, :n] - 1j * np.where(sys.is_real_pole, 0.0, values[:, n : 2 * n])) / weights
+    c = 0 if q is None else q.rank
+    quadratic = None if q is None else QuadraticOutput(q.U, q.V, values[:, 2 * n : 2 * n + c])
+    D = fixed + values[:, 2 * n + c :] if free else fixed
+    return DiagonalLQOSystem(sys.poles, sys.B, C, D, quadratic, sys.dt)

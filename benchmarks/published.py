@@ -5,7 +5,8 @@
 DATA is the folder of `benchmarks.s4d_checkpoints`, the calibration inputs are those of `benchmarks.calibration`. LAST and
 AIRE-Prune remove states; "bound" is arXiv:2510.14542, states split over the layers by a bound on the model's error for 16 of the
 calibration inputs (for all inputs the weight of the first layer is infinite: what these models read is not bounded) and layers
-reduced by its projected gradient; "uniform" and "split" are calibrated. Every model is stored in single precision, in the ragged format where channels differ, and read back.
+reduced by its projected gradient; "uniform" and "split" are calibrated. Every model is stored in single precision, in the ragged
+format where channels differ, and read back.
 """
 
 from __future__ import annotations

@@ -169,10 +169,11 @@ def _compress(arguments) -> None:
         raise InvalidInputError("--split needs --calibration")
     check_output(Path(arguments.output), overwrite=False)
     if arguments.report:
-        from lqo_mor.html_report import write_html_report  # says at once if Matplotlib is missing
         from lqo_mor.output_files import check_new
+        from lqo_mor.reduction.curve_plot import figure_of
 
         check_new(Path(arguments.report), overwrite=False)
+        figure_of((1, 1))  # says at once if Matplotlib is missing
     model = _load(arguments, arguments.file)
     calibration = read_inputs(arguments.calibration)[0] if arguments.calibration else None
     with progress_bar("reducing") as progress:
@@ -206,7 +207,7 @@ def _compress(arguments) -> None:
         bound = None
         if calibration is not None:
             bound = output_error_bound(model, result.model, calibration.shape[1], calibration=calibration[:_BOUND_INPUTS])
-        write_html_report(result, model, arguments.report, bound=bound)
+        report.save_html(arguments.report, bound=bound)
         console.print(f"report: {arguments.report}", markup=False)
     console.print(
         f"\nmethod {arguments.method}; relative h2 errors over {horizon}, of the systems as stored\n"

@@ -26,8 +26,6 @@ LEVELS = {
     "demo_imdb": 7,
     "report": 7,
     "plot": 7,
-    "html_report": 7,
-    "_report_plots": 7,
     "bench": 7,
     "cli": 7,
     "__main__": 7,

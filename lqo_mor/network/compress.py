@@ -154,7 +154,8 @@ def compress(
         )
         for i, block in enumerate(model.blocks)
     )
-    return CompressionResult(small, CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon))
+    counts = model.n_parameters, small.n_parameters
+    return CompressionResult(small, CompressionReport(layers, *counts, method, horizon, models=(model, small)))
 
 
 def _calibrated(model, state_size, keep, max_error, calibration, options: CalibrationOptions, progress) -> CompressionResult:
@@ -214,9 +215,8 @@ def _calibrated_report(model, found: Calibrated, options: CalibrationOptions, se
             )
         )
     after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
-    return CompressionReport(
-        tuple(layers), model.n_parameters, after, "optimal, calibrated", None, found.predicted, found.measured, found.budget_curve
-    )
+    what = found.predicted, found.measured, found.budget_curve, (model, small)
+    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *what)
 
 
 def _phases(progress):

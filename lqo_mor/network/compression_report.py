@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 
 import numpy as np
 
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.network.bound import OutputErrorBound
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.output_files import check_new, write_atomically
 
@@ -72,6 +74,8 @@ class CompressionReport:
     budget_curve : tuple of (float, float)
         Mean numbers of states per system with the relative rms errors of the output that are predicted for them; empty where
         they were not computed.
+    models : tuple of DeepSSM or None
+        The full and the compressed one, for pictures.
     """
 
     layers: tuple[LayerReport, ...]
@@ -82,6 +86,7 @@ class CompressionReport:
     predicted_error: float | None = None
     calibration_error: float | None = None
     budget_curve: tuple[tuple[float, float], ...] = ()
+    models: tuple[DeepSSM, DeepSSM] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         rows = [("layer", "states", "parameters", "h2 error: median", "worst")]
@@ -111,8 +116,10 @@ class CompressionReport:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """All fields as JSON, with a version; errors per channel are lists, numbers that are not finite null."""
-        return json.dumps({"version": _VERSION, **_plain(asdict(self))}, indent=1, allow_nan=False) + "\n"
+        """All fields but the models as JSON, with a version; errors per channel are lists, numbers that are not finite null."""
+        fields = asdict(replace(self, models=None))
+        del fields["models"]
+        return json.dumps({"version": _VERSION, **_plain(fields)}, indent=1, allow_nan=False) + "\n"
 
     def save_json(self, path: str | PathLike, overwrite: bool = False) -> None:
         """Write the report as JSON, see `to_json`.
@@ -131,6 +138,34 @@ class CompressionReport:
         """
         check_new(path, overwrite)
         write_atomically(path, self.to_json().encode(errors="replace"), overwrite)
+
+    def save_html(self, path: str | PathLike, *, bound: OutputErrorBound | None = None, overwrite: bool = False) -> None:
+        """Write the report as a page with figures and pictures, a single file without scripts.
+
+        Parameters
+        ----------
+        path : path-like
+            New file.
+        bound : OutputErrorBound, optional
+            Of the two models (`output_error_bound`), to be shown as well.
+        overwrite : bool, default False
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        MissingDependencyError
+            If Matplotlib is not installed (extra ``plot``).
+        OutputError
+            If `path` exists or cannot be written.
+        InvalidInputError
+            If `bound` is that of other models, or the report has lost its models.
+        """
+        from lqo_mor.network._html_report import html_page
+
+        if self.models is None:
+            raise InvalidInputError("the report has no models, whose poles and impulse responses the page shows")
+        check_new(path, overwrite)
+        write_atomically(path, html_page(self, *self.models, bound).encode(errors="replace"), overwrite)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,28 +38,6 @@ def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], lis
     read, gradients : list of (width, batch, steps) ndarray
     features : (width, batch, steps) ndarray
     """
-    read, kept, x = _forward(model, u)
-    if rng is None:
-        return read, [], x
-    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
-    directions = rng.normal(size=(*shape, model.decoder.n_outputs))
-    return read, [own for own, _ in _backward(model, kept, x, directions)], x
-
-
-def block_gradients(model, u: np.ndarray, directions: list[np.ndarray]) -> list[np.ndarray]:
-    """The gradients of combinations of the model's outputs by the output of every block, (directions, width, batch, steps).
-
-    Each direction is (outputs,), for all sequences, or has (batch,) in front, and (batch, steps) without pooling.
-    """
-    _, kept, x = _forward(model, u)
-    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
-    full = [np.broadcast_to(d, (*shape, model.decoder.n_outputs)) for d in directions]
-    found = [[behind for _, behind in _backward(model, kept, x, d)] for d in full]
-    return [np.stack(parts) for parts in zip(*found, strict=True)]
-
-
-def _forward(model, u: np.ndarray):
-    """What the systems of all blocks read; what blocks read and their systems give; and the last features."""
     x, kept, read = encode(model.encoder, u), [], []
     for block in model.blocks:
         v = block_input(block, x)
@@ -67,17 +45,14 @@ def _forward(model, u: np.ndarray):
         read.append(v)
         kept.append((x, y.copy()))
         x = block_output(block, x, y)
-    return read, kept, x
-
-
-def _backward(model, kept, x: np.ndarray, directions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Gradients by the outputs of the system of every block, and of the block."""
-    gradient, found = _decode_backward(model, x, directions), []
+    if rng is None:
+        return read, [], x
+    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
+    gradient, gradients = _decode_backward(model, x, rng.normal(size=(*shape, model.decoder.n_outputs))), []
     for block, (before, y) in zip(reversed(model.blocks), reversed(kept), strict=True):
-        behind = gradient
-        gradient, own = _block_backward(block, before, y, behind)
-        found.append((own, behind))
-    return found[::-1]
+        gradient, own = _block_backward(block, before, y, gradient)
+        gradients.append(own)
+    return read, gradients[::-1], x
 
 
 def _decode_backward(model, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -114,19 +89,6 @@ def _activation_slope(name: str, y: np.ndarray) -> np.ndarray:
 
 def _block_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by the input of a block and by the output `y` of its system, from that by its output."""
-    _, _, own, g = outer_backward(block, x, y, g)
-    back = _adjoint(block.ssm, block_input(block, x), own)
-    if block.norm is not None and block.prenorm:
-        back = _normalise_backward(block.norm, x, back)
-    return (back + g if block.residual else back), own
-
-
-def outer_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray):
-    """What is behind the system of a block, backwards from the gradient `g` by its output.
-
-    Returns the activations, the gradients by what the mixing map makes of them, by the output `y` of the system, and by the
-    sum with the input `x`.
-    """
     active = activate(block.activation, y.copy())
     mixed = active if block.mixing is None else linear(block.mixing, active)
     half = mixed.shape[0] // 2
@@ -141,13 +103,17 @@ def outer_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray):
         gate = expit(mixed[half:])
         through = np.concatenate([g * gate, g * mixed[:half] * gate * (1 - gate)])
     own = through if block.mixing is None else np.tensordot(block.mixing.weight, through, axes=(0, 0))
-    return active, through, own * _activation_slope(block.activation, y), g
+    own = own * _activation_slope(block.activation, y)
+    back = _adjoint(block.ssm, block_input(block, x), own)
+    if block.norm is not None and block.prenorm:
+        back = _normalise_backward(block.norm, x, back)
+    return (back + g if block.residual else back), own
 
 
 def _adjoint(ssm, v: np.ndarray, g: np.ndarray) -> np.ndarray:
     """The gradient by the input `v` of a system from the gradient `g` by its output."""
     if not ssm.batch:
-        return system_adjoint(ssm, g if ssm.quadratic is None else row_gradients(ssm, row_outputs(ssm)(v), g))
+        return _system_adjoint(ssm, g if ssm.quadratic is None else _row_gradients(ssm, row_outputs(ssm)(v), g))
     if ssm.quadratic is not None:
         raise InvalidInputError("sensitivities are for linear channels and for single systems; these channels are quadratic")
     steps = g.shape[-1]
@@ -156,14 +122,14 @@ def _adjoint(ssm, v: np.ndarray, g: np.ndarray) -> np.ndarray:
     return scipy.fft.irfft(adjoint, size, workers=-1)[..., :steps]
 
 
-def row_gradients(ssm, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _row_gradients(ssm, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
     """Gradients by the outputs of all rows: a product passes its gradient to either factor, times the other one."""
     p, c = ssm.n_outputs, ssm.quadratic.rank
     products = np.tensordot(ssm.quadratic.W.T, g, axes=1)
     return np.concatenate([g, products * outputs[p + c :], products * outputs[p : p + c]])
 
 
-def system_adjoint(ssm, gradients: np.ndarray) -> np.ndarray:
+def _system_adjoint(ssm, gradients: np.ndarray) -> np.ndarray:
     """The gradient by the input of one system from those by all of its rows: the transposed system, run backwards in time."""
     q = ssm.quadratic
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import html
-from os import PathLike
 
 import numpy as np
 
-from lqo_mor import _report_plots as plots
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.network import _report_plots as plots
 from lqo_mor.network.bound import OutputErrorBound
-from lqo_mor.network.compression_report import CompressionReport, CompressionResult
+from lqo_mor.network.compression_report import CompressionReport
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.output_files import check_new, write_atomically
-
-__all__ = ["write_html_report"]
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --paper: #fff; --card: #f4f5f7; --line: #b9bfc8; }
@@ -46,55 +42,18 @@ _ESTIMATES = {
 }
 
 
-def write_html_report(
-    result: CompressionResult,
-    model: DeepSSM,
-    path: str | PathLike,
-    *,
-    bound: OutputErrorBound | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write what happened in a compression as a page with figures and pictures, in a single file without scripts.
-
-    Parameters
-    ----------
-    result : CompressionResult
-        What `compress` gave.
-    model : DeepSSM
-        The full model that was compressed.
-    path : path-like
-        New file.
-    bound : OutputErrorBound, optional
-        Of the two models, to be shown as well.
-    overwrite : bool, default False
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    MissingDependencyError
-        If Matplotlib is not installed.
-    OutputError
-        If `path` exists or cannot be written.
-    InvalidInputError
-        If `model` or `bound` do not belong to the result.
-    """
-    check_new(path, overwrite)
-    write_atomically(path, html_report(result, model, bound).encode(errors="replace"), overwrite)
-
-
-def html_report(result: CompressionResult, model: DeepSSM, bound: OutputErrorBound | None = None) -> str:
-    """The page that `write_html_report` writes."""
-    report = result.report
+def html_page(report: CompressionReport, model: DeepSSM, small: DeepSSM, bound: OutputErrorBound | None = None) -> str:
+    """The page of a report on the reduction of `model` to `small`, see `CompressionReport.save_html`."""
     names = [block.name for block in model.blocks]
-    if names != [layer.name for layer in report.layers] or (bound is not None and list(bound.names) != names):
-        raise InvalidInputError("the model and the bound must be those of the compression: their blocks have other names")
+    if bound is not None and list(bound.names) != names:
+        raise InvalidInputError("the bound must be that of the compression: its blocks have other names")
     parts = [
         "<h1>Compression of a deep state-space model</h1>",
         _headline(report),
         "<h2>Layers</h2>",
         _layers(report),
         *([] if bound is None else ["<h2>Bound on the output error</h2>", _bound(bound)]),
-        *_pictures(result, model),
+        *_pictures(report, model, small),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -223,8 +182,7 @@ def _figure(svg: str, caption: str) -> str:
     return f"<figure>\n{svg}{below}\n</figure>"
 
 
-def _pictures(result: CompressionResult, model: DeepSSM) -> list[str]:
-    report, small = result.report, result.model
+def _pictures(report: CompressionReport, model: DeepSSM, small: DeepSSM) -> list[str]:
     panels = [("relative h2 error, white inputs", [layer.relative_error for layer in report.layers])]
     weighted = [layer.weighted_error for layer in report.layers]
     if all(values is not None for values in weighted):

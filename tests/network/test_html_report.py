@@ -8,8 +8,8 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.html_report import html_report, write_html_report
-from lqo_mor.network import Block, CalibrationOptions, CompressionReport, CompressionResult, DeepSSM, LayerReport, Linear
+from lqo_mor.network import Block, CalibrationOptions, CompressionReport, DeepSSM, LayerReport, Linear
+from lqo_mor.network._html_report import html_page
 from lqo_mor.network.bound import OutputErrorBound
 from tests.network.random_models import random_model
 
@@ -45,14 +45,14 @@ class Page(HTMLParser):
 
 
 def by_hand(model, small, names=None, **fields):
-    """The result of a compression with invented figures."""
+    """The report on a compression with invented figures."""
     layers = tuple(
         LayerReport(
             a.name, 2 * a.ssm.n_slots, 2 * b.ssm.n_slots, 1200, 345, np.linspace(0.123, 0.4, a.width), 3, 0.5, 2.0 * b.ssm.n_slots
         )
         for a, b in zip(model.blocks, small.blocks, strict=True)
     )
-    return CompressionResult(small, CompressionReport(layers, 123456, 34567, "optimal", None, **fields))
+    return CompressionReport(layers, 123456, 34567, "optimal", None, **fields, models=(model, small))
 
 
 def renamed(model, name):
@@ -71,13 +71,13 @@ def drawing():
 
 
 def test_the_json_holds_every_figure(pair, tmp_path):
-    report = by_hand(*pair, calibration_error=0.25, budget_curve=((2.0, 0.5), (4.0, 0.1))).report
+    report = by_hand(*pair, calibration_error=0.25, budget_curve=((2.0, 0.5), (4.0, 0.1)))
     first = dataclasses.replace(report.layers[0], weighted_error=np.array([0.1, np.nan, np.inf]))
     report = dataclasses.replace(report, layers=(first, report.layers[1]))
     report.save_json(tmp_path / "report.json")
     found = json.loads((tmp_path / "report.json").read_text())
     assert found.pop("version") == 1
-    assert found.keys() == {field.name for field in dataclasses.fields(report)}
+    assert found.keys() == {field.name for field in dataclasses.fields(report)} - {"models"}
     assert found["budget_curve"] == [[2.0, 0.5], [4.0, 0.1]]
     assert found["predicted_error"] is None
     for layer, stored in zip(report.layers, found["layers"], strict=True):
@@ -88,7 +88,7 @@ def test_the_json_holds_every_figure(pair, tmp_path):
 
 
 def test_the_json_is_never_overwritten_unasked(pair, tmp_path):
-    report, path = by_hand(*pair).report, tmp_path / "report.json"
+    report, path = by_hand(*pair), tmp_path / "report.json"
     path.write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
         report.save_json(path)
@@ -103,8 +103,8 @@ def test_the_json_is_never_overwritten_unasked(pair, tmp_path):
 
 def test_the_page_is_self_contained_and_shows_the_figures(drawing, pair, tmp_path):
     model, small = pair
-    result = by_hand(model, small, predicted_error=0.0321, calibration_error=0.0456, budget_curve=((2.0, 0.5), (4.0, 0.0)))
-    write_html_report(result, model, tmp_path / "report.html")
+    report = by_hand(model, small, predicted_error=0.0321, calibration_error=0.0456, budget_curve=((2.0, 0.5), (4.0, 0.0)))
+    report.save_html(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     found = Page(page)
     for figure in ("123,456 → 34,567", "1,200 → 345", "12 → 6", "0.0321", "0.0456", "0.262", "optimal", "layer 0", "layer 1"):
@@ -134,7 +134,7 @@ def test_a_hostile_name_is_only_text(drawing, pair, tmp_path):
         (HOSTILE,) * 2,
         7,
     )
-    write_html_report(by_hand(model, small), model, tmp_path / "report.html", bound=bound)
+    by_hand(model, small).save_html(tmp_path / "report.html", bound=bound)
     found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "script" not in found.tags
     assert found.text.count("<script>alert('x')</script> & \"$\\frac{\" ") == 6  # in two tables and under the pole maps
@@ -144,22 +144,25 @@ def test_the_bound_is_shown_with_its_calibrated_variant(drawing, pair):
     model, small = pair
     names, used = ("layer 0", "layer 1"), {"bound": "range", "calibrated": "chain"}
     bound = OutputErrorBound(4.321, 1.234, np.array([0.5, 2.0]), np.array([8.0, 4.0]), np.array([2.0, 1.0]), used, names, 77)
-    text = Page(html_report(by_hand(model, small), model, bound)).text
+    text = Page(html_page(by_hand(model, small), model, small, bound)).text
     for figure in ("4.32", "1.23", "77 steps", "12", "ℓ2 gains", "normalised tokens"):
         assert figure in text
     with pytest.raises(InvalidInputError, match="other names"):
-        html_report(by_hand(model, small), renamed(model, "other"), None)
-    with pytest.raises(InvalidInputError, match="other names"):
-        html_report(by_hand(model, small), model, dataclasses.replace(bound, names=("a", "b")))
+        html_page(by_hand(model, small), model, small, dataclasses.replace(bound, names=("a", "b")))
+
+
+def test_a_report_without_models_has_no_page(pair, tmp_path):
+    with pytest.raises(InvalidInputError, match="no models"):
+        dataclasses.replace(by_hand(*pair), models=None).save_html(tmp_path / "report.html")
 
 
 def test_an_existing_page_is_left_alone(drawing, pair, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        write_html_report(by_hand(*pair), pair[0], path)
+        by_hand(*pair).save_html(path)
     assert path.read_text() == "mine"
-    write_html_report(by_hand(*pair), pair[0], path, overwrite=True)
+    by_hand(*pair).save_html(path, overwrite=True)
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -169,20 +172,19 @@ def test_without_matplotlib_the_error_says_what_to_install(pair, tmp_path, monke
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r"lqo-mor\[plot\]"):
-        write_html_report(by_hand(*pair), pair[0], tmp_path / "report.html")
+        by_hand(*pair).save_html(tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_systems_with_many_inputs_show_the_pair_that_differs_most(drawing, rng, rank):
-    from lqo_mor._report_plots import responses
+    from lqo_mor.network._report_plots import responses
 
     model = random_model(rng, mimo=True, rank=rank, slots=5)
     small = random_model(rng, mimo=True, rank=rank, slots=2)
-    result = by_hand(model, small)
-    layers = tuple(dataclasses.replace(layer, relative_error=np.array(0.3)) for layer in result.report.layers)
-    result = CompressionResult(small, dataclasses.replace(result.report, layers=layers))
-    assert "Errors of the layers" in Page(html_report(result, model)).text
+    report = by_hand(model, small)
+    layers = tuple(dataclasses.replace(layer, relative_error=np.array(0.3)) for layer in report.layers)
+    assert "Errors of the layers" in Page(html_page(dataclasses.replace(report, layers=layers), model, small)).text
     ssm, other = model.blocks[0].ssm, small.blocks[0].ssm
     a, b, where = responses(ssm, other, None)
     every = np.array([[_answer(s, j, len(a)) for j in range(3)] for s in (ssm, other)])  # (2, inputs, outputs, steps)
@@ -201,7 +203,7 @@ def _answer(ssm, source, steps):
 
 
 def test_the_worst_channels_and_their_responses(drawing, pair):
-    from lqo_mor._report_plots import responses, worst
+    from lqo_mor.network._report_plots import responses, worst
 
     model, small = pair
     criteria = [np.array([0.1, np.nan, 0.5]), np.array([0.3, 0.4, 0.0])]
@@ -221,7 +223,7 @@ def test_a_split_compression_shows_the_states_kept(drawing, rng, tmp_path):
     ssm = lqo.DiagonalLQOSystem(poles, np.ones((width, slots, 1)), C)
     model = DeepSSM(Linear(rng.normal(size=(width, 1))), (Block("only", ssm),), Linear(rng.normal(size=(2, width))))
     result = lqo.compress(model, state_size=4, calibration=rng.normal(size=(4, 40, 1)), options=CalibrationOptions(split=True))
-    write_html_report(result, model, tmp_path / "report.html")
+    result.report.save_html(tmp_path / "report.html")
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
     for part in (
         "States kept",
@@ -242,4 +244,4 @@ def test_many_poles_keep_the_page_small(drawing):
         return DeepSSM(Linear(np.ones((128, 1))), blocks, Linear(np.ones((2, 128))))
 
     full = model(32)
-    assert len(html_report(by_hand(full, model(8)), full)) < 1.5e6
+    assert len(html_page(by_hand(full, model(8)), full, model(8))) < 1.5e6

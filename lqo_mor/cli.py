@@ -190,8 +190,9 @@ def _compress(arguments) -> None:
             else None,
             progress=progress,
         )
-    result.model.save(arguments.output, format="ragged" if arguments.split else None)
-    stored = load_checkpoint(arguments.output, prenorm=None if arguments.split else arguments.prenorm)
+    ragged = "ragged" if arguments.split and model.blocks[0].ssm.batch else None  # single systems differ by layer only
+    result.model.save(arguments.output, format=ragged)
+    stored = load_checkpoint(arguments.output, prenorm=None if ragged else arguments.prenorm)
     errors = [
         h2_error(a.ssm, b.ssm, arguments.horizon, relative=True, delay=0)
         for a, b in zip(model.blocks, stored.blocks, strict=True)

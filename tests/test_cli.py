@@ -279,3 +279,15 @@ def test_compress_to_an_error(checkpoint, sequences, tmp_path, capsys):
 @pytest.mark.parametrize("arguments", [["--split", "--state-size", "4"], ["--max-error", "0.1"]])
 def test_what_needs_calibration_inputs(checkpoint, tmp_path, capsys, arguments):
     assert "calibration" in fails(capsys, "compress", checkpoint, "-o", tmp_path / "small.safetensors", *arguments)
+
+
+def test_a_split_over_layers_that_are_single_systems(tmp_path):
+    inputs = np.random.default_rng(0).integers(1, 100, (4, 32))
+    np.savez(tmp_path / "x.npz", inputs=inputs)
+    full, small = DATA / "imdb-small.safetensors", tmp_path / "small.safetensors"
+    command = ["compress", str(full), "-o", str(small), "--state-size", "8", "--split", "--calibration", str(tmp_path / "x.npz")]
+    assert main([*command, "--report", str(tmp_path / "page.html")]) == 0
+    assert "</html>" in (tmp_path / "page.html").read_text()
+    sizes = [block.state_size for block in lqo.load_checkpoint(small).blocks]
+    assert sum(sizes) <= 32
+    assert len(set(sizes)) > 1

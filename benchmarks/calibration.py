@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import lqo_mor as lqo
-from benchmarks.s4d_checkpoints import MODELS, cifar10, mnist
+from benchmarks.s4d_checkpoints import MODELS, compared, load, table_of, title_of
 from lqo_mor.bench.machine import describe
 
 FULL = lqo.CalibrationOptions(split=True)
@@ -53,17 +52,14 @@ def measure(model, full, inputs, labels, calibration, size: int, options) -> dic
         path = Path(folder) / "small.safetensors"
         result.model.save(path, format="ragged" if options.split else None)
         logits = lqo.load_checkpoint(path)(inputs)
-    right, report = np.mean(full.argmax(-1) == labels), result.report
-    rms = float(np.sqrt(np.sum((logits - full) ** 2) / np.sum(full**2)))
+    right, report, found = np.mean(full.argmax(-1) == labels), result.report, compared(logits, full, labels)
     return {
         "states": size,
         "without": ", ".join(lever for lever in LEVERS if not getattr(options, lever)),
-        "accuracy": float(np.mean(logits.argmax(-1) == labels)),
-        "drop": float(right - np.mean(logits.argmax(-1) == labels)),
-        "agreement": float(np.mean(logits.argmax(-1) == full.argmax(-1))),
-        "logits rms": rms,
+        **found,
+        "drop": float(right - found["accuracy"]),
         "predicted": report.predicted_error,
-        "predicted / true": None if report.predicted_error is None else report.predicted_error / rms,
+        "predicted / true": None if report.predicted_error is None else report.predicted_error / found["logits rms"],
         "parameters left": report.parameters_after / report.parameters_before,
         "seconds": seconds,
     }
@@ -85,20 +81,13 @@ def main(argv: list[str] | None = None) -> None:
         cases += [(8, replace(FULL, **{lever: False})) for lever in LEVERS] + [(8, NONE)]
     console, rows = Console(width=140), []
     for name in arguments.models:
-        model = lqo.load_checkpoint(arguments.data / "checkpoints" / MODELS[name][0])
-        inputs, labels = mnist(arguments.data) if name == "smnist" else cifar10(arguments.data)
-        calibration, full = calibration_inputs(arguments.data, name, arguments.count), model(inputs)
-        accuracy = np.mean(full.argmax(-1) == labels)
-        table = Table(title=f"{name}: {accuracy:.1%} of {len(labels)} test images", box=None, header_style="bold")
+        model, inputs, labels, full = load(arguments.data, name)
+        calibration, found = calibration_inputs(arguments.data, name, arguments.count), []
         for size, options in cases:
-            row = {"model": name, **measure(model, full, inputs, labels, calibration, size, options)}
-            rows.append(row)
-            console.print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
-            if not table.columns:
-                for key in row:
-                    table.add_column(key, justify="left" if key in ("model", "without") else "right")
-            table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
+            found.append({"model": name, **measure(model, full, inputs, labels, calibration, size, options)})
+            console.print({key: round(value, 4) if isinstance(value, float) else value for key, value in found[-1].items()})
+        rows += found
+        console.print(table_of(title_of(name, full, labels), found))
     machine = describe("lqo-mor", "numpy", "scipy", "numba")
     console.print(machine, markup=False)
     if arguments.json is not None:

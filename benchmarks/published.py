@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import lqo_mor as lqo
 from benchmarks._pruning import pruned
 from benchmarks.calibration import FULL, UNIFORM, calibration_inputs
-from benchmarks.s4d_checkpoints import MODELS, cifar10, mnist
+from benchmarks.s4d_checkpoints import MODELS, compared, load, table_of, title_of
 from lqo_mor.bench.machine import describe
 from lqo_mor.errors import StabilityWarning
 
@@ -58,9 +57,7 @@ def measure(model, full: np.ndarray, inputs, labels, kept: float, method: str, h
     return {
         "kept": kept,
         "method": method,
-        "accuracy": float(np.mean(logits.argmax(-1) == labels)),
-        "agreement": float(np.mean(logits.argmax(-1) == full.argmax(-1))),
-        "logits rms": float(np.sqrt(np.mean((logits - full) ** 2) / np.mean(full**2))),
+        **compared(logits, full, labels),
         "slots": int(np.sum(counts)),
         "mean per layer": " ".join(f"{np.mean(count):.1f}" for count in counts),
         "parameters": small.n_parameters,
@@ -84,21 +81,14 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for name in arguments.models:
         file, horizon = MODELS[name]
-        model = lqo.load_checkpoint(arguments.data / "checkpoints" / file)
-        inputs, labels = mnist(arguments.data) if name == "smnist" else cifar10(arguments.data)
-        calibration = calibration_inputs(arguments.data, name, arguments.count)
-        full = model(inputs)
-        table = Table(title=f"{file}: full model {np.mean(full.argmax(-1) == labels):.1%} of {len(labels)}")
+        model, inputs, labels, full = load(arguments.data, name)
+        calibration, found = calibration_inputs(arguments.data, name, arguments.count), []
         for kept in arguments.kept:
             for method in arguments.methods:
-                row = measure(model, full, inputs, labels, kept, method, horizon, calibration)
-                rows.append({"checkpoint": file, **row})
-                console.print(rows[-1])
-                if not table.columns:
-                    for column in row:
-                        table.add_column(column, justify="right")
-                table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-        console.print(table)
+                found.append(measure(model, full, inputs, labels, kept, method, horizon, calibration))
+                console.print(found[-1])
+        rows += [{"checkpoint": file, **row} for row in found]
+        console.print(table_of(title_of(name, full, labels), found))
         if arguments.json:
             arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 

@@ -46,6 +46,37 @@ def mnist(folder: Path, count: int = 2000) -> tuple[np.ndarray, np.ndarray]:
     return images[:count] / 255, labels[:count]
 
 
+def load(folder: Path, name: str):
+    """A model of `MODELS`, its test inputs, their labels, and its outputs for them."""
+    model = lqo.load_checkpoint(folder / "checkpoints" / MODELS[name][0])
+    inputs, labels = mnist(folder) if name == "smnist" else cifar10(folder)
+    return model, inputs, labels, model(inputs)
+
+
+def compared(logits: np.ndarray, full: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy, agreement with the full model and relative rms error of outputs."""
+    return {
+        "accuracy": float(np.mean(logits.argmax(-1) == labels)),
+        "agreement": float(np.mean(logits.argmax(-1) == full.argmax(-1))),
+        "logits rms": float(np.sqrt(np.mean((logits - full) ** 2) / np.mean(full**2))),
+    }
+
+
+def table_of(title: str, rows: list[dict]) -> Table:
+    """Rows with the same keys as a table."""
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    return table
+
+
+def title_of(name: str, full: np.ndarray, labels: np.ndarray) -> str:
+    """The file of a model and its accuracy before it is reduced."""
+    return f"{MODELS[name][0]}: full model {np.mean(full.argmax(-1) == labels):.1%} of {len(labels)}"
+
+
 def measure(model, full: np.ndarray, inputs, labels, size: int, method: str, horizon: int) -> dict:
     """One row of the table: `model` compressed to `size` states by `method`, as stored in single precision."""
     begin = time.perf_counter()
@@ -65,9 +96,7 @@ def measure(model, full: np.ndarray, inputs, labels, size: int, method: str, hor
         "method": method,
         "h2 median": float(np.median(errors)),
         "h2 worst": float(np.max(errors)),
-        "accuracy": float(np.mean(logits.argmax(-1) == labels)),
-        "agreement": float(np.mean(logits.argmax(-1) == full.argmax(-1))),
-        "logits rms": float(np.sqrt(np.mean((logits - full) ** 2) / np.mean(full**2))),
+        **compared(logits, full, labels),
         "repaired": sum(layer.repaired for layer in result.report.layers),
         "seconds": seconds,
         "ms per channel": 1000 * seconds / sum(block.width for block in model.blocks),
@@ -89,21 +118,16 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for name in arguments.models:
         file, horizon = MODELS[name]
-        model = lqo.load_checkpoint(arguments.data / "checkpoints" / file)
-        inputs, labels = mnist(arguments.data) if name == "smnist" else cifar10(arguments.data)
-        full = model(inputs)
+        model, inputs, labels, full = load(arguments.data, name)
         for method in arguments.methods:  # compile outside the clock
             lqo.reduce(model.blocks[0].ssm[:2], slots=4, method=method, horizon=horizon)
-        table = Table(title=f"{file}: full model {np.mean(full.argmax(-1) == labels):.1%} of {len(labels)}")
-        for size in arguments.sizes:
-            for method in arguments.methods:
-                row = measure(model, full, inputs, labels, size, method, horizon)
-                rows.append({"checkpoint": file, **row})
-                if not table.columns:
-                    for column in row:
-                        table.add_column(column, justify="right")
-                table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-        console.print(table)
+        found = [
+            measure(model, full, inputs, labels, size, method, horizon)
+            for size in arguments.sizes
+            for method in arguments.methods
+        ]
+        rows += [{"checkpoint": file, **row} for row in found]
+        console.print(table_of(title_of(name, full, labels), found))
         if arguments.json:
             arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, margin
-from lqo_mor.network.forward import activate, block_input, block_output, decode, encode, linear, system_map
+from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, margin
+from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
-from lqo_mor.network.split import split, squared_errors
-from lqo_mor.network.statistics import Spool, Statistics, chunks, measure
+from lqo_mor.network.split import squared_errors
+from lqo_mor.network.statistics import Spool, Statistics, measure
 from lqo_mor.reduction._weighted_search import WeightedCurves, adapted, assembled, weighted_curves
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
@@ -19,29 +19,13 @@ _WINDOW = 4  # steps over which features are averaged before the refit of a mixi
 _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
 
 
-class ChannelCalibration:
-    """The inputs of a calibrated compression, in files, and what was measured with them on the full model.
-
-    A context manager: the files live as long as it is open.
-    """
+class ChannelCalibration(Calibration):
+    """A calibration of layers of channels, and what was measured with its inputs on the full model."""
 
     def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
-        self.model, self.options, self._progress = model, options, progress
-        self._inputs = Spool()
-        for u in chunks(model, calibration):
-            self._inputs.append(u)
+        super().__init__(model, calibration, options, progress)
         self.statistics: Statistics = measure(model, self._reported(self._inputs, "statistics"), options.sensitivity)
-
-    def __enter__(self) -> ChannelCalibration:
-        return self
-
-    def __exit__(self, *details) -> None:
-        self._inputs.__exit__(*details)
-
-    def _reported(self, pieces, what: str):
-        for done, piece in enumerate(pieces):
-            yield piece
-            self._progress(what, done + 1, len(self._inputs))
+        self.output_power = self.statistics.output_power
 
     def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all channels, in units of the squared error of the model's output where that was measured.
@@ -71,23 +55,6 @@ class ChannelCalibration:
             )
         return found
 
-    def predicted(self, squared: list[np.ndarray]) -> float | None:
-        """The relative rms error of the output that belongs to squared errors of all channels."""
-        return float(np.sqrt(sum(map(np.sum, squared)) / self.statistics.output_power)) if self.options.sensitivity else None
-
-    def chosen(self, curves: list[WeightedCurves], mean: float) -> list[np.ndarray]:
-        """The indices of sizes that keep `mean` slots per channel."""
-        if self.options.split:
-            return split(curves, int(mean * sum(len(c.squared) for c in curves)))
-        return [np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, mean))) for c in curves]
-
-    def budget_curve(self, curves: list[WeightedCurves]) -> tuple[tuple[float, float], ...]:
-        """Mean numbers of states and predicted errors."""
-        if not self.options.sensitivity:
-            return ()
-        sizes = max((c.slots for c in curves), key=len)[1:]
-        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
-
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
         """The model with the chosen size of every channel; its mixing maps refitted only if that brings the output closer."""
         refits = (True, False) if self.options.mixing else (False,)
@@ -102,11 +69,7 @@ class ChannelCalibration:
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
             return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None)
-        with Spool() as full, Spool() as reduced:
-            for u in self._inputs:
-                x = encode(self.model.encoder, u)
-                full.append(x)
-                reduced.append(x)
+        with self._streams() as (full, reduced):
             blocks = []
             for number, block in enumerate(self.model.blocks):
                 if self.options.sequential:
@@ -115,11 +78,7 @@ class ChannelCalibration:
                 blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
                 self._progress("layers", number + 1, len(self.model.blocks))
             small = replace(self.model, blocks=tuple(blocks))
-            error = power = 0.0
-            for x, y in zip(full, reduced, strict=True):
-                a, b = decode(self.model, x), decode(small, y)
-                error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
-        measured = float(np.sqrt(error / power)) if power > 0 else 0.0
+            measured = self._measured(small, full, reduced)
         return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured)
 
     def _adapted(self, number: int, systems, full: Spool, reduced: Spool):

@@ -14,11 +14,10 @@ import numpy as np
 import scipy.fft
 
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, margin
-from lqo_mor.network.forward import block_input, block_output, decode, encode, system_map
+from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, margin
+from lqo_mor.network.forward import block_input, block_output, decode, system_map
 from lqo_mor.network.sensitivity import layer_signals
-from lqo_mor.network.split import split, squared_errors
-from lqo_mor.network.statistics import Grid, Spool, chunks
+from lqo_mor.network.statistics import Grid, Spool
 from lqo_mor.reduction import reduce
 from lqo_mor.reduction._slots import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -49,31 +48,24 @@ class Weight:
     shape: np.ndarray
 
 
-class SystemCalibration:
-    """The inputs of a calibrated compression, in files, and what was measured with them on the full model.
-
-    The counterpart of `Calibration` for layers that are single systems, with the same methods.
-    """
+class SystemCalibration(Calibration):
+    """A calibration of layers that are single systems, and what was measured with its inputs on the full model."""
 
     def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
-        self.model, self.options, self._progress = model, options, progress
-        self._inputs, self._gradients = Spool(), [Spool() for _ in model.blocks]
-        for u in chunks(model, calibration):
-            self._inputs.append(u)
+        super().__init__(model, calibration, options, progress)
+        self._gradients = [Spool() for _ in model.blocks]
         self._measure()
 
-    def __enter__(self) -> SystemCalibration:
-        return self
-
     def __exit__(self, *details) -> None:
-        for spool in (self._inputs, *self._gradients):
+        super().__exit__(*details)
+        for spool in self._gradients:
             spool.__exit__(*details)
 
     def _measure(self) -> None:
         """Spectra of what the systems read, sensitivities and the power of the output, by a pass forward and one back."""
         rng, power, count = np.random.default_rng(0), 0.0, 0
         read, moved = [0.0] * len(self.model.blocks), [0.0] * len(self.model.blocks)
-        for done, u in enumerate(self._inputs):
+        for u in self._reported(self._inputs, "statistics"):
             self._grid = grid = Grid.of(u.shape[1])
             signals, gradients, x = layer_signals(self.model, u, rng if self.options.sensitivity else None)
             output = decode(self.model, x)
@@ -83,8 +75,7 @@ class SystemCalibration:
                 moved = [total + _cross_spectra(grid, g) for total, g in zip(moved, gradients, strict=True)]
                 for spool, gradient in zip(self._gradients, gradients, strict=True):
                     spool.append(gradient)
-            self._progress("statistics", done + 1, len(self._inputs))
-        self._count, self._power = count, power / count
+        self._count, self.output_power = count, power / count
         self._read = [spectra / (count * grid.steps) for spectra in read]
         self._share = share = 1 if self.model.pooling is not None else 1 / grid.steps
         self._weights = [
@@ -107,32 +98,11 @@ class SystemCalibration:
             self._progress("curves", number + 1, len(self.model.blocks))
         return found
 
-    def predicted(self, squared: list[np.ndarray]) -> float | None:
-        """The relative rms error of the output that belongs to squared errors of all layers."""
-        return float(np.sqrt(sum(map(np.sum, squared)) / self._power)) if self.options.sensitivity else None
-
-    def chosen(self, curves: list[SystemCurve], mean: float) -> list[np.ndarray]:
-        """The indices of sizes that keep `mean` slots per layer."""
-        if self.options.split:
-            return split(curves, int(mean * len(curves)))
-        return [np.array([max(k for k, size in enumerate(c.slots) if size <= max(c.slots[0], mean))]) for c in curves]
-
-    def budget_curve(self, curves: list[SystemCurve]) -> tuple[tuple[float, float], ...]:
-        """Mean numbers of states and predicted errors."""
-        if not self.options.sensitivity:
-            return ()
-        sizes = max((c.slots for c in curves), key=len)
-        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
-
     def assemble(self, curves: list[SystemCurve], chosen: list[np.ndarray]) -> Calibrated:
         """The model with the chosen size of every layer."""
         slots = [curve.slots[which[0]] for curve, which in zip(curves, chosen, strict=True)]
         blocks, squared, moves, model = [], [], [], self.model
-        with Spool() as full, Spool() as reduced:
-            for u in self._inputs:
-                x = encode(model.encoder, u)
-                full.append(x)
-                reduced.append(x)
+        with self._streams() as (full, reduced):
             for number, (block, size) in enumerate(zip(model.blocks, slots, strict=True)):
                 follow = reduced if self.options.sequential else full
                 system = self._reduced(number, size, follow)
@@ -144,14 +114,10 @@ class SystemCalibration:
                 moves.append(moved)
                 self._progress("layers", number + 1, len(model.blocks))
             small = replace(model, blocks=tuple(blocks))
-            error = power = 0.0
-            for x, y in zip(full, reduced, strict=True):
-                a, b = decode(model, x), decode(small, y)
-                error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
-        measured = float(np.sqrt(error / power)) if power > 0 else 0.0
+            measured = self._measured(small, full, reduced)
         predicted = None
         if self.options.sensitivity:
-            predicted = float(np.sqrt(self._share * np.mean(np.sum(moves, axis=0) ** 2) / self._power))
+            predicted = float(np.sqrt(self._share * np.mean(np.sum(moves, axis=0) ** 2) / self.output_power))
         return Calibrated(small, [np.sqrt(total) for total in squared], predicted, measured, self.budget_curve(curves))
 
     def _spectrum(self, spectra: np.ndarray, weight: Weight) -> InputSpectrum:
@@ -225,7 +191,7 @@ def _cross_spectra(grid: Grid, signals: np.ndarray) -> np.ndarray:
 
 def _weight(grid: Grid, spectra: np.ndarray) -> Weight:
     """Sensitivities (frequencies, p, p) as the product of one matrix and one shape over the frequencies."""
-    matrix = scipy.fft.irfft(spectra, grid.size, axis=0)[0].real
+    matrix = scipy.fft.irfft(spectra, grid.size, axis=0)[0]
     trace = max(float(np.trace(matrix)), np.finfo(float).tiny)
     shape = grid.smooth(np.trace(spectra, axis1=1, axis2=2).real) / trace
     matrix = matrix + 1e-6 * trace / len(matrix) * np.eye(len(matrix))  # directions that no input shows count a little

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from lqo_mor.errors import OrderError
-from lqo_mor.network.split import squared_errors
+from lqo_mor.network.forward import decode, encode
+from lqo_mor.network.split import split, squared_errors
+from lqo_mor.network.statistics import Spool, chunks
 
 _TRIES = 6  # budgets that are tried for a wanted error
 _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smaller budget
@@ -68,12 +72,75 @@ class Calibrated:
     budget_curve: tuple[tuple[float, float], ...] = ()
 
 
+class Calibration:
+    """The inputs of a calibrated compression, in files, and the choice of sizes: what is the same for layers of any kind.
+
+    A context manager: the files live as long as it is open. The kinds of layers add error curves (`curves`), with `slots` and
+    `squared` errors for each channel or system, models with chosen sizes (`assemble`), and `output_power`, the mean squared
+    2-norm of the model's output.
+    """
+
+    output_power: float
+
+    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+        self.model, self.options, self._progress = model, options, progress
+        self._inputs = Spool()
+        for u in chunks(model, calibration):
+            self._inputs.append(u)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details) -> None:
+        self._inputs.__exit__(*details)
+
+    def _reported(self, pieces, what: str) -> Iterator[np.ndarray]:
+        for done, piece in enumerate(pieces):
+            yield piece
+            self._progress(what, done + 1, len(self._inputs))
+
+    def predicted(self, squared: list[np.ndarray]) -> float | None:
+        """The relative rms error of the output that belongs to squared errors of all channels or systems."""
+        return float(np.sqrt(sum(map(np.sum, squared)) / self.output_power)) if self.options.sensitivity else None
+
+    def chosen(self, curves: list, mean: float) -> list[np.ndarray]:
+        """The indices of sizes that keep `mean` slots per channel or system."""
+        if self.options.split:
+            return split(curves, int(mean * sum(len(c.squared) for c in curves)))
+        return [np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, mean))) for c in curves]
+
+    def budget_curve(self, curves: list) -> tuple[tuple[float, float], ...]:
+        """Mean numbers of states and predicted errors."""
+        if not self.options.sensitivity:
+            return ()
+        sizes = [size for size in max((c.slots for c in curves), key=len) if size > 0]
+        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
+
+    @contextmanager
+    def _streams(self) -> Iterator[tuple[Spool, Spool]]:
+        """What the first block reads, for the full and for the reduced model."""
+        with Spool() as full, Spool() as reduced:
+            for u in self._inputs:
+                x = encode(self.model.encoder, u)
+                full.append(x)
+                reduced.append(x)
+            yield full, reduced
+
+    def _measured(self, small, full: Spool, reduced: Spool) -> float:
+        """The relative rms error of the output, from what the last blocks give."""
+        error = power = 0.0
+        for x, y in zip(full, reduced, strict=True):
+            a, b = decode(self.model, x), decode(small, y)
+            error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
+        return float(np.sqrt(error / power)) if power > 0 else 0.0
+
+
 def margin(block) -> float:
     """How far optimised poles stay from the unit circle."""
     return max(_NEARER * (1 - float(np.max(np.abs(block.ssm.poles)))), 1e-12)
 
 
-def smallest_within(work, max_error: float) -> Calibrated:
+def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
 
     Raises

@@ -27,7 +27,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 # balanced start keeps the slow modes that the inputs of a trained model excite most; the full search finds h2 errors 2 to 5 %
 # smaller and costs up to 23 points of accuracy (sequential MNIST, benchmarks/s4d_checkpoints.py). A layer that is one system
 # with many inputs gets all starts: they differ by 12 % in error there.
-_OPTIONS = {"optimal": {"ridge": 1e-6, "start": "balanced"}, "modal": {"ridge": 1e-6}, "hippo": {"ridge": 1e-6}}
+_RIDGE = {"optimal": 1e-6, "modal": 1e-6, "hippo": 1e-6}
 # Nor may optimised poles come closer to the unit circle than those that were trained (half their distance): beyond the
 # horizon they would integrate, and the model's own code computes λ − 1 in single precision.
 _MARGIN = {"optimal": 0.5, "projected_gradient": 0.5}
@@ -248,9 +248,9 @@ def _reduce_layer(block, size: int, method: str, horizon, progress):
         if progress is not None:
             progress(1, 1)
         return _Kept(ssm, np.zeros(ssm.batch), np.zeros(ssm.batch, bool))
-    options = dict(_OPTIONS.get(method, {}))
-    if not ssm.batch:
-        options.pop("start", None)
+    options = {"ridge": _RIDGE[method]} if method in _RIDGE else {}
+    if method == "optimal" and ssm.batch:
+        options["start"] = "balanced"
     distance = 1 - np.max(np.abs(ssm.poles))
     if method in _MARGIN and distance > 0:
         options["margin"] = _MARGIN[method] * distance

@@ -188,8 +188,15 @@ def _convolution(ssm, steps: int):
 
 def _recursion(ssm):
     """One system with all of its row outputs."""
-    rows = row_outputs(ssm)
-    return lambda x: combine(ssm, rows(x))
+    rows, p, q = row_outputs(ssm), ssm.n_outputs, ssm.quadratic
+
+    def apply(x):
+        outputs = rows(x)
+        if q is None:
+            return outputs
+        return outputs[:p] + np.tensordot(q.W, outputs[p : p + q.rank] * outputs[p + q.rank :], axes=1)
+
+    return apply
 
 
 def row_outputs(ssm):
@@ -210,12 +217,3 @@ def row_outputs(ssm):
         return outputs.reshape(-1, *x.shape[1:])
 
     return apply
-
-
-def combine(ssm, outputs: np.ndarray) -> np.ndarray:
-    """The output of one system from those of its rows."""
-    p, q = ssm.n_outputs, ssm.quadratic
-    if q is None:
-        return outputs
-    products = outputs[p : p + q.rank] * outputs[p + q.rank :]
-    return outputs[:p] + np.tensordot(q.W, products, axes=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lqo_mor.matrix_equations._kernels import CONTINUOUS, DISCRETE
+from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.reduction._inner_kernels import _gramian
 from lqo_mor.reduction._pairing_kernels import _pairing_rows
 from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _parameters_of, _poles, _size
@@ -145,8 +145,6 @@ def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
         np.zeros((states, states)),
     )
     _gramian(real, plain, hermitian, one, P)  # inputs 1, outputs with the input entries: the same transfer
-    if code < 0:  # outputs are seen as they are, whatever the input
-        _pairing_matrices(DISCRETE, parameters, lam, np.zeros_like(f_lam), plain, hermitian)
     # A row acts on the real coordinates like a state with the conjugate entries.
     plain, hermitian = plain.conj(), hermitian.conj()
     for a in range(outputs.shape[0]):

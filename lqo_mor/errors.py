@@ -67,6 +67,10 @@ class AccuracyWarning(LQOWarning):
     """A result holds fewer correct digits than usual."""
 
 
+class AssumptionWarning(LQOWarning):
+    """A checkpoint does not tell all that is needed to read it, and the usual value was assumed."""
+
+
 def warn(message: str, category: type[LQOWarning]) -> None:
     """Issue a warning that points at the line of the caller outside of lqo-mor."""
     level, frame = 2, sys._getframe(1)

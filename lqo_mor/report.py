@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import DimensionError, LQOWarning, warn
 from lqo_mor.network.compression_report import CompressionReport
 from lqo_mor.network.model import DeepSSM
@@ -55,6 +56,28 @@ def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]
     before, after = report.parameters_before, report.parameters_after
     table.add_row("whole model", "", f"{before:,} → {after:,} ({_change(before, after)})", "", "", "")
     return table
+
+
+def systems_table(model: DeepSSM, other: DeepSSM) -> Table:
+    """Relative h2 distances of the systems of two models, a row per layer.
+
+    Raises
+    ------
+    DimensionError
+        If the models have different layers.
+    """
+    if [_shape(block.ssm) for block in model.blocks] != [_shape(block.ssm) for block in other.blocks]:
+        raise DimensionError("the models cannot be compared: their layers differ in number, channels, inputs or outputs")
+    table = _table("layer", "states", "h2 median", "h2 worst")
+    for a, b in zip(model.blocks, other.blocks, strict=True):
+        errors = h2_error(a.ssm, b.ssm, relative=True, delay=0)
+        states = f"{a.state_size}, {b.state_size}"
+        table.add_row(escape(a.name), states, f"{np.median(errors):.3%}", f"{np.max(errors):.3%}")
+    return table
+
+
+def _shape(ssm) -> tuple:
+    return ssm.batch, ssm.n_inputs, ssm.n_outputs
 
 
 def comparison_table(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None) -> Table:

@@ -13,12 +13,15 @@ LEVELS = {
     "errors": 0,
     "output_files": 1,
     "texts": 1,
+    "parallel": 1,
     "matrix_equations": 1,
     "systems": 1,
     "analysis": 2,
     "reduction": 3,
     "network": 4,
     "checkpoints": 5,
+    "toolboxes": 2,
+    "large": 4,
     "": 6,  # lqo_mor/__init__.py re-exports everything below
     "torch_modules": 7,
     "torch_s4d": 7,
@@ -27,6 +30,7 @@ LEVELS = {
     "report": 7,
     "plot": 7,
     "bench": 7,
+    "commands": 7,
     "cli": 7,
     "__main__": 7,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,13 +26,19 @@ class Format:
     recognises : callable
         ``recognises(keys) -> bool``; true also for an incomplete file, so that `read` can say what is missing.
     read : callable
-        ``read(state, extras, prenorm) -> DeepSSM`` from the tensors and the other entries of the file;
-        raises `CheckpointError`.
+        ``read(state, extras, settings) -> DeepSSM`` from the tensors, the other entries of the file and the
+        `Settings` that it asks for what they do not tell; raises `CheckpointError`.
     write : callable
         ``write(model, original) -> (state, extras)``: the tensors of `model` and the entries beside them, as like
         those of `Original` as they can be.
     layer_parameters : callable
-        ``layer_parameters(model) -> tuple of int``: numbers that the format stores for the system of each block.
+        ``layer_parameters(model, original) -> tuple of int``: numbers that the format stores for the system of each block.
+    same_size : bool
+        Whether the usual class of the format gives all layers one size, so that smaller ones are padded.
+    sidecar : bool
+        Whether the settings are stored in a file beside the checkpoint.
+    other_parameters : callable, optional
+        ``other_parameters(original) -> int``: numbers outside of the systems, where the file holds more than the model.
     """
 
     name: str
@@ -41,15 +47,19 @@ class Format:
     read: Callable
     write: Callable
     layer_parameters: Callable
+    same_size: bool = False
+    sidecar: bool = False
+    other_parameters: Callable | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Original:
-    """The content of the file that a model was read from: tensors, other entries, and the model as read."""
+    """The content of the file that a model was read from: tensors, other entries, the model as read, and the settings."""
 
     state: dict[str, np.ndarray]
     extras: dict
     model: DeepSSM
+    settings: dict = field(default_factory=dict)
 
     def kept(self, block_index: int, model: DeepSSM) -> bool:
         """Whether the system of that block is still the one that was read, so that its tensors can stay."""
@@ -67,11 +77,17 @@ def layer_count(keys: Iterable[str], prefix: str) -> int:
     return len(numbers)
 
 
-def check_tensors(state: dict, shapes: dict[str, tuple], integers: Collection[str] = (), empty: Collection[str] = ()) -> None:
+def check_tensors(
+    state: dict,
+    shapes: dict[str, tuple],
+    integers: Collection[str] = (),
+    empty: Collection[str] = (),
+    complexes: Collection[str] = (),
+) -> None:
     """Raise unless `state` holds exactly the tensors of `shapes`, real floating-point and finite.
 
-    A None in a shape stands for any size of at least one. The tensors named in `integers` hold integers instead, and
-    those named in `empty` may have no entries.
+    A None in a shape stands for any size of at least one. The tensors named in `integers` and `complexes` hold such
+    numbers instead, and those named in `empty` may have no entries.
     """
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
@@ -82,8 +98,10 @@ def check_tensors(state: dict, shapes: dict[str, tuple], integers: Collection[st
         raise CheckpointError("the tensors do not fit the format; " + "; ".join(problems))
     for key, wanted in shapes.items():
         value = state[key]
-        if value.dtype.kind not in ("iu" if key in integers else "f"):
-            wanted_kind = "integers" if key in integers else "floating-point numbers"
+        kinds, wanted_kind = "f", "floating-point numbers"
+        if key in integers or key in complexes:
+            kinds, wanted_kind = ("iu", "integers") if key in integers else ("c", "complex numbers")
+        if value.dtype.kind not in kinds:
             raise CheckpointError(f"{key} holds {value.dtype}, expected {wanted_kind}")
         if value.size == 0 and key not in empty:
             raise CheckpointError(f"{key} is empty: it has shape {value.shape}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_count, rounded, stable_poles
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import Embedding, LayerNorm, Linear
 from lqo_mor.network.model import ACTIVATIONS, POOLINGS, Block, DeepSSM
@@ -116,9 +117,9 @@ def _shapes(config: dict) -> dict[str, tuple]:
     return shapes | {"decoder.weight": (config["n_outputs"], d), "decoder.bias": (config["n_outputs"],)}
 
 
-def _read(state: dict, extras: dict, prenorm: bool | None) -> DeepSSM:
+def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
     config = check_config(extras)
-    if prenorm is not None and prenorm != config["prenorm"]:
+    if settings.given("prenorm") not in (None, config["prenorm"]):
         raise CheckpointError(f"the file says prenorm = {config['prenorm']}, which cannot be overruled")
     if layer_count(state, "blocks") != config["n_layers"]:
         raise CheckpointError(f"the configuration says {config['n_layers']} layers, found {layer_count(state, 'blocks')}")
@@ -230,7 +231,7 @@ def _outer_tensors(model: DeepSSM) -> dict[str, np.ndarray]:
     return tensors | {f"{key}.bias": bias for key, bias in biased.items() if bias is not None}
 
 
-def _layer_parameters(model: DeepSSM) -> tuple[int, ...]:
+def _layer_parameters(model: DeepSSM, original: Original) -> tuple[int, ...]:
     def count(ssm):
         n, d, c = ssm.n_slots, ssm.n_inputs, 0 if ssm.quadratic is None else ssm.quadratic.rank
         return 2 * n + 4 * n * d + d + 4 * c * n + c * d

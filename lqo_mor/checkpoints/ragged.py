@@ -17,6 +17,7 @@ from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_
 from lqo_mor.checkpoints.files import MAX_BYTES
 from lqo_mor.checkpoints.s4d import _check_representable
 from lqo_mor.checkpoints.s4d import _shapes as _s4d_shapes
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import LayerNorm, Linear
 from lqo_mor.network.model import Block, DeepSSM
@@ -75,9 +76,9 @@ def _check(state: dict, n_layers: int) -> None:
             raise CheckpointError(f"{key}: a channel of {count.max()} slots beside {count.size} channels needs too much memory")
 
 
-def _read(state: dict, extras: dict, prenorm: bool | None) -> DeepSSM:
+def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
     stored = check_entry(extras)
-    if prenorm is not None and prenorm != stored:
+    if settings.given("prenorm") not in (None, stored):
         raise CheckpointError(f"the file says prenorm = {stored}, which cannot be overruled")
     n_layers = layer_count(state, "s4_layers")
     _check(state, n_layers)
@@ -172,7 +173,7 @@ def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
     return {key: rounded(key, value, dtype(key)) for key, value in values.items()}, original.extras
 
 
-def _layer_parameters(model: DeepSSM) -> tuple[int, ...]:
+def _layer_parameters(model: DeepSSM, original: Original) -> tuple[int, ...]:
     """Four numbers a slot; a count and D for every channel."""
     return tuple(4 * int(np.count_nonzero(_used(block.ssm))) + 2 * block.width for block in model.blocks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -12,22 +13,26 @@ import numpy as np
 
 from lqo_mor.checkpoints.contract import Format, Original, listing
 from lqo_mor.checkpoints.files import as_path, container_of, read_file, write_file
+from lqo_mor.checkpoints.layered import LAYERED, TO_NATIVE
 from lqo_mor.checkpoints.lqo import LQO
 from lqo_mor.checkpoints.ragged import RAGGED, from_s4d, to_s4d
 from lqo_mor.checkpoints.s4d import S4D
+from lqo_mor.checkpoints.settings import Settings, read_sidecar, sidecar_path, sidecar_text, warn_of_assumptions
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.output_files import check_new, write_atomically
+from lqo_mor.reduction._slots import pad
 
-FORMATS = (S4D, LQO, RAGGED)
+FORMATS = (*LAYERED, S4D, LQO, RAGGED)
 # From the format that was read to the one that is written: what was read, as if it had come from a file of the other.
-_CONVERSIONS = {("s4d", "ragged"): from_s4d, ("ragged", "s4d"): to_s4d}
+_CONVERSIONS = {("s4d", "ragged"): from_s4d, ("ragged", "s4d"): to_s4d, **TO_NATIVE}
 _NESTINGS = ("state_dict", "model", "model_state_dict", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 # Their state equation depends on the input, so they are no LQO systems.
 _INPUT_DEPENDENT = re.compile(r"(^|\.)(A_log|x_proj\.weight|dt_proj\.weight|input_gate\..*|a_param)$")
 
 
-def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = None) -> DeepSSM:
+def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = None, settings: Mapping | None = None) -> DeepSSM:
     """Read a trained deep state-space model, ``x[k] = λ ∘ x[k-1] + B u[k]`` with maps of tokens between the layers.
 
     Nothing in the file is ever executed: a pickle is read with tensors and plain values only, and
@@ -38,11 +43,14 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     path : path-like
         A .pth, .pt or .ckpt file of PyTorch (needs torch), or a .safetensors or .npz file; the content
         decides, not the suffix.
-    format : {"s4d", "lqo", "ragged"}, optional
-        Overrules the recognition of the format.
+    format : str, optional
+        Overrules the recognition of the format; see the page on checkpoints for the names.
     prenorm : bool, optional
-        Whether the normalisations stand before the layers of an S4D model. Its file does not tell; after
-        them by default. An LQO or ragged file holds it.
+        Whether the normalisations stand before the layers: the setting of that name.
+    settings : mapping, optional
+        What the tensors of a format cannot tell, by name: ``discretization``, ``dt_transform``, ... What is not given is
+        read from the file ``<path>.json`` that `save` writes beside a checkpoint, and otherwise assumed as in the
+        configurations of the original code, with an `AssumptionWarning`. `model.source.settings` has the values.
 
     Returns
     -------
@@ -53,8 +61,15 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     ------
     CheckpointError
         If the file is missing, damaged, unsafe, incomplete or of an unknown format.
+    InvalidInputError
+        If a setting is unknown or out of range.
     MissingDependencyError
         If the file is one of PyTorch, and torch is not installed.
+
+    Warns
+    -----
+    AssumptionWarning
+        Of the settings that were neither given nor stored.
 
     Examples
     --------
@@ -66,16 +81,21 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     """
     path = as_path(path)
     content = read_file(path)
+    given = dict(settings or {}) | ({} if prenorm is None else {"prenorm": prenorm})
     try:
+        asked = Settings(read_sidecar(path) | given)
         state, nesting, extras = find_state(content.tree, content.extras)
         bare, prefix = strip_prefixes(state)
         chosen = _choose(bare, format)
-        model = chosen.read(bare, extras, prenorm)
+        model = chosen.read(bare, extras, asked)
+        asked.check_used()
     except InvalidInputError as err:
         raise CheckpointError(f"{path.name}: {err}") from None
     except Exception as err:  # the content is untrusted: whatever it breaks is the file's fault
         raise CheckpointError(f"{path.name}: its content cannot be understood, reading it ends in {type(err).__name__}") from err
-    source = Source(chosen.name, chosen, path.resolve(), prefix, nesting, Original(bare, extras, model), content.foreign)
+    warn_of_assumptions(path.name, asked.assumed)
+    original = Original(bare, extras, model, asked.values)
+    source = Source(chosen.name, chosen, path.resolve(), prefix, nesting, original, content.foreign, asked.assumed)
     return replace(model, source=source)
 
 
@@ -99,6 +119,8 @@ class Source:
         What was read.
     foreign : tuple of str
         Names of the foreign classes in the file that were replaced by placeholders.
+    assumed : dict
+        The settings that were assumed.
     """
 
     format: str
@@ -108,20 +130,39 @@ class Source:
     nesting: str | None
     original: Original
     foreign: tuple[str, ...]
+    assumed: dict
+
+    @property
+    def settings(self) -> dict:
+        """What the tensors do not tell, as given or assumed."""
+        return self.original.settings
 
     def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
         """How many numbers a format (by default the one that was read) stores for the system of each block."""
-        return self._target(format)[0].layer_parameters(model)
+        adapter, original = self._target(format)
+        return adapter.layer_parameters(padded(model) if adapter.same_size else model, original)
 
-    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None) -> None:
+    def other_parameters(self, model: DeepSSM) -> int | None:
+        """How many numbers the file holds outside of the systems, or None if those are the arrays of the model."""
+        count = self.adapter.other_parameters
+        return None if count is None else count(self.original)
+
+    def write(
+        self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None, same_size: bool | None = None
+    ) -> None:
         """Store `model` at `path`, in the layout of the file that it was read from or in another format."""
         adapter, original = self._target(format)
+        if adapter.same_size if same_size is None else same_size:
+            model = padded(model)
         path = as_path(path)
         container_of(path)  # refuses an unknown suffix before any work
         with suppress(OSError):  # one of them does not exist
             if path.samefile(self.path):
                 raise OutputError(f"{path} is the file that the model was read from; choose another name")
         state, extras = adapter.write(model, original)
+        beside = sidecar_path(path) if adapter.sidecar and original.settings else None
+        if beside is not None:
+            check_new(beside, overwrite)
         dropped = write_file(path, {self.prefix + key: value for key, value in state.items()}, self.nesting, extras, overwrite)
         if dropped:
             warn(
@@ -129,6 +170,8 @@ class Source:
                 "state of an optimiser, or what this kind of file cannot hold safely",
                 LQOWarning,
             )
+        if beside is not None:
+            write_atomically(beside, sidecar_text(adapter.name, original.settings).encode(), overwrite)
 
     def _target(self, name: str | None) -> tuple[Format, Original]:
         """The format of that name, and what was read as if it had come from a file of that format."""
@@ -138,6 +181,13 @@ class Source:
         if convert is None:
             raise InvalidInputError(f"a model of the format {self.format} cannot be stored in the format {name}")
         return adapter, convert(self.original)
+
+
+def padded(model: DeepSSM) -> DeepSSM:
+    """The model with slots of zero output, so that all of its systems have as many as the largest."""
+    slots = max((block.ssm.n_slots for block in model.blocks), default=0)
+    blocks = [block if block.ssm.n_slots == slots else replace(block, ssm=pad(block.ssm, slots)) for block in model.blocks]
+    return replace(model, blocks=tuple(blocks))
 
 
 def find_state(tree, extras: dict) -> tuple[dict, str | None, dict]:

@@ -8,25 +8,29 @@ Only the product of input and output row matters for a channel, so the models re
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_count, rounded, stable_poles
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import LayerNorm, Linear
 from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-_KERNEL = ("C", "log_dt", "log_A_real", "A_imag")
+KERNEL = ("C", "log_dt", "log_A_real", "A_imag")
 _ZERO = 1e-30  # a pole below this acts at lag 0 only, and exp(dt A) does not reach it
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
 def _recognises(keys) -> bool:
-    return any(key.startswith("s4_layers.") for key in keys)
+    return any(re.fullmatch(r"s4_layers\.\d+\.kernel\.(log_A_real|A_imag)", key) for key in keys)
 
 
-def _read(state: dict, extras: dict, prenorm: bool | None) -> DeepSSM:
-    """The model in `state`; whether it normalises first is not in the tensors (None means after)."""
+def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
+    """The model in `state`; whether it normalises first is not in the tensors."""
+    prenorm = settings.flag("prenorm", False)
     n_layers = layer_count(state, "s4_layers")
     check_tensors(state, _shapes(state, n_layers))
     blocks = []
@@ -35,10 +39,10 @@ def _read(state: dict, extras: dict, prenorm: bool | None) -> DeepSSM:
         blocks.append(
             Block(
                 name=layer,
-                ssm=_system(layer, *(state[f"{layer}.kernel.{key}"].astype(np.float64) for key in _KERNEL), state[f"{layer}.D"]),
+                ssm=system(layer, *(state[f"{layer}.kernel.{key}"].astype(np.float64) for key in KERNEL), state[f"{layer}.D"]),
                 mixing=Linear(state[f"{layer}.output_linear.0.weight"][:, :, 0], state[f"{layer}.output_linear.0.bias"]),
                 norm=LayerNorm(state[f"norms.{i}.weight"], state[f"norms.{i}.bias"]),
-                prenorm=bool(prenorm),
+                prenorm=prenorm,
                 activation="gelu",
                 gate="glu",
             )
@@ -72,7 +76,7 @@ def _shapes(state: dict, n_layers: int) -> dict[str, tuple]:
     return shapes | {"decoder.weight": (outputs, width), "decoder.bias": (outputs,)}
 
 
-def _system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
+def system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
     """The channels of a layer as a batch (H,) of systems with ``B = 1``."""
     with np.errstate(all="ignore"):  # what overflows is reported below
         A = -np.exp(log_A_real) + 1j * A_imag
@@ -91,8 +95,8 @@ def _system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(poles, np.ones((*poles.shape, 1)), residues[:, np.newaxis], D[:, np.newaxis, np.newaxis])
 
 
-def _kernel(layer: str, ssm: DiagonalLQOSystem, log_dt: np.ndarray, slots: int) -> dict[str, np.ndarray]:
-    """The inverse of `_system`: the tensors of a batch of systems for given steps, padded to `slots`."""
+def kernel_tensors(layer: str, ssm: DiagonalLQOSystem, log_dt: np.ndarray) -> dict[str, np.ndarray]:
+    """The inverse of `_system`: the tensors of a batch of systems for given steps."""
     poles, D = stable_poles(layer, ssm.poles), ssm.D[:, 0, 0]
     real = ssm.is_real_pole
     residues = ssm.C[:, 0, :] * ssm.B[:, :, 0]
@@ -104,15 +108,12 @@ def _kernel(layer: str, ssm: DiagonalLQOSystem, log_dt: np.ndarray, slots: int) 
     A = np.log(poles) / np.exp(log_dt)[:, np.newaxis]
     C = np.where(real, 0.5, 1.0) * residues * A / (poles - 1)
     A, C = np.where(zero, -0.5, A), np.where(zero, 0, C)
-    padding = ((0, 0), (0, slots - poles.shape[1]))
-    A, C = np.pad(A, padding, constant_values=-0.5), np.pad(C, padding)
     return {"D": D, "kernel.C": np.stack([C.real, C.imag], -1), "kernel.log_A_real": np.log(-A.real), "kernel.A_imag": A.imag}
 
 
 def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
-    """The tensors of `model`; layers with fewer slots than the largest are padded with slots of zero output."""
+    """The tensors of `model`, each layer with its own number of slots."""
     _check_representable(model, original)
-    slots = max(block.ssm.n_slots for block in model.blocks)
     values = {
         "encoder.weight": model.encoder.weight,
         "encoder.bias": model.encoder.bias,
@@ -121,9 +122,9 @@ def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
     }
     for i, block in enumerate(model.blocks):
         layer = f"s4_layers.{i}"
-        if not (original.kept(i, model) and block.ssm.n_slots == slots):
+        if not original.kept(i, model):
             log_dt = original.state[f"{layer}.kernel.log_dt"].astype(np.float64)
-            kernel = _kernel(layer, block.ssm, log_dt, slots)
+            kernel = kernel_tensors(layer, block.ssm, log_dt)
             values |= {f"{layer}.{key}": value for key, value in kernel.items()}
         values[f"{layer}.output_linear.0.weight"] = block.mixing.weight[:, :, np.newaxis]
         values[f"{layer}.output_linear.0.bias"] = block.mixing.bias
@@ -148,7 +149,7 @@ def _check_representable(model: DeepSSM, original: Original) -> None:
         raise CheckpointError("the structure of the model was changed; the S4D format stores only changed numbers")
 
 
-def _layer_parameters(model: DeepSSM) -> tuple[int, ...]:
+def _layer_parameters(model: DeepSSM, original: Original) -> tuple[int, ...]:
     slots = max((block.ssm.n_slots for block in model.blocks), default=0)
     return tuple(block.width * (4 * slots + 2) for block in model.blocks)
 
@@ -160,4 +161,5 @@ S4D = Format(
     read=_read,
     write=_write,
     layer_parameters=_layer_parameters,
+    same_size=True,
 )

@@ -25,6 +25,7 @@ from lqo_mor.network._error_chain import Analysis, follow
 from lqo_mor.network._gains import times_each
 from lqo_mor.network._signals import measure
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.network.support import check_supported
 
 _SLACK = 1 + 1e-9  # of the run-time check, for rounding
 
@@ -241,6 +242,7 @@ def _check_pair(model, reduced, steps) -> None:
     for name, value in (("model", model), ("reduced", reduced)):
         if not isinstance(value, DeepSSM):
             raise InvalidInputError(f"{name} must be a DeepSSM, got {type(value).__name__}")
+        check_supported(value, "the bound")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise InvalidInputError(f"steps must be a positive integer, got {steps!r}")
     if len(model.blocks) != len(reduced.blocks):

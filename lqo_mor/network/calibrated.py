@@ -12,6 +12,7 @@ from lqo_mor.errors import OrderError
 from lqo_mor.network.forward import decode, encode
 from lqo_mor.network.split import split, squared_errors
 from lqo_mor.network.statistics import Spool, chunks
+from lqo_mor.network.support import check_supported
 
 _TRIES = 6  # budgets that are tried for a wanted error
 _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smaller budget
@@ -83,6 +84,7 @@ class Calibration:
     output_power: float
 
     def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+        check_supported(model, "a calibration")
         self.model, self.options, self._progress = model, options, progress
         self._inputs = Spool()
         for u in chunks(model, calibration):

@@ -13,7 +13,7 @@ import scipy.fft
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network import _kernels
-from lqo_mor.network.layers import Embedding
+from lqo_mor.network.layers import BatchNorm, Embedding
 
 _CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep the cores busy
 
@@ -22,7 +22,7 @@ def forward(model, u, progress=None) -> np.ndarray:
     """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
     u = check_inputs(model.encoder, u)
     batch, steps = u.shape[:2]
-    layers = [system_map(block.ssm, steps) for block in model.blocks]
+    layers = [block_map(block, steps) for block in model.blocks]
     chunk = chunk_size(model, steps)
     outputs = []
     for start in range(0, batch, chunk):
@@ -37,6 +37,10 @@ def forward(model, u, progress=None) -> np.ndarray:
 
 def check_inputs(encoder, u) -> np.ndarray:
     """The inputs as an array; raises unless they fit the encoder."""
+    if encoder is None:
+        raise InvalidInputError(
+            "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
+        )
     u = np.asarray(u)
     if isinstance(encoder, Embedding):
         if u.ndim != 2 or 0 in u.shape:
@@ -65,7 +69,7 @@ def _numbers_per_step(model) -> int:
 
     def numbers(block):
         if block.ssm.batch:
-            inside = 10 * block.width  # transforms of padded signals
+            inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
         else:
             rank = 0 if block.ssm.quadratic is None else block.ssm.quadratic.rank
             inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
@@ -91,7 +95,9 @@ def encode(encoder, u: np.ndarray) -> np.ndarray:
 
 
 def normalise(norm, x: np.ndarray) -> np.ndarray:
-    """A `LayerNorm` of every token."""
+    """A `LayerNorm` or `BatchNorm` of every token."""
+    if isinstance(norm, BatchNorm):
+        return norm.weight[:, np.newaxis, np.newaxis] * x + norm.bias[:, np.newaxis, np.newaxis]
     x = x - np.mean(x, axis=0)
     x /= np.sqrt(np.mean(x * x, axis=0) + norm.eps)
     x *= norm.weight[:, np.newaxis, np.newaxis]
@@ -147,26 +153,45 @@ def output_rows(ssm) -> np.ndarray:
     return rows * np.where(ssm.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
 
 
+def block_map(block, steps: int):
+    """As `system_map` for the system of a block, of which some outputs may run backward in time."""
+    apply = system_map(block.ssm, steps)
+    if block.backward is None:
+        return apply
+
+    def both(x):
+        forward = apply(x)
+        half = forward.shape[0] // 2
+        reverse = apply(np.ascontiguousarray(x[..., ::-1]))[half:, :, ::-1]
+        if block.backward:
+            forward[:half, :, :-1] += reverse[:, :, 1:]
+        else:
+            forward[:half] += reverse
+        return np.ascontiguousarray(forward[:half])
+
+    return both
+
+
 def system_map(ssm, steps: int):
     """The system as a function from signals to signals, both (features, batch, steps); the result is a new array."""
     return _convolution(ssm, steps) if ssm.batch else _recursion(ssm)
 
 
 def kernel_spectra(ssm, steps: int) -> tuple[np.ndarray, int]:
-    """Fourier transforms of the kernels of channels, a row each for the linear output, `U` and `V`, and their length.
+    """Fourier transforms of the kernels of channels, a row each for the linear outputs, `U` and `V`, and their length.
 
     They are padded so that nothing wraps around.
     """
     residues = output_rows(ssm) * ssm.B.transpose(0, 2, 1)
     kernels = np.empty((*residues.shape[:2], steps))
     _kernels.impulse_responses(ssm.poles, residues, kernels)
-    kernels[:, 0, 0] += ssm.D[:, 0, 0]
+    kernels[:, : ssm.n_outputs, 0] += ssm.D[:, :, 0]
     size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
     return scipy.fft.rfft(kernels, size, workers=os.cpu_count()), size
 
 
 def _convolution(ssm, steps: int):
-    """Channels with one input and one output: products of Fourier transforms."""
+    """Channels with one input: products of Fourier transforms. The result has the order (output, channel)."""
     (spectra, size), workers = kernel_spectra(ssm, steps), os.cpu_count()
 
     def respond(transform, row):
@@ -174,14 +199,15 @@ def _convolution(ssm, steps: int):
         return np.ascontiguousarray(y[..., :steps])
 
     def apply(x):
-        transform = scipy.fft.rfft(x, size, workers=workers)
-        y = respond(transform, 0)
-        if ssm.quadratic is not None:
-            c = ssm.quadratic.rank
-            for j in range(c):
-                product = respond(transform, 1 + j) * respond(transform, 1 + c + j)
-                y += ssm.quadratic.W[:, :, j, np.newaxis] * product
-        return y
+        transform, p, q = scipy.fft.rfft(x, size, workers=workers), ssm.n_outputs, ssm.quadratic
+        if q is None:
+            return respond(transform, 0) if p == 1 else np.concatenate([respond(transform, i) for i in range(p)])
+        y = [respond(transform, i) for i in range(p)]
+        for j in range(q.rank):
+            product = respond(transform, p + j) * respond(transform, p + q.rank + j)
+            for i in range(p):
+                y[i] += q.W[:, i, j, np.newaxis, np.newaxis] * product
+        return np.concatenate(y)
 
     return apply
 

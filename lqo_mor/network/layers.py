@@ -78,3 +78,24 @@ class LayerNorm:
         _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
         if not 0 <= self.eps < np.inf:
             raise InvalidInputError(f"eps must be a small number that is not negative, got {self.eps!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """Normalisation by stored statistics, at inference a map of single features ``weight ∘ x + bias``, with vectors (width,)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __post_init__(self):
+        _freeze(self, weight=1, bias=1)
+        _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
+
+    @classmethod
+    def from_statistics(cls, mean, variance, weight=None, bias=None, eps: float = 1e-5) -> BatchNorm:
+        """From running mean and variance, and the affine part where there is one; vectors (width,)."""
+        mean, variance = (np.asarray(value, np.float64) for value in (mean, variance))
+        if np.any(variance < 0) or not 0 <= eps < np.inf or np.any(variance + eps == 0):
+            raise InvalidInputError("the running variance and eps must not be negative, nor both be zero")
+        scale = (1.0 if weight is None else np.asarray(weight, np.float64)) / np.sqrt(variance + eps)
+        return cls(scale, (0.0 if bias is None else np.asarray(bias, np.float64)) - scale * mean)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.forward import forward
-from lqo_mor.network.layers import Embedding, LayerNorm, Linear
+from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 from lqo_mor.systems import _checks
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -29,10 +29,11 @@ class Block:
     ssm : DiagonalLQOSystem
         Discrete system *with delay 0*: its output reads the updated state, so that the kernel is
         ``K_j = C λ^j B`` for ``j ≥ 0``, plus `D` at lag 0. Either a batch ``(width,)`` of systems
-        with one input and one output, one per feature, or a single system with `width` inputs.
+        with one input, one per feature, or a single system with `width` inputs. The outputs of a batch are in the order
+        (output, feature).
     mixing : Linear or None
         Map of every token after the activation; for the gate "glu" it has twice as many outputs.
-    norm : LayerNorm or None
+    norm : LayerNorm, BatchNorm or None
         Normalisation, before the system if `prenorm`, otherwise after the residual sum.
     prenorm : bool
         Where the normalisation stands.
@@ -42,6 +43,9 @@ class Block:
         "glu": ``a ∘ sigmoid(b)`` of the two halves of the mixed features.
     residual : bool
         Whether the input is added to the output.
+    backward : {None, 0, 1}
+        None for systems that run forward in time only. Otherwise the second half of their outputs reads the sequence from its
+        end, with that delay, ``Σ_j K_j u[k + j + backward]``, and is added to the first half.
 
     Raises
     ------
@@ -54,11 +58,12 @@ class Block:
     name: str
     ssm: DiagonalLQOSystem
     mixing: Linear | None = None
-    norm: LayerNorm | None = None
+    norm: LayerNorm | BatchNorm | None = None
     prenorm: bool = False
     activation: str = "gelu"
     gate: str | None = None
     residual: bool = True
+    backward: int | None = None
 
     def __post_init__(self):
         ssm = self.ssm
@@ -68,12 +73,16 @@ class Block:
             raise InvalidInputError(f"{self.name}: activation {self.activation!r} is none of {ACTIVATIONS}")
         if self.gate not in ("glu", None):
             raise InvalidInputError(f"{self.name}: gate {self.gate!r} is neither 'glu' nor None")
-        if len(ssm.batch) > 1 or (ssm.batch and (ssm.n_inputs, ssm.n_outputs) != (1, 1)):
+        if len(ssm.batch) > 1 or (ssm.batch and ssm.n_inputs != 1):
             raise DimensionError(
-                f"{self.name}: a batch of systems must have one axis, one input and one output, got batch {ssm.batch} "
-                f"with {ssm.n_inputs} inputs and {ssm.n_outputs} outputs"
+                f"{self.name}: a batch of systems must have one axis and one input, got batch {ssm.batch} "
+                f"with {ssm.n_inputs} inputs"
             )
-        features = ssm.batch[0] if ssm.batch else ssm.n_outputs
+        if self.backward not in (None, 0, 1):
+            raise InvalidInputError(f"{self.name}: backward must be None, 0 or 1, got {self.backward!r}")
+        if self.backward is not None and (ssm.n_outputs % 2 or ssm.quadratic is not None):
+            raise DimensionError(f"{self.name}: half of the outputs run backward: an even number, none quadratic")
+        features = self.system_features
         if self.mixing is not None:
             if self.mixing.n_inputs != features:
                 raise DimensionError(f"{self.name}: mixing takes {self.mixing.n_inputs} features, the system gives {features}")
@@ -92,10 +101,15 @@ class Block:
         return self.ssm.batch[0] if self.ssm.batch else self.ssm.n_inputs
 
     @property
+    def system_features(self) -> int:
+        """Number of features that the system gives, before the mixing."""
+        outputs = self.ssm.n_outputs if self.backward is None else self.ssm.n_outputs // 2
+        return outputs * (self.ssm.batch[0] if self.ssm.batch else 1)
+
+    @property
     def n_outputs(self) -> int:
         """Number of features that come out."""
-        ssm_outputs = self.ssm.batch[0] if self.ssm.batch else self.ssm.n_outputs
-        features = ssm_outputs if self.mixing is None else self.mixing.n_outputs
+        features = self.system_features if self.mixing is None else self.mixing.n_outputs
         return features // 2 if self.gate else features
 
     @property
@@ -109,11 +123,17 @@ class ModelSource(Protocol):
 
     format: str
 
+    def other_parameters(self, model: DeepSSM) -> int | None:
+        """How many numbers the file holds outside of the systems, or None if those are the arrays of the model."""
+        ...
+
     def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
         """How many numbers the format, or another one, stores for the system of each block."""
         ...
 
-    def write(self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None) -> None:
+    def write(
+        self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None, same_size: bool | None = None
+    ) -> None:
         """Store the model at `path`, in its own format or another one."""
         ...
 
@@ -124,13 +144,14 @@ class DeepSSM:
 
     Parameters
     ----------
-    encoder : Linear or Embedding
-        Map from the input features, or from integer tokens, to the width of the blocks.
+    encoder : Linear, Embedding or None
+        Map from the input features, or from integer tokens, to the width of the blocks. None together with the decoder:
+        only the systems are known and not what is between them; such a model can be reduced and stored, not run.
     blocks : tuple of Block
         The blocks, first to last.
-    decoder : Linear
+    decoder : Linear or None
         Map from the (pooled) features to the outputs.
-    norm : LayerNorm or None
+    norm : LayerNorm, BatchNorm or None
         Final normalisation, before the pooling.
     pooling : {"mean", "last", None}
         Mean over time, last time step, or none: one output per time step.
@@ -152,10 +173,10 @@ class DeepSSM:
     1.5
     """
 
-    encoder: Linear | Embedding
+    encoder: Linear | Embedding | None
     blocks: tuple[Block, ...]
-    decoder: Linear
-    norm: LayerNorm | None = None
+    decoder: Linear | None
+    norm: LayerNorm | BatchNorm | None = None
     pooling: str | None = "mean"
     source: ModelSource | None = None
 
@@ -163,6 +184,10 @@ class DeepSSM:
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if self.pooling not in POOLINGS:
             raise InvalidInputError(f"pooling {self.pooling!r} is none of {POOLINGS}")
+        if (self.encoder is None) != (self.decoder is None):
+            raise InvalidInputError("a model has both an encoder and a decoder, or none of them")
+        if self.encoder is None:
+            return
         features, before = self.encoder.n_outputs, "the encoder"
         for block in self.blocks:
             if block.width != features:
@@ -172,6 +197,11 @@ class DeepSSM:
             _checks.check_shape("norm.weight", self.norm.weight, (features,), "(width,)")
         if self.decoder.n_inputs != features:
             raise DimensionError(f"the decoder takes {self.decoder.n_inputs} features, but {before} gives {features}")
+
+    @property
+    def runs(self) -> bool:
+        """Whether the whole model is known, not only its systems."""
+        return self.encoder is not None
 
     def __call__(self, u, progress=None) -> np.ndarray:
         """Run the model in NumPy and float64.
@@ -192,11 +222,11 @@ class DeepSSM:
         DimensionError
             If `u` has the wrong shape.
         InvalidInputError
-            If an entry is not finite or a token is not in the vocabulary.
+            If an entry is not finite or a token is not in the vocabulary, or only the systems of the model are known.
         """
         return forward(self, u, progress)
 
-    def save(self, path, overwrite: bool = False, format: str | None = None) -> None:
+    def save(self, path, overwrite: bool = False, format: str | None = None, same_size: bool | None = None) -> None:
         """Write the model as a checkpoint, by default of the format that it was read from.
 
         Numbers are rounded to the precision of the original file (usually float32), so a model that is
@@ -212,6 +242,10 @@ class DeepSSM:
             Another format for a model that was read from an S4D or ragged file: "ragged" stores as many slots as
             each channel uses, "s4d" fills all channels up to the largest, for the original class.
 
+        same_size : bool, optional
+            Whether all layers get the size of the largest, filled up with slots of zero output, as classes with one state size
+            for all layers need it. By default what the usual class of the format needs.
+
         Raises
         ------
         OutputError
@@ -221,27 +255,29 @@ class DeepSSM:
         """
         if self.source is None:
             raise InvalidInputError("this model was not read from a checkpoint, so there is no format to store it in")
-        self.source.write(self, path, overwrite, format)
+        self.source.write(self, path, overwrite, format, same_size)
 
     @property
     def layer_parameters(self) -> tuple[int, ...]:
         """How many real numbers are stored for the system of each block."""
         if self.source is not None:
             return self.source.layer_parameters(self)
-        return tuple(_real_numbers(block.ssm) for block in self.blocks)
+        return tuple(real_numbers(block.ssm) for block in self.blocks)
 
     @property
     def n_parameters(self) -> int:
         """How many real numbers the model stores in all, as in its checkpoint."""
-        parts = [self.encoder, self.decoder, self.norm]
-        for block in self.blocks:
-            parts += [block.norm, block.mixing]
+        others = None if self.source is None else self.source.other_parameters(self)
+        if others is not None:
+            return others + sum(self.layer_parameters)
+        parts = [self.encoder, self.decoder, self.norm, *(part for block in self.blocks for part in (block.norm, block.mixing))]
         arrays = [array for part in parts if part is not None for array in vars(part).values() if isinstance(array, np.ndarray)]
         return sum(array.size for array in arrays) + sum(self.layer_parameters)
 
     def __repr__(self) -> str:
         kind = "" if self.source is None else f"{self.source.format}, "
-        head = f"DeepSSM({kind}outputs={self.decoder.n_outputs}, pooling={self.pooling}, parameters={self.n_parameters})"
+        rest = f"outputs={self.decoder.n_outputs}, pooling={self.pooling}" if self.runs else "systems only"
+        head = f"DeepSSM({kind}{rest}, parameters={self.n_parameters})"
         lines = [f"  {block.name}: {_states(block)} states, {block.ssm!r}" for block in self.blocks]
         return "\n".join([head, *lines])
 
@@ -253,7 +289,7 @@ def _states(block: Block) -> str:
     return str(block.state_size) if low == high else f"{low}..{high}"
 
 
-def _real_numbers(ssm: DiagonalLQOSystem) -> int:
+def real_numbers(ssm: DiagonalLQOSystem) -> int:
     """Real numbers in the arrays of a system, a complex entry counting as two."""
     arrays = [ssm.poles, ssm.B, ssm.C, ssm.D]
     if ssm.quadratic is not None:

@@ -333,7 +333,7 @@ def test_formats_that_cannot_be_written(tmp_path):
     model = s4d_model(tmp_path)
     with pytest.raises(InvalidInputError, match="format s4d cannot be stored in the format lqo"):
         model.save(tmp_path / "x.npz", format="lqo")
-    with pytest.raises(InvalidInputError, match="'mamba' is unknown, expected one of s4d, lqo, ragged"):
+    with pytest.raises(InvalidInputError, match=r"'mamba' is unknown, expected one of .*s4d, lqo, ragged"):
         model.save(tmp_path / "x.npz", format="mamba")
     with pytest.raises(OutputError, match="read from"):
         model.save(tmp_path / "s4d.npz", overwrite=True, format="ragged")

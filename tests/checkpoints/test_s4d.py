@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lqo_mor.checkpoints import load_checkpoint
 from lqo_mor.checkpoints.files import read_file, write_file
-from lqo_mor.checkpoints.s4d import _kernel, _system
+from lqo_mor.checkpoints.s4d import kernel_tensors, system
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network import compress
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -99,16 +99,16 @@ def test_inverse_map(modulus, angle, real, log_dt, size):
         pole = 1e-6
     residue = size * (1.0 if np.imag(pole) == 0 else np.exp(0.7j))
     ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]])
-    written = _kernel("layer", ssm, np.array([log_dt]), 2)
+    written = kernel_tensors("layer", ssm, np.array([log_dt]))
     arguments = (written[f"kernel.{key}"] for key in ("log_A_real", "A_imag"))
-    again = _system("layer", written["kernel.C"], np.array([log_dt]), *arguments, written["D"])
+    again = system("layer", written["kernel.C"], np.array([log_dt]), *arguments, written["D"])
     np.testing.assert_allclose(kernel(again, 40), kernel(ssm, 40), rtol=0, atol=1e-9 * max(1e-3, abs(size)))
 
 
 def test_a_pole_at_zero_becomes_feedthrough():
     for pole, c in [(0.0, 2.0), (1e-40, 2.0), (1e-40j, 1.0 + 1j)]:
         ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[c]]], [[[0.5]]])
-        written = _kernel("layer", ssm, np.zeros(1), 1)
+        written = kernel_tensors("layer", ssm, np.zeros(1))
         assert written["D"] == pytest.approx(2.5)
         assert not np.any(written["kernel.C"])
 
@@ -116,9 +116,9 @@ def test_a_pole_at_zero_becomes_feedthrough():
 @pytest.mark.parametrize("pole", [1.0, -1.0, (1 + 2e-16) * np.exp(0.3j)])
 def test_a_pole_that_rounding_put_onto_the_unit_circle_is_stored(pole):
     ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[2.0]]])
-    written = _kernel("layer", ssm, np.zeros(1), 1)
+    written = kernel_tensors("layer", ssm, np.zeros(1))
     arguments = (written[f"kernel.{key}"] for key in ("log_A_real", "A_imag"))
-    again = _system("layer", written["kernel.C"], np.zeros(1), *arguments, written["D"])
+    again = system("layer", written["kernel.C"], np.zeros(1), *arguments, written["D"])
     assert np.all(np.abs(again.poles) < 1)
     np.testing.assert_allclose(kernel(again, 1000), kernel(ssm, 1000), atol=1e-8)
 

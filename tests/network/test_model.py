@@ -32,7 +32,7 @@ def test_arrays_are_read_only_copies():
         (lambda: Block("b", random_system(RNG, (3,), 2, 1, 1, 0), Linear(np.ones((6, 4))), gate="glu"), "mixing takes 4"),
         (lambda: Block("b", random_system(RNG, (3,), 2, 1, 1, 0), gate="glu"), "halves"),
         (lambda: Block("b", random_system(RNG, (3,), 2, 1, 1, 0), Linear(np.ones((4, 3)))), "cannot be added"),
-        (lambda: Block("b", random_system(RNG, (3,), 2, 2, 1, 0)), "one axis, one input"),
+        (lambda: Block("b", random_system(RNG, (3,), 2, 2, 1, 0)), "one axis and one input"),
         (lambda: Block("b", random_system(RNG, (), 2, 2, 2, 0), activation="tanh"), "'tanh'"),
         (lambda: Block("b", random_system(RNG, (), 2, 2, 2, 0), gate="swish"), "'swish'"),
         (lambda: Block("b", random_system(RNG, (), 2, 2, 2, 0), norm=LayerNorm(np.ones(3), np.ones(3))), "norm.weight"),

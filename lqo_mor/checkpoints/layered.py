@@ -1,0 +1,209 @@
+"""Models made of the layers of a family: recognised by the layers, and understood as a whole where the structure is known.
+
+Where it is not, the systems of the layers can still be reduced, and everything else in the file stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+
+from lqo_mor.checkpoints.contract import Format, Original, rounded
+from lqo_mor.checkpoints.families import FAMILIES
+from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.families.native import NATIVE, layer_tensors
+from lqo_mor.checkpoints.families.s4d import S4D_LAYERS
+from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.structures import STRUCTURES
+from lqo_mor.errors import CheckpointError, InvalidInputError
+from lqo_mor.network.model import Block, DeepSSM, real_numbers
+
+
+def find_layers(family: Family, keys: Iterable[str]) -> dict[str, set[str]]:
+    """The prefixes of the layers of a family, in the order of the model, and which of its names each has."""
+    keys = set(keys)
+    prefixes = {_prefix(key, name) for key in keys for name in family.markers if _ends(key, name)}
+    layers = {prefix: {name for name in family.names if _key(prefix, name) in keys} for prefix in prefixes}
+    found = {prefix: names for prefix, names in layers.items() if family.recognises(names)}
+    return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def _ends(key: str, name: str) -> bool:
+    return key == name or key.endswith("." + name)
+
+
+def _prefix(key: str, name: str) -> str:
+    return key[: -len(name)].removesuffix(".")
+
+
+def _key(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _natural(text: str) -> list:
+    """Sorts ``layers.10`` after ``layers.9``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _label(prefix: str) -> str:
+    """The name of a layer for people; a file may hold a single one without a prefix."""
+    return prefix or "layer"
+
+
+def _local(family: Family, prefix: str, names: set[str], state: dict) -> dict[str, np.ndarray]:
+    return {name: state[_key(prefix, name)] for name in family.names if name in names}
+
+
+def _layers_of(family: Family, state: dict, settings: Settings) -> dict[str, Layer]:
+    layers = {}
+    for prefix, names in find_layers(family, state).items():
+        layers[prefix] = family.read(_label(prefix), _local(family, prefix, names, state), settings)
+    if not layers:
+        raise CheckpointError(f"has no layers of the format {family.name}; expected {family.looks_like}")
+    return layers
+
+
+def _read(family: Family, state: dict, settings: Settings) -> DeepSSM:
+    layers = _layers_of(family, state, settings)
+    structure = _structure(state, layers)
+    if structure is not None:
+        return structure.read(state, layers, settings)
+    return DeepSSM(None, tuple(_alone(prefix, layer) for prefix, layer in layers.items()), None)
+
+
+def _alone(prefix: str, layer: Layer) -> Block:
+    """A block of which nothing but the system is known."""
+    return Block(_label(prefix), layer.ssm, activation="identity", residual=False, backward=layer.backward)
+
+
+def _structure(state: dict, layers):
+    return next((structure for structure in STRUCTURES if structure.recognises(state, tuple(layers))), None)
+
+
+def _tensors(family: Family, model: DeepSSM, original: Original) -> list[dict[str, np.ndarray]]:
+    """The tensors of every layer by their names in it, rounded to the precision of the file."""
+    found = find_layers(family, original.state)
+    if [_label(prefix) for prefix in found] != [block.name for block in model.blocks]:
+        raise CheckpointError("the structure of the model was changed; the format stores only changed numbers and sizes")
+    layers = []
+    for i, (prefix, names) in enumerate(found.items()):
+        tensors, block = _local(family, prefix, names, original.state), model.blocks[i]
+        if not original.kept(i, model):
+            old, width = original.model.blocks[i].ssm, block.ssm
+            if (old.batch, old.n_inputs, old.n_outputs) != (width.batch, width.n_inputs, width.n_outputs):
+                raise CheckpointError(f"{block.name}: the numbers of channels, inputs or outputs were changed")
+            new = family.write(block.name, block.ssm, tensors, original.settings)
+            real = _precision(tensors)
+            tensors = {
+                name: rounded(_key(prefix, name), value, _dtype(tensors.get(name), value, real)) for name, value in new.items()
+            }
+        layers.append({_key(prefix, name): value for name, value in tensors.items()})
+    return layers
+
+
+def _precision(tensors: dict[str, np.ndarray]) -> np.dtype:
+    """The real number type of a layer."""
+    return next(value.real.dtype for value in tensors.values() if value.dtype.kind in "fc")
+
+
+def _dtype(old: np.ndarray | None, value, real: np.dtype) -> np.dtype:
+    """The number type of a tensor: that of the one it replaces, or the precision of the layer."""
+    if old is not None:
+        return old.dtype
+    kind = np.asarray(value).dtype
+    return np.result_type(real, np.complex64) if kind.kind == "c" else real if kind.kind == "f" else kind
+
+
+def _write(family: Family, model: DeepSSM, original: Original) -> tuple[dict, dict]:
+    state = dict(original.state)
+    for prefix, names in find_layers(family, original.state).items():
+        for name in names:
+            del state[_key(prefix, name)]
+    for tensors in _tensors(family, model, original):
+        state |= tensors
+    structure = _structure(original.state, find_layers(family, original.state))
+    _check_kept(model, original.model)
+    for block, old in zip(model.blocks, original.model.blocks, strict=True):
+        if block.mixing is not old.mixing:
+            if structure is None:
+                raise CheckpointError(f"{block.name}: the map after the system was changed, which format {family.name} cannot store here")
+            new = structure.mixing_tensors(block, original.state)
+            state |= {key: rounded(key, value, original.state[key].dtype) for key, value in new.items()}
+    # In the order of the file, new names last.
+    return {key: state[key] for key in sorted(state, key=_order(original.state))}, original.extras
+
+
+def _check_kept(model: DeepSSM, old: DeepSSM) -> None:
+    """Raise where a part was changed that `_write` takes from the file: all but the systems and the maps after them."""
+    changed = [part for part in ("encoder", "norm", "decoder") if getattr(model, part) is not getattr(old, part)]
+    changed += [f"{a.name}: norm" for a, b in zip(model.blocks, old.blocks, strict=True) if a.norm is not b.norm]
+    if changed:
+        raise CheckpointError(
+            f"{', '.join(changed)} changed, but this format stores changed systems and the maps after them only; "
+            "keep the other parts, in training with requires_grad_(False)"
+        )
+
+
+def _order(keys: Iterable[str]):
+    places = {key: i for i, key in enumerate(keys)}
+    return lambda key: places.get(key, len(places))
+
+
+def _layer_parameters(family: Family, model: DeepSSM, original: Original) -> tuple[int, ...]:
+    """Real numbers in the tensors of every layer; of a system that the family cannot store, in its own arrays."""
+    try:
+        layers = _tensors(family, model, original)
+    except InvalidInputError:
+        return tuple(real_numbers(block.ssm) for block in model.blocks)
+    return tuple(sum(_count(value) for value in tensors.values()) for tensors in layers)
+
+
+def _count(array: np.ndarray) -> int:
+    """Real numbers; integers are no parameters."""
+    return array.size * {"f": 1, "c": 2}.get(array.dtype.kind, 0)
+
+
+def _other_parameters(family: Family, original: Original) -> int:
+    inside = {_key(prefix, name) for prefix, names in find_layers(family, original.state).items() for name in names}
+    return sum(_count(value) for key, value in original.state.items() if key not in inside)
+
+
+def _format(family: Family) -> Format:
+    return Format(
+        name=family.name,
+        looks_like=family.looks_like,
+        recognises=lambda keys: bool(find_layers(family, keys)),
+        read=lambda state, extras, settings: _read(family, state, settings),
+        write=lambda model, original: _write(family, model, original),
+        layer_parameters=lambda model, original: _layer_parameters(family, model, original),
+        same_size=family.same_size,
+        sidecar=True,
+        other_parameters=lambda original: _other_parameters(family, original),
+    )
+
+
+def _as_native(family: Family, original: Original) -> Original:
+    """What was read, as if it had come from a file of native layers: theirs are replaced, all other tensors stay."""
+    state = dict(original.state)
+    for block, (prefix, names) in zip(original.model.blocks, find_layers(family, original.state).items(), strict=True):
+        dtype = np.result_type(_precision(_local(family, prefix, names, state)), np.float32)
+        for name in names:
+            del state[_key(prefix, name)]
+        for name, value in layer_tensors(Layer(block.ssm, block.backward), dtype).items():
+            state[_key(prefix, name)] = rounded(_key(prefix, name), value, _dtype(None, value, dtype))
+    asked = Settings(original.settings)  # the structure asks for its settings again, the layers need none any more
+    _read(NATIVE, state, asked)
+    return Original(state, original.extras, original.model, asked.values)
+
+
+# By the names of two formats, as in the registry. The S4D example has S4D layers.
+TO_NATIVE = {
+    (name, NATIVE.name): partial(_as_native, family)
+    for name, family in {"s4d": S4D_LAYERS, **{family.name: family for family in FAMILIES if family is not NATIVE}}.items()
+}
+
+# From the last to the first is the registry's order, so the first family of the table comes last.
+LAYERED = tuple(_format(family) for family in reversed(FAMILIES))

@@ -1,0 +1,120 @@
+"""What a file's tensors cannot tell: given by the user or a file beside it, or assumed and reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, warn
+
+_MARK = "lqo_mor_settings"
+_MOST_BYTES = 2**20
+
+
+class Settings:
+    """The settings that a format asks for while it reads a file.
+
+    Every question names a default, that of the configurations in the original repository. What was not given is
+    collected in `assumed`, so that nothing is guessed silently.
+
+    Parameters
+    ----------
+    given : mapping of str to value
+        What the user or the file beside the checkpoint says.
+    """
+
+    def __init__(self, given: Mapping | None = None):
+        self._given = dict(given or {})
+        self.values: dict = {}
+        self.assumed: dict = {}
+
+    def choice(self, name: str, options: tuple, default):
+        """One of several values."""
+        value = self._value(name, default)
+        if not any(type(value) is type(option) and value == option for option in options):
+            raise InvalidInputError(f"setting {name} = {_short(value)} is none of {', '.join(map(str, options))}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        return self.choice(name, (True, False), default)
+
+    def number(self, name: str, default, least: float | None = None):
+        """A real number, or what `default` is where none is given."""
+        value = self._value(name, default)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+        if value is not default and (not real or (least is not None and value < least)):
+            wanted = "a finite number" if least is None else f"a finite number of at least {least}"
+            raise InvalidInputError(f"setting {name} = {_short(value)} must be {wanted}")
+        return value
+
+    def integer(self, name: str, default, least: int = 1):
+        """An integer, or what `default` is where none is given."""
+        value = self.number(name, default, least)
+        if value is not default and value != int(value):
+            raise InvalidInputError(f"setting {name} = {_short(value)} must be an integer")
+        return value if value is default else int(value)
+
+    def given(self, name: str):
+        """What was given under that name, or None; nothing is assumed."""
+        if name not in self._given:
+            return None
+        self.values[name] = self._given[name]
+        return self._given[name]
+
+    def check_used(self) -> None:
+        """Raise `InvalidInputError` if something was given that the format did not ask for."""
+        unknown = [str(name) for name in self._given if name not in self.values]
+        if unknown:
+            known = f"it knows {', '.join(self.values)}" if self.values else "it has none"
+            raise InvalidInputError(f"the format has no setting {', '.join(unknown)}; {known}")
+
+    def _value(self, name: str, default):
+        if name in self._given:
+            self.values[name] = self._given[name]
+        else:
+            self.values[name] = self.assumed[name] = default
+        return self.values[name]
+
+
+def assumption_text(file_name: str, assumed: Mapping) -> str:
+    """What was assumed, in words."""
+    listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in assumed.items())
+    return f"{file_name} does not tell everything; assumed {listed}"
+
+
+def warn_of_assumptions(file_name: str, assumed: Mapping) -> None:
+    """Say what was assumed, with `AssumptionWarning`."""
+    if assumed:
+        warn(f"{assumption_text(file_name, assumed)}; give what is wrong as settings={{...}}", AssumptionWarning)
+
+
+def sidecar_path(path: Path) -> Path:
+    """The file beside a checkpoint that holds its settings."""
+    return path.with_name(path.name + ".json")
+
+
+def read_sidecar(path: Path) -> dict:
+    """The settings in the file beside the checkpoint `path`; none where it is missing or is somebody else's file."""
+    beside = sidecar_path(path)
+    try:
+        if not beside.is_file() or beside.stat().st_size > _MOST_BYTES:
+            return {}
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict) or _MARK not in content:
+        return {}
+    if type(content[_MARK]) is not int or content[_MARK] != 1 or not isinstance(content.get("settings"), dict):
+        raise CheckpointError(f"{beside.name} is damaged: expected the settings of a checkpoint, version 1")
+    return content["settings"]
+
+
+def sidecar_text(format_name: str, settings: Mapping) -> str:
+    """The content of the file beside a checkpoint."""
+    return json.dumps({_MARK: 1, "format": format_name, "settings": dict(settings)}, indent=2) + "\n"
+
+
+def _short(value) -> str:
+    return repr(value)[:60] if isinstance(value, (str, bool, int, float, type(None))) else f"a {type(value).__name__}"

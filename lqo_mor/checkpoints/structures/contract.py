@@ -1,0 +1,31 @@
+"""What a structure of models offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One way to connect layers to a model, as a record of functions.
+
+    Attributes
+    ----------
+    name : str
+        For people.
+    recognises : callable
+        ``recognises(state, layers) -> bool`` from all tensors of the file, by their bare keys, and the prefixes of its layers.
+        True only where every tensor outside of the layers is understood.
+    read : callable
+        ``read(state, layers, settings) -> DeepSSM``; `layers` maps prefixes to `Layer`, in the order of the model. One
+        block for every layer, with the prefix as its name and the layer's `ssm` and `backward`. Raises `CheckpointError`.
+    mixing_tensors : callable
+        ``mixing_tensors(block, state) -> dict``: the tensors of the mixing map of a block by their bare keys, in the
+        shapes of `state`.
+    """
+
+    name: str
+    recognises: Callable
+    read: Callable
+    mixing_tensors: Callable

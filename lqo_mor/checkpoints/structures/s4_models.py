@@ -1,0 +1,98 @@
+"""Models of the repository state-spaces/s4 and its relatives: S4, S4D or DSS layers with a map of tokens and a normalisation.
+
+The example script, ``encoder``, ``s4_layers.N``, ``norms.N``, ``decoder``, and the framework (PyTorch Lightning), ``encoder.0``,
+``model.layers.N.layer``, ``model.layers.N.norm.norm``, ``model.norm.norm``, ``decoder.0.output_transform``. A block is
+``x + GLU(W gelu(ssm(x)))`` with the normalisation before or after it; without the gate where the map has as many outputs as
+features.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lqo_mor.checkpoints.structures import _parts
+from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.errors import CheckpointError
+from lqo_mor.network.model import POOLINGS, Block, DeepSSM
+
+_MAP = ("output_linear.0", "output_linear")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things are."""
+
+    block: str  # pattern of the prefix of the module that holds a layer and its map
+    norm: str  # of its normalisation, with the number of the block
+    encoder: str
+    decoder: str
+    final_norm: str | None
+
+
+_EXAMPLE = _Layout(r"s4_layers\.(\d+)", "norms.{}", "encoder", "decoder", None)
+_FRAMEWORK = _Layout(
+    r"model\.layers\.(\d+)\.layer", "model.layers.{}.norm.norm", "encoder.0", "decoder.0.output_transform", "model.norm.norm"
+)
+
+
+def _module(layout: _Layout, prefix: str) -> tuple[str, int] | None:
+    """The module that holds a layer, and its number; None where the layer stands elsewhere."""
+    match = re.fullmatch(rf"({layout.block})(\.layer)?", prefix)  # S4 version 4 puts the system one level deeper
+    return None if match is None else (match[1], int(match[2]))
+
+
+def _map_of(module: str, state: dict) -> str | None:
+    """The key of the map of tokens in a module."""
+    return next((f"{module}.{name}" for name in _MAP if f"{module}.{name}.weight" in state), None)
+
+
+def _recognises(layout: _Layout, state: dict, layers) -> bool:
+    modules = [_module(layout, prefix) for prefix in layers]
+    if [module and module[1] for module in modules] != list(range(len(layers))):
+        return False
+    left = {key for key in state if not any(key == f"{prefix}.D" or key.startswith(f"{prefix}.kernel.") for prefix in layers)}
+    for norm in [layout.norm.format(number) for _, number in modules] + [layout.final_norm]:
+        names = {key.removeprefix(f"{norm}.") for key in left if key.startswith(f"{norm}.")}
+        if names and not _parts.is_norm(names):
+            return False
+        left -= {f"{norm}.{name}" for name in names}
+    for key in [_map_of(module, state) for module, _ in modules] + [layout.encoder, layout.decoder]:
+        if f"{key}.weight" not in left:
+            return False
+        left -= {f"{key}.weight", f"{key}.bias"}
+    return not left
+
+
+def _read(layout: _Layout, state: dict, layers: dict, settings) -> DeepSSM:
+    has_final = f"{layout.final_norm}.weight" in state
+    prenorm = settings.flag("prenorm", has_final)
+    activation = settings.choice("activation", _parts.ACTIVATIONS, "gelu")
+    pooling = settings.choice("pooling", POOLINGS, "mean")
+    if has_final and not prenorm:
+        raise CheckpointError(f"{layout.final_norm} is there, which only a pre-norm model has, but prenorm is false")
+    blocks = []
+    for number, (prefix, layer) in enumerate(layers.items()):
+        mixing, width = _parts.linear(state, _map_of(_module(layout, prefix)[0], state)), layer.ssm.batch[0]
+        gate, norm = "glu" if mixing.n_outputs == 2 * width else None, layout.norm.format(number)
+        norm = _parts.norm(state, norm, width) if any(key.startswith(f"{norm}.") for key in state) else None
+        blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm, activation, gate, backward=layer.backward))
+    final = _parts.norm(state, layout.final_norm, blocks[-1].n_outputs) if has_final else None
+    return DeepSSM(_parts.encoder(state, layout.encoder), tuple(blocks), _parts.linear(state, layout.decoder), final, pooling)
+
+
+def _mixing_tensors(layout: _Layout, block: Block, state: dict) -> dict:
+    return _parts.linear_tensors(block.mixing, state, _map_of(_module(layout, block.name)[0], state))
+
+
+def _structure(name: str, layout: _Layout) -> Structure:
+    return Structure(
+        name=name,
+        recognises=lambda state, layers: _recognises(layout, state, layers),
+        read=lambda state, layers, settings: _read(layout, state, layers, settings),
+        mixing_tensors=lambda block, state: _mixing_tensors(layout, block, state),
+    )
+
+
+S4_EXAMPLE = _structure("the example model of state-spaces/s4", _EXAMPLE)
+S4_FRAMEWORK = _structure("a model of the framework of state-spaces/s4", _FRAMEWORK)

@@ -1,0 +1,26 @@
+"""Which models the bound and the calibration are for."""
+
+from __future__ import annotations
+
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.network.layers import BatchNorm
+from lqo_mor.network.model import DeepSSM
+
+
+def check_supported(model: DeepSSM, what: str) -> None:
+    """Raise `InvalidInputError` where `what` does not handle a part of the model."""
+    if not model.runs:
+        raise InvalidInputError(
+            f"{what} needs the whole model, but only its systems are known; compress without it, or load a file whose structure is known"
+        )
+    for block in model.blocks:
+        parts = {
+            "systems that run backward in time": block.backward is not None,
+            "channels with several outputs": bool(block.ssm.batch) and block.ssm.n_outputs > 1,
+            "batch normalisation": isinstance(block.norm, BatchNorm),
+        }
+        for part, there in parts.items():
+            if there:
+                raise InvalidInputError(f"{block.name}: {what} does not handle {part}; compress without it")
+    if isinstance(model.norm, BatchNorm):
+        raise InvalidInputError(f"{what} does not handle batch normalisation; compress without it")

@@ -7,6 +7,8 @@ import pytest
 collect_ignore = ["conf.py"]
 if not find_spec("torch"):
     collect_ignore.append("checkpoints.md")
+if not find_spec("control"):
+    collect_ignore.append("toolboxes.md")
 if not find_spec("matplotlib"):
     collect_ignore.append("tutorials/reduce-a-system.md")
 

@@ -5,7 +5,7 @@ from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_v
 from lqo_mor.analysis.norms import h2_inner, h2_norm
 from lqo_mor.analysis.simulate import simulate
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.checkpoints import load_checkpoint
+from lqo_mor.checkpoints import compress_file, load_checkpoint
 from lqo_mor.errors import LQOError, LQOWarning
 from lqo_mor.network import CalibrationOptions, DeepSSM, compress, output_error_bound
 from lqo_mor.reduction import (
@@ -26,6 +26,18 @@ from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.toolboxes import (
+    from_control,
+    from_pymor,
+    from_scipy,
+    load_mat,
+    load_system,
+    save_mat,
+    save_system,
+    to_control,
+    to_pymor,
+    to_scipy,
+)
 
 __version__ = "0.1.0"
 
@@ -43,8 +55,12 @@ __all__ = [
     "Status",
     "balanced_truncation",
     "compress",
+    "compress_file",
     "controllability_gramian",
     "examples",
+    "from_control",
+    "from_pymor",
+    "from_scipy",
     "h2_error",
     "h2_inner",
     "h2_norm",
@@ -52,14 +68,21 @@ __all__ = [
     "hippo",
     "irka",
     "load_checkpoint",
+    "load_mat",
+    "load_system",
     "modal_truncation",
     "observability_gramian",
     "output_error_bound",
     "projected_gradient",
     "reduce",
+    "save_mat",
+    "save_system",
     "simulate",
+    "to_control",
     "to_dense",
     "to_diagonal",
+    "to_pymor",
+    "to_scipy",
     "tsia",
     "variable_projection",
 ]

@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument(
         "--split", action="store_true", help="with --calibration: split the states over channels, ragged format"
     )
+    compress.add_argument(
+        "--layer-by-layer", action="store_true", help="for .safetensors files larger than memory: one layer at a time"
+    )
     compress.add_argument("--report", metavar="OUT.html", help="write a page with figures and plots (needs Matplotlib)")
     compress.set_defaults(run=commands.compress)
 

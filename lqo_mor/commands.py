@@ -16,8 +16,12 @@ _BOUND_INPUTS = 16  # calibration inputs that the bound in a report is measured 
 def _load(arguments, file: str):
     from lqo_mor.checkpoints import load_checkpoint
 
+    return load_checkpoint(file, arguments.format, settings=_settings(arguments))
+
+
+def _settings(arguments) -> dict:
     settings = dict(_setting(text) for text in arguments.set or [])
-    return load_checkpoint(file, arguments.format, prenorm=arguments.prenorm, settings=settings)
+    return settings if arguments.prenorm is None else settings | {"prenorm": arguments.prenorm}
 
 
 def _note_assumptions(console, model) -> None:
@@ -71,6 +75,9 @@ def compress(arguments) -> None:
     from lqo_mor.network.inputs import read_inputs
     from lqo_mor.report import compression_table, progress_bar
 
+    if arguments.layer_by_layer:
+        _compress_layer_by_layer(arguments)
+        return
     if arguments.split and not arguments.calibration:
         raise InvalidInputError("--split needs --calibration")
     check_output(Path(arguments.output), overwrite=False)
@@ -124,6 +131,30 @@ def compress(arguments) -> None:
         f"next: lqo-mor compare {shlex.join([arguments.file, arguments.output])}{inputs}",
         markup=False,
     )
+
+
+def _compress_layer_by_layer(arguments) -> None:
+    from lqo_mor.checkpoints.streaming import compress_file
+    from lqo_mor.report import compression_table, progress_bar
+
+    for name in ("calibration", "report", "max_error"):
+        if getattr(arguments, name):
+            raise InvalidInputError(f"--{name.replace('_', '-')} needs the whole model in memory, so not with --layer-by-layer")
+    with progress_bar("reducing") as progress:
+        report = compress_file(
+            arguments.file,
+            arguments.output,
+            state_size=arguments.state_size,
+            keep=arguments.keep,
+            method=arguments.method,
+            horizon=arguments.horizon,
+            format=arguments.format,
+            settings=_settings(arguments),
+            progress=progress,
+        )
+    console = _console()
+    console.print(compression_table(report, [layer.relative_error for layer in report.layers]))
+    console.print(f"\nwritten to {arguments.output}: {_size(arguments.file)} → {_size(arguments.output)}", markup=False)
 
 
 def compare(arguments) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 from lqo_mor.errors import OutputError
 
@@ -33,11 +35,18 @@ def check_new(path: str | PathLike, overwrite: bool) -> None:
 
 def write_atomically(path: str | PathLike, payload: bytes, overwrite: bool) -> None:
     """Write to a temporary file beside `path` and give it its name when it is complete."""
+    with new_file(path, overwrite) as file:
+        file.write(payload)
+
+
+@contextmanager
+def new_file(path: str | PathLike, overwrite: bool) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, open for writing, which gets its name when the block ends without an error."""
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")  # short: the name of `path` may have the greatest length
     try:
         with temporary.open("xb") as file:
-            file.write(payload)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if not overwrite and _link(temporary, path):

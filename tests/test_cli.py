@@ -204,6 +204,15 @@ def test_layer_names_are_printed_as_they_are(checkpoint):
     assert "[/s4_layers.0]" in console.file.getvalue()
 
 
+def test_compression_layer_by_layer(checkpoint, tmp_path, capsys):
+    out = tmp_path / "small.safetensors"
+    assert main(["compress", str(checkpoint), "-o", str(out), "--state-size", "8", "--layer-by-layer", "--method", "balanced"]) == 0
+    assert "6,240 → 864" in capsys.readouterr().out
+    assert lqo.load_checkpoint(out).blocks[0].state_size == 8
+    message = fails(capsys, "compress", checkpoint, "-o", tmp_path / "o.safetensors", "--max-error", "0.1", "--layer-by-layer")
+    assert "--max-error needs the whole model" in message
+
+
 def test_a_bad_output_is_refused_before_the_work(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lqo_mor.commands._load", lambda *args: pytest.fail("the checkpoint was read"))
     for name, words in [("out.bin", "suffix"), ("out", "suffix"), ("n" * 300 + ".npz", "too long")]:

@@ -25,6 +25,8 @@ LEVELS = {
     "": 6,  # lqo_mor/__init__.py re-exports everything below
     "torch_modules": 7,
     "torch_s4d": 7,
+    "torch_layers": 7,
+    "torch_network": 7,
     "demo": 7,
     "demo_imdb": 7,
     "report": 7,
@@ -129,7 +131,7 @@ def test_solvers_know_no_systems_and_systems_no_solvers():
 
 
 def test_importing_the_package_brings_in_no_optional_library():
-    optional = {"torch", "matplotlib", "sklearn", "control", "slycot", "hypothesis"}
+    optional = {"torch", "matplotlib", "sklearn", "control", "pymor", "dask", "slycot", "hypothesis"}
     code = f"import sys, lqo_mor; print(*({optional!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not done.stdout.split()

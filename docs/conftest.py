@@ -6,9 +6,11 @@ import pytest
 
 collect_ignore = ["conf.py"]
 if not find_spec("torch"):
-    collect_ignore.append("checkpoints.md")
+    collect_ignore += ["checkpoints.md", "torch.md"]
 if not find_spec("control"):
     collect_ignore.append("toolboxes.md")
+if not find_spec("pymor"):
+    collect_ignore.append("large-systems.md")
 if not find_spec("matplotlib"):
     collect_ignore.append("tutorials/reduce-a-system.md")
 

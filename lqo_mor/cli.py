@@ -11,6 +11,8 @@ from contextlib import suppress
 from lqo_mor import __version__, commands
 from lqo_mor.errors import AssumptionWarning, LQOError, LQOWarning
 
+_FILES = "checkpoint: .pth, .pt, .ckpt (need torch), .msgpack, .flax (need msgpack), .safetensors or .npz"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line with `argv` (default: the process's arguments); the exit code.
@@ -129,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_reading(parser: argparse.ArgumentParser, *files: str) -> None:
     for name in files:
-        parser.add_argument(name.lower(), metavar=name, help="checkpoint: .pth, .pt, .ckpt (need torch), .safetensors or .npz")
+        parser.add_argument(name.lower(), metavar=name, help=_FILES)
     parser.add_argument("--format", help="name of the checkpoint format (default: recognised from the keys)")
     parser.add_argument(
         "--prenorm", action=argparse.BooleanOptionalAction, help="norms before the layers, where the file does not tell (S4D)"

@@ -44,10 +44,14 @@ class ConvergenceError(LQOError, ArithmeticError):
     """An iteration of a solver did not converge."""
 
 
+class WorkerError(LQOError, RuntimeError):
+    """The workers of joblib are gone before the work was done; the message says where the finished part is."""
+
+
 class MissingDependencyError(LQOError, ImportError):
     """An optional library is needed; the message names the extra that brings it."""
 
-    def __init__(self, library: str, extra: str, purpose: str):
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {library}; install it with: pip install 'lqo-mor[{extra}]'")
 
 

@@ -206,7 +206,8 @@ def test_layer_names_are_printed_as_they_are(checkpoint):
 
 def test_compression_layer_by_layer(checkpoint, tmp_path, capsys):
     out = tmp_path / "small.safetensors"
-    assert main(["compress", str(checkpoint), "-o", str(out), "--state-size", "8", "--layer-by-layer", "--method", "balanced"]) == 0
+    options = ["--state-size", "8", "--layer-by-layer", "--method", "balanced"]
+    assert main(["compress", str(checkpoint), "-o", str(out), *options]) == 0
     assert "6,240 → 864" in capsys.readouterr().out
     assert lqo.load_checkpoint(out).blocks[0].state_size == 8
     message = fails(capsys, "compress", checkpoint, "-o", tmp_path / "o.safetensors", "--max-error", "0.1", "--layer-by-layer")

@@ -16,11 +16,12 @@ LEVELS = {
     "parallel": 1,
     "matrix_equations": 1,
     "systems": 1,
+    "typing": 1.5,  # names the systems, for everything above them
     "analysis": 2,
     "reduction": 3,
     "network": 4,
     "checkpoints": 5,
-    "toolboxes": 2,
+    "toolboxes": 5,
     "large": 4,
     "": 6,  # lqo_mor/__init__.py re-exports everything below
     "torch_modules": 7,
@@ -131,7 +132,7 @@ def test_solvers_know_no_systems_and_systems_no_solvers():
 
 
 def test_importing_the_package_brings_in_no_optional_library():
-    optional = {"torch", "matplotlib", "sklearn", "control", "pymor", "dask", "slycot", "hypothesis"}
+    optional = {"torch", "matplotlib", "sklearn", "control", "pymor", "dask", "msgpack", "slycot", "hypothesis"}
     code = f"import sys, lqo_mor; print(*({optional!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not done.stdout.split()

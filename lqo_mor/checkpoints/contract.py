@@ -133,7 +133,7 @@ def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:
 def rounded(key: str, value: np.ndarray, dtype) -> np.ndarray:
     """`value` in the precision of the file; raises where that overflows."""
     with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(value, dtype=dtype)
+        array = np.asarray(value, dtype=dtype, order="C")  # a single number stays without axes
     if not np.all(np.isfinite(array)):
         raise CheckpointError(f"{key} cannot be stored: its values overflow {np.dtype(dtype)}")
     return array

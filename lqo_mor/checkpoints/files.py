@@ -1,4 +1,4 @@
-"""Containers of tensors: safe reading and atomic writing of PyTorch, safetensors and npz files.
+"""Containers of tensors: safe reading and atomic writing of PyTorch, safetensors, npz and msgpack files.
 
 A file is untrusted input. Its content decides what it is, nothing in it is executed, and sizes are bounded before
 memory is taken.
@@ -17,12 +17,17 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from lqo_mor.checkpoints import torch_files
+from lqo_mor.checkpoints import msgpack_files, torch_files, trees
+from lqo_mor.checkpoints.foreign_files import explain_file, explain_folder
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
 from lqo_mor.output_files import check_new, write_atomically
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
+_SUFFIXES |= {".msgpack": "msgpack", ".flax": "msgpack"}
+_SAFETENSORS_NUMBERS = {"BOOL", "F16", "BF16", "F32", "F64", "C64"} | {
+    f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +37,7 @@ class FileContent:
     Attributes
     ----------
     tree : object
-        For PyTorch what was saved, with NumPy arrays for tensors; otherwise a dictionary of arrays.
+        For PyTorch and msgpack what was saved, with NumPy arrays for tensors; otherwise a dictionary of arrays.
     extras : dict
         Entries that the container stores beside its tensors (safetensors metadata, text in npz).
     foreign : tuple of str
@@ -56,10 +61,11 @@ def read_file(path: Path) -> FileContent:
     """Read a checkpoint file of any known container; every failure is a `CheckpointError` that names the file."""
     try:
         exists, regular = path.exists(), path.is_file()
+        folder = explain_folder(path) if exists and not regular else None
     except OSError as err:
         raise CheckpointError(f"{path} cannot be read: {err.strerror or err}") from None
     if not regular:
-        raise CheckpointError(f"{path} is not a file" if exists else f"{path} does not exist")
+        raise CheckpointError(f"{path} {folder or 'is not a file'}" if exists else f"{path} does not exist")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -94,7 +100,10 @@ def _read(path: Path, head: bytes) -> FileContent:
         return _read_safetensors(path)
     if head[:1] == b"\x80":
         return FileContent(torch_files.read_legacy(path, MAX_BYTES), {})
-    raise CheckpointError("is not a checkpoint: neither a PyTorch file, nor safetensors, nor npz")
+    if msgpack_files.looks_like(head):
+        return FileContent(_all_full_precision(msgpack_files.read(path)), {})
+    known = explain_file(path, head)
+    raise CheckpointError(known or "is not a checkpoint: neither a PyTorch file, nor safetensors, npz or msgpack")
 
 
 def _zip_names(path: Path) -> list[str]:
@@ -116,16 +125,39 @@ def _full_precision(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
+def _all_full_precision(tree):
+    """`_full_precision` of all arrays in nested dictionaries."""
+    if isinstance(tree, dict):
+        return {key: _all_full_precision(value) for key, value in tree.items()}
+    return _full_precision(tree) if isinstance(tree, np.ndarray) else tree
+
+
 def _read_safetensors(path: Path) -> FileContent:
+    tree, unknown = {}, None
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tree = {key: _full_precision(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    except TypeError:
-        raise CheckpointError("holds a number format that NumPy does not have (bfloat16?); convert it to float32") from None
+            for key in file.keys():  # noqa: SIM118 (it is no dictionary)
+                numbers = file.get_slice(key).get_dtype()
+                if numbers not in _SAFETENSORS_NUMBERS:
+                    unknown = unknown or f"{key} holds {numbers} numbers, which are not read here; convert it to float32"
+                else:
+                    tree[key] = _bfloat16(path, key) if numbers == "BF16" else _full_precision(file.get_tensor(key))
     except Exception:  # the library raises its own class for damage, and others
         raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
+    if unknown:
+        raise CheckpointError(unknown)
     return FileContent(tree, {key: _from_text(value) for key, value in metadata.items()})
+
+
+def _bfloat16(path: Path, key: str) -> np.ndarray:
+    """A tensor of a number format that NumPy does not have, as float32; the library has checked the header."""
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(header_bytes))[key]
+        first, end = entry["data_offsets"]
+        file.seek(8 + header_bytes + first)
+        return msgpack_files.from_bfloat16(file.read(end - first)).reshape(entry["shape"])
 
 
 def _read_npz(path: Path) -> FileContent:
@@ -163,10 +195,10 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
     ----------
     path : Path
         Output file; the suffix picks the container.
-    state : dict of str to ndarray
-        The tensors.
+    state : dict of str, or tuple of str, to ndarray
+        The tensors; a tuple is a path through nested dictionaries.
     nesting : str or None
-        In a PyTorch file, the entry to put them under.
+        In a PyTorch or msgpack file, the entry to put them under.
     extras : dict
         The other entries.
     overwrite : bool
@@ -180,22 +212,35 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
     """
     container = container_of(path)
     check_output(path, overwrite)
-    kept = {key: value for key, value in extras.items() if not str(key).startswith("optim")}
-    nesting = nesting or ("model" if kept else None)
-    if container == "torch":
-        shadowed = [key for key in kept if key == nesting]  # it would take the place of the tensors
-        payload, unstorable = torch_files.dump(state, nesting, {k: v for k, v in kept.items() if k not in shadowed})
+    kept = {key: value for key, value in extras.items() if not trees.is_optimiser(key)}
+    if container in ("torch", "msgpack"):
+        tree = trees.nested(state) if container == "torch" else trees.by_names(state)
+        if nesting is None and kept and all(isinstance(key, str) for key in state):
+            nesting = "model" if container == "torch" else "params"
+        tree = tree if nesting is None else {nesting: tree}
+        shadowed = [key for key in kept if key in tree]  # it would take the place of tensors
+        dump = torch_files.dump if container == "torch" else msgpack_files.dump
+        payload, unstorable = dump(tree, {key: value for key, value in kept.items() if key not in shadowed})
         unstorable = shadowed + unstorable
     else:
+        state = trees.flat(state)
         texts = {str(key): _to_text(value) for key, value in kept.items()}
         unstorable = [key for key, text in texts.items() if text is None or key in state or not _is_plain(key)]
         texts = {key: text for key, text in texts.items() if key not in unstorable}
         if container == "safetensors":
-            payload = safetensors.numpy.save({key: np.ascontiguousarray(value) for key, value in state.items()}, texts or None)
+            payload = _safetensors(state, texts)
         else:
             payload = _npz({key: np.array(text) for key, text in texts.items()} | state)
     write_atomically(path, payload, overwrite)
     return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
+
+
+def _safetensors(state: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:
+    too_wide = [key for key, value in state.items() if value.dtype == np.complex128]
+    if too_wide:
+        raise OutputError(f"safetensors cannot hold complex numbers in double precision ({too_wide[0]}); write .npz or .pth")
+    contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in state.items()}
+    return safetensors.numpy.save(contiguous, texts or None)
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
@@ -226,9 +271,11 @@ def _to_text(value) -> str | None:
 def check_output(path: Path, overwrite: bool) -> None:
     """Raise `OutputError` where no checkpoint can be written at `path`, so that no work is done in vain.
 
-    A PyTorch file without torch raises `MissingDependencyError`.
+    A PyTorch file without torch, or a msgpack file without msgpack, raises `MissingDependencyError`.
     """
     container = None if os.path.isdir(path) else container_of(path)  # noqa: PTH112 (Path.is_dir raises for a name too long)
     check_new(path, overwrite)
     if container == "torch":
         torch_files.import_torch()
+    elif container == "msgpack":
+        msgpack_files.import_msgpack()

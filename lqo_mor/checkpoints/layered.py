@@ -6,19 +6,19 @@ Where it is not, the systems of the layers can still be reduced, and everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Format, Original, rounded
+from lqo_mor.checkpoints.contract import Format, Original, listing, rounded
 from lqo_mor.checkpoints.families import FAMILIES
 from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.families.native import NATIVE, layer_tensors
 from lqo_mor.checkpoints.families.s4d import S4D_LAYERS
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures import STRUCTURES
-from lqo_mor.errors import CheckpointError, InvalidInputError
+from lqo_mor.checkpoints.structures import STRUCTURES, Structure
+from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, warn
 from lqo_mor.network.model import Block, DeepSSM, real_numbers
 
 
@@ -53,14 +53,19 @@ def _label(prefix: str) -> str:
     return prefix or "layer"
 
 
-def _local(family: Family, prefix: str, names: set[str], state: dict) -> dict[str, np.ndarray]:
+def local_tensors(family: Family, prefix: str, names: set[str], state: Mapping) -> dict[str, np.ndarray]:
+    """The tensors of a layer by their names in it."""
     return {name: state[_key(prefix, name)] for name in family.names if name in names}
 
 
 def _layers_of(family: Family, state: dict, settings: Settings) -> dict[str, Layer]:
     layers = {}
     for prefix, names in find_layers(family, state).items():
-        layers[prefix] = family.read(_label(prefix), _local(family, prefix, names, state), settings)
+        label = _label(prefix)
+        try:
+            layers[prefix] = family.read(label, local_tensors(family, prefix, names, state), settings)
+        except CheckpointError as err:
+            raise CheckpointError(str(err) if label in str(err) else f"{label}: {err}") from None
     if not layers:
         raise CheckpointError(f"has no layers of the format {family.name}; expected {family.looks_like}")
     return layers
@@ -68,40 +73,71 @@ def _layers_of(family: Family, state: dict, settings: Settings) -> dict[str, Lay
 
 def _read(family: Family, state: dict, settings: Settings) -> DeepSSM:
     layers = _layers_of(family, state, settings)
-    structure = _structure(state, layers)
-    if structure is not None:
-        return structure.read(state, layers, settings)
-    return DeepSSM(None, tuple(_alone(prefix, layer) for prefix, layer in layers.items()), None)
+    left = [_label(prefix) for other in FAMILIES if other is not family for prefix in find_layers(other, _outside(family, state))]
+    if left:
+        warn(f"layers of another format than {family.name} are left as they are: {listing(left)}", LQOWarning)
+    structure = _structure(family, state)
+    model = None if structure is None else structure.read(state, layers, settings)
+    if model is not None:
+        return model
+    return DeepSSM(None, tuple(alone(prefix, layer) for prefix, layer in layers.items()), None)
 
 
-def _alone(prefix: str, layer: Layer) -> Block:
+def alone(prefix: str, layer: Layer) -> Block:
     """A block of which nothing but the system is known."""
     return Block(_label(prefix), layer.ssm, activation="identity", residual=False, backward=layer.backward)
 
 
-def _structure(state: dict, layers):
-    return next((structure for structure in STRUCTURES if structure.recognises(state, tuple(layers))), None)
+def _outside(family: Family, state: dict) -> dict:
+    """The tensors that are not in layers of the family."""
+    inside = {_key(prefix, name) for prefix, names in find_layers(family, state).items() for name in names}
+    return {key: value for key, value in state.items() if key not in inside}
+
+
+def _structure(family: Family, state: dict) -> Structure | None:
+    layers, outside = tuple(find_layers(family, state)), _outside(family, state)
+    return next((structure for structure in STRUCTURES if structure.recognises(outside, layers)), None)
 
 
 def _tensors(family: Family, model: DeepSSM, original: Original) -> list[dict[str, np.ndarray]]:
-    """The tensors of every layer by their names in it, rounded to the precision of the file."""
+    """The tensors of every layer by their bare keys, rounded to the precision of the file.
+
+    Layers that were not changed keep theirs, unless others get tensors of other shapes, for instance one row of poles for each
+    head instead of a shared one: classes with one size for all layers take one shape only.
+    """
     found = find_layers(family, original.state)
     if [_label(prefix) for prefix in found] != [block.name for block in model.blocks]:
         raise CheckpointError("the structure of the model was changed; the format stores only changed numbers and sizes")
-    layers = []
+    layers, kept = {}, {}
     for i, (prefix, names) in enumerate(found.items()):
-        tensors, block = _local(family, prefix, names, original.state), model.blocks[i]
-        if not original.kept(i, model):
-            old, width = original.model.blocks[i].ssm, block.ssm
-            if (old.batch, old.n_inputs, old.n_outputs) != (width.batch, width.n_inputs, width.n_outputs):
-                raise CheckpointError(f"{block.name}: the numbers of channels, inputs or outputs were changed")
-            new = family.write(block.name, block.ssm, tensors, original.settings)
-            real = _precision(tensors)
-            tensors = {
-                name: rounded(_key(prefix, name), value, _dtype(tensors.get(name), value, real)) for name, value in new.items()
-            }
-        layers.append({_key(prefix, name): value for name, value in tensors.items()})
-    return layers
+        tensors = local_tensors(family, prefix, names, original.state)
+        ssm, old = model.blocks[i].ssm, original.model.blocks[i].ssm
+        if original.kept(i, model):
+            kept[prefix] = tensors
+            continue
+        if (old.batch, old.n_inputs, old.n_outputs) != (ssm.batch, ssm.n_inputs, ssm.n_outputs):
+            raise CheckpointError(f"{_label(prefix)}: the numbers of channels, inputs or outputs were changed")
+        layers[prefix] = stored_tensors(family, prefix, ssm, tensors, original.settings)
+    shapes = [_shapes(prefix, new) for prefix, new in layers.items()]
+    for i, prefix in enumerate(found):
+        if prefix in kept:
+            layers[prefix] = {_key(prefix, name): value for name, value in kept[prefix].items()}
+            if family.same_size and shapes and _shapes(prefix, layers[prefix]) not in shapes:
+                layers[prefix] = stored_tensors(family, prefix, model.blocks[i].ssm, kept[prefix], original.settings)
+    return [layers[prefix] for prefix in found]
+
+
+def _shapes(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {key.removeprefix(prefix): value.shape for key, value in tensors.items()}
+
+
+def stored_tensors(family: Family, prefix: str, ssm, tensors: dict[str, np.ndarray], settings: dict) -> dict[str, np.ndarray]:
+    """The tensors of a reduced layer by their bare keys, in the precision of those that it had."""
+    new, real = family.write(_label(prefix), ssm, tensors, settings), _precision(tensors)
+    return {
+        _key(prefix, name): rounded(_key(prefix, name), value, _dtype(tensors.get(name), value, real))
+        for name, value in new.items()
+    }
 
 
 def _precision(tensors: dict[str, np.ndarray]) -> np.dtype:
@@ -118,18 +154,15 @@ def _dtype(old: np.ndarray | None, value, real: np.dtype) -> np.dtype:
 
 
 def _write(family: Family, model: DeepSSM, original: Original) -> tuple[dict, dict]:
-    state = dict(original.state)
-    for prefix, names in find_layers(family, original.state).items():
-        for name in names:
-            del state[_key(prefix, name)]
+    state = _outside(family, original.state)
     for tensors in _tensors(family, model, original):
         state |= tensors
-    structure = _structure(original.state, find_layers(family, original.state))
+    structure = _structure(family, original.state)
     _check_kept(model, original.model)
     for block, old in zip(model.blocks, original.model.blocks, strict=True):
         if block.mixing is not old.mixing:
             if structure is None:
-                raise CheckpointError(f"{block.name}: the map after the system was changed, which format {family.name} cannot store here")
+                raise CheckpointError(f"{block.name}: the map after the system was changed, but not found in the file")
             new = structure.mixing_tensors(block, original.state)
             state |= {key: rounded(key, value, original.state[key].dtype) for key, value in new.items()}
     # In the order of the file, new names last.
@@ -167,8 +200,7 @@ def _count(array: np.ndarray) -> int:
 
 
 def _other_parameters(family: Family, original: Original) -> int:
-    inside = {_key(prefix, name) for prefix, names in find_layers(family, original.state).items() for name in names}
-    return sum(_count(value) for key, value in original.state.items() if key not in inside)
+    return sum(_count(value) for value in _outside(family, original.state).values())
 
 
 def _format(family: Family) -> Format:
@@ -189,7 +221,7 @@ def _as_native(family: Family, original: Original) -> Original:
     """What was read, as if it had come from a file of native layers: theirs are replaced, all other tensors stay."""
     state = dict(original.state)
     for block, (prefix, names) in zip(original.model.blocks, find_layers(family, original.state).items(), strict=True):
-        dtype = np.result_type(_precision(_local(family, prefix, names, state)), np.float32)
+        dtype = np.result_type(_precision(local_tensors(family, prefix, names, state)), np.float32)
         for name in names:
             del state[_key(prefix, name)]
         for name, value in layer_tensors(Layer(block.ssm, block.backward), dtype).items():

@@ -93,7 +93,9 @@ def _per_layer(value, n_layers: int) -> list[int]:
 
 
 def _recognises(keys) -> bool:
-    return any(key.startswith("blocks.") and key.endswith(".ssm.nu_log") for key in keys)
+    keys = set(keys)
+    layers = {key.removesuffix("nu_log") for key in keys if key.startswith("blocks.") and key.endswith(".ssm.nu_log")}
+    return any(layer + "theta_log" not in keys for layer in layers)  # an LRU layer has that name
 
 
 def _shapes(config: dict) -> dict[str, tuple]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-
 from lqo_mor.checkpoints.contract import Format, Original, listing
 from lqo_mor.checkpoints.files import as_path, container_of, read_file, write_file
 from lqo_mor.checkpoints.layered import LAYERED, TO_NATIVE
 from lqo_mor.checkpoints.lqo import LQO
 from lqo_mor.checkpoints.ragged import RAGGED, from_s4d, to_s4d
+from lqo_mor.checkpoints.refused import liquid, refusal
 from lqo_mor.checkpoints.s4d import S4D
 from lqo_mor.checkpoints.settings import Settings, read_sidecar, sidecar_path, sidecar_text, warn_of_assumptions
+from lqo_mor.checkpoints.trees import Layout, find_state
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.output_files import check_new, write_atomically
@@ -26,10 +25,6 @@ from lqo_mor.reduction._slots import pad
 FORMATS = (*LAYERED, S4D, LQO, RAGGED)
 # From the format that was read to the one that is written: what was read, as if it had come from a file of the other.
 _CONVERSIONS = {("s4d", "ragged"): from_s4d, ("ragged", "s4d"): to_s4d, **TO_NATIVE}
-_NESTINGS = ("state_dict", "model", "model_state_dict", "params")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-# Their state equation depends on the input, so they are no LQO systems.
-_INPUT_DEPENDENT = re.compile(r"(^|\.)(A_log|x_proj\.weight|dt_proj\.weight|input_gate\..*|a_param)$")
 
 
 def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = None, settings: Mapping | None = None) -> DeepSSM:
@@ -41,8 +36,8 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     Parameters
     ----------
     path : path-like
-        A .pth, .pt or .ckpt file of PyTorch (needs torch), or a .safetensors or .npz file; the content
-        decides, not the suffix.
+        A .pth, .pt or .ckpt file of PyTorch (needs torch), a .msgpack or .flax file of Flax (needs msgpack), or a .safetensors
+        or .npz file; the content decides, not the suffix.
     format : str, optional
         Overrules the recognition of the format; see the page on checkpoints for the names.
     prenorm : bool, optional
@@ -64,7 +59,7 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     InvalidInputError
         If a setting is unknown or out of range.
     MissingDependencyError
-        If the file is one of PyTorch, and torch is not installed.
+        If the file is one of PyTorch or Flax, and torch or msgpack is not installed.
 
     Warns
     -----
@@ -84,18 +79,20 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     given = dict(settings or {}) | ({} if prenorm is None else {"prenorm": prenorm})
     try:
         asked = Settings(read_sidecar(path) | given)
-        state, nesting, extras = find_state(content.tree, content.extras)
-        bare, prefix = strip_prefixes(state)
-        chosen = _choose(bare, format)
-        model = chosen.read(bare, extras, asked)
+        state, layout, extras = find_state(content.tree, content.extras)
+        known = liquid(extras)
+        if known is not None:
+            raise CheckpointError(known)
+        chosen = _choose(state, format)
+        model = chosen.read(state, extras, asked)
         asked.check_used()
     except InvalidInputError as err:
         raise CheckpointError(f"{path.name}: {err}") from None
     except Exception as err:  # the content is untrusted: whatever it breaks is the file's fault
         raise CheckpointError(f"{path.name}: its content cannot be understood, reading it ends in {type(err).__name__}") from err
     warn_of_assumptions(path.name, asked.assumed)
-    original = Original(bare, extras, model, asked.values)
-    source = Source(chosen.name, chosen, path.resolve(), prefix, nesting, original, content.foreign, asked.assumed)
+    original = Original(state, extras, model, asked.values)
+    source = Source(chosen.name, chosen, path.resolve(), layout, original, content.foreign, asked.assumed)
     return replace(model, source=source)
 
 
@@ -111,10 +108,8 @@ class Source:
         Its functions.
     path : Path
         The file.
-    prefix : str
-        What stood before every key, for instance ``"module."``.
-    nesting : str or None
-        Under which entry of the file the tensors were.
+    layout : Layout
+        How the tensors stood in the file.
     original : Original
         What was read.
     foreign : tuple of str
@@ -126,8 +121,7 @@ class Source:
     format: str
     adapter: Format
     path: Path
-    prefix: str
-    nesting: str | None
+    layout: Layout
     original: Original
     foreign: tuple[str, ...]
     assumed: dict
@@ -163,7 +157,7 @@ class Source:
         beside = sidecar_path(path) if adapter.sidecar and original.settings else None
         if beside is not None:
             check_new(beside, overwrite)
-        dropped = write_file(path, {self.prefix + key: value for key, value in state.items()}, self.nesting, extras, overwrite)
+        dropped = write_file(path, self.layout.restored(state), self.layout.nesting, extras, overwrite)
         if dropped:
             warn(
                 f"{path.name} does not hold the entries {listing(dropped)} of {self.path.name}: "
@@ -190,44 +184,6 @@ def padded(model: DeepSSM) -> DeepSSM:
     return replace(model, blocks=tuple(blocks))
 
 
-def find_state(tree, extras: dict) -> tuple[dict, str | None, dict]:
-    """The tensors of a file by name, the entry that they were under (or None), and the entries beside them."""
-    if not isinstance(tree, dict):
-        raise CheckpointError(f"holds {_kind(tree)} instead of a dictionary of tensors; save model.state_dict() instead")
-    for nesting in _NESTINGS:
-        inner = tree.get(nesting)
-        if isinstance(inner, dict) and any(isinstance(value, np.ndarray) for value in inner.values()):
-            return _checked_state(inner), nesting, {key: value for key, value in tree.items() if key != nesting} | extras
-    wrapped = [key for key in _NESTINGS if key in tree and not isinstance(tree[key], (dict, np.ndarray))]
-    if wrapped:
-        raise CheckpointError(f"the entry {wrapped[0]!r} holds {_kind(tree[wrapped[0]])}, not a dictionary of tensors")
-    return _checked_state(tree), None, extras
-
-
-def _kind(value) -> str:
-    name = getattr(value, "foreign_name", None)
-    return f"an object of {name}" if name else f"a {type(value).__name__}"
-
-
-def _checked_state(state: dict) -> dict:
-    if not state:
-        raise CheckpointError("holds no tensors")
-    odd = [str(key) for key, value in state.items() if not isinstance(key, str) or not isinstance(value, np.ndarray)]
-    if odd:
-        raise CheckpointError(f"the dictionary of tensors has other entries too: {listing(odd)}")
-    return state
-
-
-def strip_prefixes(state: dict) -> tuple[dict, str]:
-    """The tensors without the prefixes that wrappers put before every key, and the prefix."""
-    prefix = ""
-    found = True
-    while found:
-        found = next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in state)), "")
-        prefix += found
-    return {key[len(prefix) :]: value for key, value in state.items()}, prefix
-
-
 def _by_name(name: str) -> Format:
     chosen = next((f for f in FORMATS if f.name == name), None)
     if chosen is None:
@@ -242,12 +198,9 @@ def _choose(state: dict, name: str | None) -> Format:
     # From the last to the first: the keys of a ragged model look like those of S4D too.
     chosen = next((f for f in reversed(FORMATS) if f.recognises(state)), None)
     if chosen is None:
-        gated = next((key for key in state if _INPUT_DEPENDENT.search(key)), None)
-        if gated is not None:
-            raise CheckpointError(
-                f"the key {gated} belongs to a model of the Mamba kind, whose state equation depends on its input; "
-                "such layers are no linear systems and cannot be reduced here"
-            )
+        known = refusal(state)
+        if known is not None:
+            raise CheckpointError(known)
         seen = listing([f"{key} {value.shape}" for key, value in state.items()])
         raise CheckpointError(f"format not recognised; found {seen}; expected {' or '.join(f.looks_like for f in FORMATS)}")
     return chosen

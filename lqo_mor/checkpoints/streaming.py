@@ -18,6 +18,7 @@ from lqo_mor.checkpoints.families import FAMILIES
 from lqo_mor.checkpoints.files import as_path
 from lqo_mor.checkpoints.layered import alone, find_layers, local_tensors, stored_tensors
 from lqo_mor.checkpoints.settings import Settings, read_sidecar, sidecar_path, sidecar_text, warn_of_assumptions
+from lqo_mor.checkpoints.trees import find_state
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError, OutputError
 from lqo_mor.network.compress import compress
 from lqo_mor.network.compression_report import CompressionReport, LayerReport
@@ -37,6 +38,7 @@ _NUMBERS = {
     "U8": "|u1",
 }
 _NAMES = {np.dtype(code): name for name, code in _NUMBERS.items()}
+_NOTHING = np.zeros(1)  # stands for a tensor that is not read yet
 _LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 
 
@@ -151,8 +153,8 @@ def compress_file(
     check_new(output, overwrite)
     if output.exists() and output.samefile(path):
         raise OutputError(f"{output} is the file that is read; choose another name")
-    bare = {key.replace("/", "."): key for key in file}
-    state, asked = _Renamed(file, bare), Settings(read_sidecar(path) | dict(settings or {}))
+    _, layout, _ = find_state(dict.fromkeys(file, _NOTHING), {})
+    state, asked = _Renamed(file, layout.places), Settings(read_sidecar(path) | dict(settings or {}))
     family = _family(state, format)
     layers, reports, refused = find_layers(family, state), [], None
     with tempfile.TemporaryFile() as spool:
@@ -166,9 +168,9 @@ def compress_file(
                 raise type(err)(f"{path.name}: {err}") from None
             reports.append(report)
             for name in names:
-                entries[bare[f"{prefix}.{name}" if prefix else name]] = None  # gone, unless it comes back
-            for key, value in new.items():
-                entries[bare.get(key, key)] = (_NAMES[value.dtype], value.shape, spool.tell())
+                entries[layout.places[f"{prefix}.{name}" if prefix else name]] = None  # gone, unless it comes back
+            for key, value in layout.restored(new).items():
+                entries[key] = (_NAMES[value.dtype], value.shape, spool.tell())
                 spool.write(np.ascontiguousarray(value).tobytes())
             if progress is not None:
                 progress(done + 1, len(layers))

@@ -172,8 +172,8 @@ def _to_numpy(torch, loaded, max_bytes: int):
         raise CheckpointError("holds tensors or nested values that cannot be converted to NumPy") from None
 
 
-def dump(state: dict, nesting: str | None, extras: dict) -> tuple[bytes, list]:
-    """The bytes of a PyTorch file with these tensors and entries, and the names of the entries left out."""
+def dump(tree: dict, extras: dict) -> tuple[bytes, list]:
+    """The bytes of a PyTorch file with these nested tensors and entries, and the names of the entries left out."""
     torch = import_torch()
 
     def storable(value) -> bool:
@@ -194,7 +194,6 @@ def dump(state: dict, nesting: str | None, extras: dict) -> tuple[bytes, list]:
 
     left_out = [key for key, value in extras.items() if not storable(value)]
     kept = {key: convert(value) for key, value in extras.items() if key not in left_out}
-    tensors = convert(state)
     buffer = io.BytesIO()
-    torch.save(tensors if nesting is None else {nesting: tensors, **kept}, buffer)
+    torch.save({**convert(tree), **kept}, buffer)
     return buffer.getvalue(), left_out

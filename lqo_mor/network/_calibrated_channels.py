@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from lqo_mor import parallel
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, margin
 from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
@@ -32,27 +34,22 @@ class ChannelCalibration(Calibration):
 
         They go up to `largest` slots (None: to all), through those of `exact`.
         """
-        grid, found = self.statistics.grid, []
+        grid, tasks, owners = self.statistics.grid, [], []
         exact = exact | {block.ssm.n_slots for block in self.model.blocks}  # equal beginnings for all blocks
         for number, (block, power, weight) in enumerate(
             zip(self.model.blocks, self.statistics.inputs, self.statistics.sensitivity, strict=True)
         ):
             most = block.ssm.n_slots if largest is None else min(largest, block.ssm.n_slots)
             sizes = sorted(size for size in {*_SIZES, *exact} if size <= most)
-
-            def tell(done, total, number=number):
-                self._progress("curves", number * total + done, len(self.model.blocks) * total)
-
-            found.append(
-                weighted_curves(
-                    block.ssm,
-                    grid.covariances(power * weight),
-                    sizes,
-                    free=self.options.feedthrough,
-                    margin=margin(block),
-                    progress=tell,
-                )
-            )
+            covariances = grid.covariances(power * weight)
+            for cut in parallel.pieces(block.width):
+                tasks.append((block.ssm[cut], covariances[cut], sizes, self.options.feedthrough, margin(block)))
+                owners.append(number)
+        done, found = parallel.run(_curves, tasks, partial(self._progress, "curves")), []
+        for number, block in enumerate(self.model.blocks):
+            own = [curves for owner, curves in zip(owners, done, strict=True) if owner == number]
+            systems = [channel for curves in own for channel in curves.systems]
+            found.append(WeightedCurves(block.ssm, own[0].slots, np.concatenate([c.squared for c in own]), systems))
         return found
 
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
@@ -89,15 +86,17 @@ class ChannelCalibration(Calibration):
             v, u = block_input(block, x), block_input(block, y)
             new, crossed = new + grid.power(u), crossed + grid.cross(v, u)
         weight = s.sensitivity[number] / (s.count * grid.steps)
-        return adapted(
+        per_channel = (
             block.ssm,
             systems,
             grid.covariances(s.inputs[number] * s.sensitivity[number]),
             grid.covariances(new * weight),
             grid.both_sides(crossed * weight),
-            free=self.options.feedthrough,
-            margin=margin(block),
         )
+        common = (self.options.feedthrough, margin(block))
+        tasks = [(*(part[cut] for part in per_channel), *common) for cut in parallel.pieces(block.width)]
+        done = parallel.run(_adapted, tasks)
+        return [channel for moved, _ in done for channel in moved], np.concatenate([squared for _, squared in done])
 
     def _advance(self, block, system, full: Spool, reduced: Spool, refit: bool):
         """The reduced block, its mixing map refitted or not; both streams of signals move on to its output."""
@@ -119,6 +118,14 @@ class ChannelCalibration(Calibration):
             for k, y in enumerate(reduced):
                 reduced[k] = block_output(small, y, reduced_map(block_input(small, y)))
         return small
+
+
+def _curves(ssm, covariances: np.ndarray, sizes: list[int], free: bool, margin: float, progress) -> WeightedCurves:
+    return weighted_curves(ssm, covariances, sizes, free=free, margin=margin, progress=progress)
+
+
+def _adapted(ssm, systems, covariances, new, crossed, free: bool, margin: float, progress):
+    return adapted(ssm, systems, covariances, new, crossed, free=free, margin=margin)
 
 
 def _window_means(x: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.fft
 
+from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, margin
 from lqo_mor.network.forward import block_input, block_output, decode, system_map
@@ -85,17 +87,15 @@ class SystemCalibration(Calibration):
 
     def curves(self, largest: int | None, exact: set[int]) -> list[SystemCurve]:
         """Error curves of all layers, by balanced truncation, in units of the squared error of the model's output."""
-        found = []
-        for number, (block, spectra, weight) in enumerate(zip(self.model.blocks, self._read, self._weights, strict=True)):
+        tasks, found = [], []
+        for block, spectra, weight in zip(self.model.blocks, self._read, self._weights, strict=True):
             full = block.ssm.n_slots
             most = full if largest is None else min(largest, full)
             sizes = sorted({size for size in {*_SIZES, *exact, most} if size <= most})
-            orders = [2 * size for size in sizes if 2 * size < block.ssm.order]
-            curve = reduce(_scaled(block.ssm, weight), orders=orders, method="balanced", spectrum=self._spectrum(spectra, weight))
-            known = dict(zip(orders, (float(one.error) for one in curve.reductions["balanced"]), strict=True))
-            squared = np.array([[known.get(2 * size, 0.0) ** 2 for size in sizes]])
+            tasks.append((_scaled(block.ssm, weight), sizes, self._spectrum(spectra, weight)))
+        done = parallel.run(_balanced_errors, tasks, partial(self._progress, "curves"))
+        for (_, sizes, _), squared in zip(tasks, done, strict=True):
             found.append(SystemCurve(tuple(sizes), np.minimum.accumulate(squared, axis=1)))
-            self._progress("curves", number + 1, len(self.model.blocks))
         return found
 
     def assemble(self, curves: list[SystemCurve], chosen: list[np.ndarray]) -> Calibrated:
@@ -181,6 +181,14 @@ class SystemCalibration(Calibration):
         total = total * weight.shape / (self._count * grid.steps)
         squared = np.maximum(scipy.fft.irfft(total, grid.size)[:, 0], 0.0)  # lag 0 is the mean over all frequencies
         return squared, np.concatenate(moved) if moved else np.zeros(0)
+
+
+def _balanced_errors(sys: DiagonalLQOSystem, sizes: list[int], spectrum: InputSpectrum, progress) -> np.ndarray:
+    """Squared errors (1, sizes) of the balanced truncations to so many pairs; none from the whole system on."""
+    orders = [2 * size for size in sizes if 2 * size < sys.order]
+    curve = reduce(sys, orders=orders, method="balanced", spectrum=spectrum, progress=progress)
+    known = dict(zip(orders, (float(one.error) for one in curve.reductions["balanced"]), strict=True))
+    return np.array([[known.get(2 * size, 0.0) ** 2 for size in sizes]])
 
 
 def _cross_spectra(grid: Grid, signals: np.ndarray) -> np.ndarray:

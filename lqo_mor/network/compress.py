@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import time
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
 
-import lqo_mor.reduction as reduction
 from lqo_mor.analysis.differences import h2_error, relative_to
-from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
+from lqo_mor.errors import InvalidInputError, OrderError
 from lqo_mor.network._calibrated_channels import ChannelCalibration
 from lqo_mor.network._calibrated_systems import SystemCalibration
+from lqo_mor.network._reduce_layers import reduce_layers
 from lqo_mor.network.allocation import allocate
 from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, smallest_within
 from lqo_mor.network.compression_report import CompressionReport, CompressionResult, LayerReport
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.split import split, uniform
-from lqo_mor.reduction._slots import pad
 from lqo_mor.reduction.stabilise import warn_of_repair
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
-
-# Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet (ridge). A
-# balanced start keeps the slow modes that the inputs of a trained model excite most; the full search finds h2 errors 2 to 5 %
-# smaller and costs up to 23 points of accuracy (sequential MNIST, benchmarks/s4d_checkpoints.py). A layer that is one system
-# with many inputs gets all starts: they differ by 12 % in error there.
-_RIDGE = {"optimal": 1e-6, "modal": 1e-6, "hippo": 1e-6}
-# Nor may optimised poles come closer to the unit circle than those that were trained (half their distance): beyond the
-# horizon they would integrate, and the model's own code computes λ − 1 in single precision.
-_MARGIN = {"optimal": 0.5, "projected_gradient": 0.5}
 
 
 def compress(
@@ -50,7 +38,8 @@ def compress(
     For each block the system ``x[k] = λ ∘ x[k-1] + B u[k]`` is replaced by a smaller one. Without calibration its h2
     distance is as small as `method` makes it, the error for white inputs, and everything else stays. With calibration inputs
     it is the best for the inputs that really occur, weighted by what they change in the model's output; `options` says what
-    else may be used.
+    else may be used. Inside ``joblib.parallel_config`` layers and channels are spread over its workers, with the same result
+    (see `lqo_mor.parallel`).
 
     Parameters
     ----------
@@ -97,6 +86,8 @@ def compress(
     InvalidInputError
         If not exactly one of `state_size`, `keep` and `max_error` is given, `model` is no `DeepSSM`, an argument of the
         calibration is given without inputs, or the layers cannot be calibrated.
+    WorkerError
+        If the workers of joblib are gone for good.
 
     Notes
     -----
@@ -130,11 +121,7 @@ def compress(
             raise InvalidInputError('method="bound" needs the horizon, the length of the sequences')
         allocation = allocate(model, sum(sizes), steps=horizon, calibration=calibration)
         sizes, method = list(allocation.sizes), "projected_gradient"
-    reduced, seconds = [], []
-    for index, (block, size) in enumerate(zip(model.blocks, sizes, strict=True)):
-        start = time.perf_counter()
-        reduced.append(_reduce_layer(block, size, method, horizon, _layer_progress(progress, index, len(sizes))))
-        seconds.append(time.perf_counter() - start)
+    reduced, seconds = reduce_layers(model.blocks, sizes, method, horizon, progress)
     repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
     if np.any(repaired):
         warn_of_repair(repaired)
@@ -232,34 +219,6 @@ def _phases(progress):
     return tell
 
 
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """Stands for the `Reduction` of a layer that stays as it is."""
-
-    system: DiagonalLQOSystem
-    error: np.ndarray
-    repaired: np.ndarray
-
-
-def _reduce_layer(block, size: int, method: str, horizon, progress):
-    """The reduction of one layer, its systems in exactly ``size // 2`` slots; a layer that is no larger stays."""
-    ssm = block.ssm
-    if size >= block.state_size:
-        if progress is not None:
-            progress(1, 1)
-        return _Kept(ssm, np.zeros(ssm.batch), np.zeros(ssm.batch, bool))
-    options = {"ridge": _RIDGE[method]} if method in _RIDGE else {}
-    if method == "optimal" and ssm.batch:
-        options["start"] = "balanced"
-    distance = 1 - np.max(np.abs(ssm.poles))
-    if method in _MARGIN and distance > 0:
-        options["margin"] = _MARGIN[method] * distance
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StabilityWarning)  # one warning for all layers, by the caller
-        result = reduction.reduce(ssm, slots=size // 2, method=method, horizon=horizon, progress=progress, **options)
-    return replace(result, system=pad(result.system, size // 2))
-
-
 def _state_sizes(model, state_size, keep) -> list[int]:
     """The wanted real states of every layer, checked."""
     if not model.blocks:
@@ -283,10 +242,3 @@ def _state_sizes(model, state_size, keep) -> list[int]:
         own = ", ".join(str(size) for size in sorted({block.state_size for block in model.blocks}))
         raise OrderError(f"nothing to reduce: the state sizes asked for are not below the {own} states of the layers")
     return [int(size) for size in sizes]
-
-
-def _layer_progress(progress, index: int, n_layers: int):
-    """The callback of one layer, which reports to that of the whole model."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(100 * index + (100 * done) // max(total, 1), 100 * n_layers)

@@ -235,13 +235,14 @@ class DeepSSM:
         Parameters
         ----------
         path : path-like
-            New file; its suffix picks the container: .pth, .pt or .ckpt (needs torch), .safetensors, .npz.
+            New file; its suffix picks the container: .pth, .pt or .ckpt (needs torch), .msgpack or .flax
+            (needs msgpack), .safetensors, .npz.
         overwrite : bool
             Whether another existing file may be replaced; the input file never is.
-        format : {"s4d", "ragged"}, optional
-            Another format for a model that was read from an S4D or ragged file: "ragged" stores as many slots as
-            each channel uses, "s4d" fills all channels up to the largest, for the original class.
-
+        format : {"s4d", "ragged", "native"}, optional
+            Another format than that of the file. For a model that was read from an S4D or ragged file: "ragged" stores as
+            many slots as each channel uses, "s4d" fills all channels up to the largest, for the original class. "native" stores
+            any system, for layers of every format of the page on formats and for the S4D example.
         same_size : bool, optional
             Whether all layers get the size of the largest, filled up with slots of zero output, as classes with one state size
             for all layers need it. By default what the usual class of the format needs.

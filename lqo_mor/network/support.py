@@ -11,7 +11,8 @@ def check_supported(model: DeepSSM, what: str) -> None:
     """Raise `InvalidInputError` where `what` does not handle a part of the model."""
     if not model.runs:
         raise InvalidInputError(
-            f"{what} needs the whole model, but only its systems are known; compress without it, or load a file whose structure is known"
+            f"{what} needs the whole model, but only its systems are known; compress without it, or load a file whose structure "
+            "is known"
         )
     for block in model.blocks:
         parts = {

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.reduction._pieces import in_pieces
 from lqo_mor.reduction.balanced import balanced_truncation
 from lqo_mor.reduction.curve import ErrorCurve, error_curve
 from lqo_mor.reduction.irka import irka
@@ -43,7 +44,8 @@ def reduce(
 ) -> Reduction | ErrorCurve:
     """Reduce a linear-quadratic-output system by the named method, to a given size or to a given accuracy.
 
-    Exactly one of `order`, `slots`, `orders` and `tolerance` says how far.
+    Exactly one of `order`, `slots`, `orders` and `tolerance` says how far. Inside ``joblib.parallel_config`` the channels of a
+    batch are spread over its workers, with the same results (see `lqo_mor.parallel`).
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def reduce(
     7
     """
     names = _methods(method, several=orders is not None)
-    solvers = {name: (METHODS[name], {}) for name in names}
+    solvers = {name: (in_pieces(METHODS[name]), {}) for name in names}
     for option, value in options.items():
         takers = [name for name in names if option in _options(name)]
         if not takers:
@@ -117,7 +119,7 @@ def reduce(
         return error_curve(sys, orders, solvers, horizon, progress)
     if tolerance is not None:
         return smallest_order(sys, tolerance, names[0], solvers[names[0]], horizon, progress)
-    return METHODS[names[0]](sys, order, slots=slots, horizon=horizon, progress=progress, **options)
+    return solvers[names[0]][0](sys, order, slots=slots, horizon=horizon, progress=progress, **options)
 
 
 def _methods(method, several: bool) -> list[str]:

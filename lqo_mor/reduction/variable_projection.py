@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +18,10 @@ from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning,
 from lqo_mor.reduction import _quasi_newton
 from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
 from lqo_mor.reduction._input_normal import realise
-from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, iterate, start_reduction
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, Start, check_options, iterate, start_reduction
 from lqo_mor.reduction._layout import Budget, budget, clamped, closed
 from lqo_mor.reduction._section_search import (
+    Data,
     Found,
     balanced_start,
     channel_data,
@@ -28,7 +31,7 @@ from lqo_mor.reduction._section_search import (
     searchable,
 )
 from lqo_mor.reduction._sections import PAIR
-from lqo_mor.reduction._slots import check_budget
+from lqo_mor.reduction._slots import check_budget, choose
 from lqo_mor.reduction._transfer import well_conditioned_modes
 from lqo_mor.reduction._weighted_search import search_channels, weighted_data
 from lqo_mor.reduction.modal import mode_scores
@@ -39,6 +42,7 @@ from lqo_mor.reduction.tsia import tsia
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress, System
 
 _EXCHANGES = 6  # of one system; a batch, where time counts, has quick ones only
 _DRAWN = 16  # further starts of one system, from modes drawn by chance
@@ -48,19 +52,19 @@ _SMALL = 1e-5  # relative error below which residues of single poles cost digits
 
 
 def variable_projection(
-    sys,
+    sys: System,
     order: int | None = None,
     *,
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
-    start=None,
+    start: Start | Sequence[Start] | None = None,
     margin: float = 1e-12,
     ridge: float = 1e-13,
     exchanges: int | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-6,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Reduction:
     """h²-optimal reduction with the outputs eliminated in closed form.
 
@@ -157,7 +161,7 @@ def variable_projection(
         return _reduce_batch(sys, size, horizon, ridge, exchanges or 0, stop, progress)
     tries = exchanges if exchanges is not None else _EXCHANGES if default else 0
 
-    def one(sys, initial, spectrum):
+    def one(sys: System, initial: DiagonalLQOSystem, spectrum: InputSpectrum | None) -> Outcome:
         full = well_conditioned_modes(sys) if dense else sys
         own = [closed(initial.poles[np.any(initial.B, axis=-1)])]
         options = {"exchanges": tries, "widely": default, **stop}
@@ -170,7 +174,7 @@ def variable_projection(
             return _search_image(sys, size, own, default, ridge, options)
         return _quasi_newton.optimise_one(sys, initial, horizon, spectrum, margin=margin, ridge=ridge, **stop)
 
-    def batch(sys, initial, progress):
+    def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
         if many:
             return search_channels(sys, initial, spectrum, size, progress, ridge=ridge, exchanges=exchanges or 0, **stop)
         return _quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
@@ -203,7 +207,9 @@ def variable_projection(
     return iterate(sys, starts, one, batch if compiled else None, method="optimal", progress=progress, **where)
 
 
-def _search_image(sys: LQOSystem, size: Budget, own, default: bool, ridge: float, options) -> Outcome:
+def _search_image(
+    sys: LQOSystem, size: Budget, own: list[np.ndarray], default: bool, ridge: float, options: dict[str, Any]
+) -> Outcome:
     """A dense system whose modes are no basis: the best poles for its diagonal image, then two-sided steps on itself."""
     image, systems = diagonal_image(sys), [realise_dense(sys, own[0][own[0].imag >= 0])]
     if image is not None:
@@ -218,22 +224,26 @@ def _search_image(sys: LQOSystem, size: Budget, own, default: bool, ridge: float
     return Outcome(best.system, best.history, np.asarray(best.status), np.asarray(best.iterations))
 
 
-def _within(sys, begun: Reduction, margin: float, horizon, ridge: float, spectrum) -> Reduction:
-    """A start whose poles keep the margin: they are moved there, and the outputs fitted, where they do not."""
+def _within(
+    sys: System, begun: Reduction, margin: float, horizon: float | None, ridge: float, spectrum: InputSpectrum | None
+) -> Reduction:
+    """A start whose poles keep the margin: they are moved there, and the outputs fitted, in the channels where they do not."""
     system = begun.system
     poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
-    reach = np.max(poles.real) if sys.is_continuous else np.max(np.abs(poles)) - 1
-    if reach <= -margin:
+    over = np.asarray(np.max(poles.real if sys.is_continuous else np.abs(poles) - 1, axis=-1) > -margin)
+    if not np.any(over):
         return begun
     diagonal = to_diagonal(system) if isinstance(system, LQOSystem) else system
     poles = clamped(diagonal.poles, sys.is_continuous, margin)
     moved = fit_outputs(sys, poles, diagonal.B, horizon, ridge, spectrum)
-    moved = densified(moved, sys) if isinstance(sys, LQOSystem) else moved
+    moved = densified(moved, sys) if isinstance(sys, LQOSystem) else choose(over, moved, system)
     measured = finish(sys, moved, method=begun.method, horizon=horizon, spectrum=spectrum)
     return replace(measured, hsv=begun.hsv, repaired=begun.repaired)
 
 
-def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon, spectrum=None) -> list[np.ndarray]:
+def _further_starts(
+    full: DiagonalLQOSystem, size: Budget, horizon: float | None, spectrum: InputSpectrum | None = None
+) -> list[np.ndarray]:
     """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
     scores = mode_scores(full, horizon, spectrum)
     slots = size.kinds[0] == PAIR
@@ -256,7 +266,9 @@ def _further_starts(full: DiagonalLQOSystem, size: Budget, horizon, spectrum=Non
     return starts
 
 
-def _system(sys, full: DiagonalLQOSystem, found: Found, horizon, ridge: float, spectrum):
+def _system(
+    sys: System, full: DiagonalLQOSystem, found: Found, horizon: float | None, ridge: float, spectrum: InputSpectrum | None
+) -> System:
     """The reduced system of the poles found, its outputs optimal; over all time in orthonormal coordinates where that counts."""
     B = np.ones((found.poles.size, 1), complex)
     exact = horizon is None and spectrum is None
@@ -272,11 +284,19 @@ def _system(sys, full: DiagonalLQOSystem, found: Found, horizon, ridge: float, s
     return fitted
 
 
-def _reduce_batch(sys: DiagonalLQOSystem, size: Budget, horizon, ridge, exchanges, stop, progress) -> Reduction:
+def _reduce_batch(
+    sys: DiagonalLQOSystem,
+    size: Budget,
+    horizon: float | None,
+    ridge: float,
+    exchanges: int,
+    stop: dict[str, Any],
+    progress: Progress | None,
+) -> Reduction:
     """A batch with one input and linear outputs, compiled from end to end."""
     tell, count, data_of = progress or (lambda done, total: None), int(np.prod(sys.batch)), channel_data(sys, horizon, ridge)
 
-    def start_of(h: int, data: tuple) -> np.ndarray:
+    def start_of(h: int, data: Data) -> np.ndarray:
         return balanced_start(data, size)
 
     found = search_batch(count, data_of, start_of, size, exchanges=exchanges, progress=tell, **stop)

@@ -25,11 +25,7 @@ def as_dense_system(sys) -> LQOSystem:
 def linear_matrices(sys, library: str, takes_complex: bool = False) -> tuple[np.ndarray, ...]:
     """Writeable copies of `A`, `B`, `C`, `D` of a linear system; raises `InvalidInputError` for what `library` cannot hold."""
     sys = as_dense_system(sys)
-    if sys.M is not None:
-        raise InvalidInputError(
-            f"{library} has no quadratic outputs, and this system has one; to convert the linear part alone, give "
-            "LQOSystem(sys.A, sys.B, sys.C, sys.D, dt=sys.dt) of the dense system"
-        )
+    no_quadratic(sys, library)
     matrices = {"A": sys.A, "B": sys.B, "C": sys.C, "D": sys.D}
     if takes_complex:
         return tuple(matrix.copy() for matrix in matrices.values())
@@ -39,13 +35,25 @@ def linear_matrices(sys, library: str, takes_complex: bool = False) -> tuple[np.
     return tuple(matrix.real.copy() for matrix in matrices.values())
 
 
-def full(name: str, matrix):
-    """A sparse matrix as an array, anything else as it is; raises `InvalidInputError` for a sparse one that is too large."""
-    if not scipy.sparse.issparse(matrix):
-        return matrix
-    if max(matrix.shape) > MAX_DENSE:
+def no_quadratic(sys, library: str) -> None:
+    """Raise `InvalidInputError` if `sys` has a quadratic output."""
+    if sys.M is not None:
         raise InvalidInputError(
-            f"{name} is sparse, of shape {matrix.shape}, and an LQOSystem is dense: sparse matrices are taken up to {MAX_DENSE} "
-            "rows and columns; give the sparse matrices of a larger system to SparseLQOSystem(A, B, C, M, E, D, dt)"
+            f"{library} has no quadratic outputs, and this system has one; to convert the linear part alone, give the same "
+            "system without M"
         )
-    return matrix.toarray()
+
+
+def is_large(*matrices) -> bool:
+    """Whether one of them is sparse and too large to be stored dense."""
+    return any(scipy.sparse.issparse(matrix) and max(matrix.shape) > MAX_DENSE for matrix in matrices)
+
+
+def full(matrix):
+    """A sparse matrix as an array, anything else as it is."""
+    return matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
+
+
+def sparse(matrix) -> scipy.sparse.csc_array:
+    """Any matrix as a sparse one."""
+    return scipy.sparse.csc_array(matrix)

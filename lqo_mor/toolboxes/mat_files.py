@@ -8,6 +8,7 @@ import numpy as np
 import scipy.io
 
 from lqo_mor.errors import DimensionError, InvalidInputError, OutputError
+from lqo_mor.large import SparseLQOSystem
 from lqo_mor.output_files import write_atomically
 from lqo_mor.systems._checks import check_dt, check_shape
 from lqo_mor.systems.dense import LQOSystem
@@ -15,30 +16,30 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.toolboxes._descriptor import without_descriptor
 from lqo_mor.toolboxes._files import MAX_BYTES, naming, new_path, read_bytes
 from lqo_mor.toolboxes._mat5 import read_mat5
-from lqo_mor.toolboxes._matrices import as_dense_system, full
+from lqo_mor.toolboxes._matrices import as_dense_system, full, is_large, sparse
 
 _MATRICES = ("A", "B", "C", "D", "E", "M")
 _STEPS = ("Ts", "ts", "dt")
 
 
-def load_mat(path, dt: float | bool | None = None) -> LQOSystem:
+def load_mat(path, dt: float | bool | None = None) -> LQOSystem | SparseLQOSystem:
     """Read a system from a MATLAB file, such as the benchmarks of the SLICOT collection.
 
     Parameters
     ----------
     path : str or path-like
         A file with the variables `A` (n, n), `B` (n, m) and `C` (p, n), where there are any also `D` (p, m), `E` (n, n) and the
-        quadratic outputs `M` (n, n, p), or (n, n) for one output, with which `C` may be missing; dense or sparse, sparse up to
-        4096 states. A linear system may be in lower case, `a` to `e`, and either may be the fields of one structure. Empty
-        matrices count as missing, as does a scalar ``D = 0``. `E` is solved for, as in `from_pymor`. Other variables do not
-        matter.
+        quadratic outputs `M` (n, n, p), or (n, n) for one output, with which `C` may be missing; dense or sparse. A
+        linear system may be in lower case, `a` to `e`, and either may be the fields of one structure. Empty matrices count as
+        missing, as does a scalar ``D = 0``. `E` is solved for, as in `from_pymor`. Other variables do not matter.
     dt : float or True, optional
         The time step: 0 continuous, a number (seconds) or True discrete. By default that of a variable `Ts`, `ts` or `dt` of the
         file (-1, MATLAB's unspecified step, is True); without one, 0, since a file does not tell otherwise.
 
     Returns
     -------
-    LQOSystem
+    LQOSystem or SparseLQOSystem
+        The second for sparse matrices with more than 4096 states, with `E` as it is.
 
     Warns
     -----
@@ -67,6 +68,13 @@ def load_mat(path, dt: float | bool | None = None) -> LQOSystem:
         fields = _fields(content)
         if dt is None:
             dt = _time_step(fields)
+        A, E = fields["A"], fields.get("E")
+        if is_large(A, E, fields.get("M")):
+            M = fields.get("M")
+            M = M if M is None or M.ndim == 2 else [sparse(Mi) for Mi in _quadratic(fields)]
+            E = None if E is None else sparse(E)
+            return SparseLQOSystem(sparse(A), fields["B"], fields.get("C"), fields.get("D"), M, E, check_dt(dt))
+        fields = {name: full(matrix) for name, matrix in fields.items()}
         E = fields.get("E")
         sys = LQOSystem(fields["A"], fields["B"], fields.get("C"), fields.get("D"), _quadratic(fields), check_dt(dt))
         return sys if E is None else without_descriptor(sys, E)
@@ -131,8 +139,7 @@ def _fields(content: bytes) -> dict:
         if isinstance(matrix, (str, dict)):
             kind = matrix if isinstance(matrix, str) else "a structure"
             raise InvalidInputError(f"{wanted[name]} is {kind}, expected a numeric matrix")
-        fields[name] = full(name, matrix)
-    if "D" in fields and fields["D"].shape == (1, 1) and fields["D"][0, 0] == 0:
+    if "D" in fields and fields["D"].shape == (1, 1) and full(fields["D"])[0, 0] == 0:
         del fields["D"]  # MATLAB's ss(A, B, C, 0) for any number of inputs and outputs
     return fields | {name: variables[name] for name in _STEPS if name in variables}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
+from lqo_mor.large import SparseLQOSystem
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.toolboxes._descriptor import without_descriptor
-from lqo_mor.toolboxes._matrices import full, linear_matrices
+from lqo_mor.toolboxes._matrices import full, is_large, linear_matrices, no_quadratic, sparse
 
 
 def to_pymor(sys):
@@ -13,8 +14,9 @@ def to_pymor(sys):
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        Without quadratic output, for which pyMOR has no model; a diagonal system gets the coordinates of `to_dense`.
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
+        Without quadratic output, for which pyMOR has no model; a diagonal system gets the coordinates of `to_dense`, a sparse
+        one keeps its sparse matrices and its `E`.
 
     Returns
     -------
@@ -37,21 +39,24 @@ def to_pymor(sys):
     0.1
     """
     LTIModel = _lti_model("to_pymor")
+    if isinstance(sys, SparseLQOSystem):
+        no_quadratic(sys, "pyMOR")
+        return LTIModel.from_matrices(sys.A, sys.B, sys.C, sys.D, sys.E, sampling_time=float(sys.dt))
     return LTIModel.from_matrices(*linear_matrices(sys, "pyMOR", takes_complex=True), sampling_time=float(sys.dt))
 
 
-def from_pymor(model) -> LQOSystem:
-    """An `LTIModel` of pyMOR as an `LQOSystem`.
+def from_pymor(model) -> LQOSystem | SparseLQOSystem:
+    """An `LTIModel` of pyMOR as an `LQOSystem`, or as a `SparseLQOSystem` if it is sparse and has more than 4096 states.
 
     Parameters
     ----------
     model : pymor.models.iosys.LTIModel
-        Not parametric. Sparse operators are stored dense up to 4096 states. An operator `E` is solved for: if it is symmetric
-        positive definite by its Cholesky factor, which changes the states and keeps the symmetry of `A`, otherwise by LU.
+        Not parametric. For an `LQOSystem` an operator `E` is solved for: if it is symmetric positive definite by its Cholesky
+        factor, which changes the states and keeps the symmetry of `A`, otherwise by LU.
 
     Returns
     -------
-    LQOSystem
+    LQOSystem or SparseLQOSystem
         With copies of the matrices and the `sampling_time` as `dt`. The initial state is not part of it: systems start at rest.
 
     Warns
@@ -62,7 +67,7 @@ def from_pymor(model) -> LQOSystem:
     Raises
     ------
     InvalidInputError
-        If `model` is no `LTIModel`, parametric, sparse and too large, not made of matrices, or its `E` is singular.
+        If `model` is no `LTIModel`, parametric, not made of matrices, or its `E` is singular.
     MissingDependencyError
         If pyMOR is not installed (extra ``pymor``).
 
@@ -91,7 +96,10 @@ def from_pymor(model) -> LQOSystem:
         matrices = model.to_matrices()
     except (RuleNotMatchingError, NotImplementedError) as err:
         raise InvalidInputError(f"an operator of the model cannot be written as a matrix: {err}") from None
-    A, B, C, D, E = (full(name, matrix) for name, matrix in zip("ABCDE", matrices, strict=True))
+    A, B, C, D, E = matrices
+    if is_large(A, E):
+        return SparseLQOSystem(sparse(A), B, C, D, E=None if E is None else sparse(E), dt=model.sampling_time)
+    A, B, C, D, E = map(full, matrices)
     sys = LQOSystem(A, B, C, D, dt=model.sampling_time)
     return sys if E is None else without_descriptor(sys, E)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lqo_mor.checkpoints import load_checkpoint
+from lqo_mor.cli import main
 from lqo_mor.errors import CheckpointError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -68,6 +69,22 @@ def test_same_logits_as_the_torch_class():
     np.testing.assert_allclose(model(u), expected, rtol=0, atol=2e-4 * np.abs(expected).max())
 
 
-def test_another_architecture_is_described():
-    with pytest.raises(CheckpointError, match=r"linOSS_layers\.0\.C\.weight \(32, 32\)"):
-        load_checkpoint(DATA / "checkpoints" / "linoss-torch.pth")
+@pytest.mark.parametrize("name", ["s4d-scifar10-a.pth", "s4d-scifar10-b.pth", "s4d-smnist.pth"])
+def test_command_line(tmp_path, capsys, name):
+    path, small = str(DATA / "checkpoints" / name), str(tmp_path / "small.pth")
+    assert main(["inspect", path]) == 0
+    assert "format s4d, 4 layers" in capsys.readouterr().out
+    assert main(["compress", path, "-o", small, "--state-size", "32", "--method", "modal", "--horizon", "784"]) == 0
+    inputs, labels = mnist(4) if "smnist" in name else cifar(4)
+    np.savez(tmp_path / "data.npz", inputs=inputs, labels=labels)
+    assert main(["compare", path, small, "--inputs", str(tmp_path / "data.npz")]) == 0
+    assert "agreement" in capsys.readouterr().out
+
+
+def test_a_file_without_its_oscillators_says_what_is_missing(capsys):
+    path = DATA / "checkpoints" / "linoss-torch.pth"
+    words = r"linOSS_layers\.0\.B\.weight belongs to .* LinOSS .* lacks the oscillators"
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path)
+    assert main(["inspect", str(path)]) == 1
+    assert "A_diag = diag(A)" in capsys.readouterr().err

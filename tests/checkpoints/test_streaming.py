@@ -63,6 +63,18 @@ def test_the_same_file_as_in_memory(checkpoint, tmp_path):
     )
 
 
+def test_keys_of_other_styles_come_back(tmp_path):
+    state = {"params/" + key.replace(".ssm.", "/ssm/"): value for key, value in tensors(np.random.default_rng(3)).items()}
+    state = {key.replace("kernel.", "kernel/"): value for key, value in state.items()}
+    safetensors.numpy.save_file(state, tmp_path / "tree.safetensors")
+    compress_file(tmp_path / "tree.safetensors", tmp_path / "small.safetensors", state_size=4)
+    small = safetensors.numpy.load_file(tmp_path / "small.safetensors")
+    assert small.keys() == state.keys()
+    assert {key: value.shape[1] for key, value in small.items() if key.endswith("kernel/C")} == {
+        f"params/net.{i}/ssm/kernel/C": 2 for i in range(3)
+    }
+
+
 def test_small_layers_stay_and_all_small_is_an_error(tmp_path):
     rng = np.random.default_rng(1)
     state = {f"a.{name}": value for name, value in layer(rng, slots=2).items()}

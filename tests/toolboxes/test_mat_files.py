@@ -12,6 +12,7 @@ import scipy.sparse.linalg
 
 import lqo_mor as lqo
 from lqo_mor.errors import DimensionError, InvalidInputError, OutputError, SymmetrisedWarning
+from lqo_mor.large import SparseLQOSystem
 from lqo_mor.toolboxes import load_mat, save_mat
 from lqo_mor.toolboxes._mat5 import read_mat5
 from tests.cases import get
@@ -254,12 +255,15 @@ def test_wrong_shapes_are_named(write, variables, message):
         load_mat(write(variables))
 
 
-def test_a_large_sparse_system_is_refused_and_not_densified(write):
+def test_a_large_sparse_system_stays_sparse(write):
     n = 100_000
-    A = scipy.sparse.eye_array(n, format="csc")
+    A = -2.0 * scipy.sparse.eye_array(n, format="csc")
     path = write({"A": A, "B": scipy.sparse.csc_array(np.ones((n, 1))), "C": scipy.sparse.csc_array(np.ones((1, n)))})
-    with pytest.raises(InvalidInputError, match=r"file.mat: A is sparse, of shape \(100000, 100000\).*SparseLQOSystem"):
-        load_mat(path)
+    sys = load_mat(path)
+    assert isinstance(sys, SparseLQOSystem) and sys.E is None and sys.M is None
+    assert abs(sys.A - A).max() == 0 and sys.B.shape == (n, 1) and sys.C.shape == (1, n)
+    energy = load_mat(write({"A": A, "B": np.ones((n, 1)), "E": 4 * A, "M": 3 * A, "Ts": 0.1}))
+    assert abs(energy.E - 4 * A).max() == 0 and abs(energy.M[0] - 3 * A).max() == 0 and energy.dt == 0.1
 
 
 def test_files_of_version_73_are_refused_with_the_way_out(tmp_path):

@@ -4,6 +4,7 @@ import scipy.sparse
 
 import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
+from lqo_mor.large import SparseLQOSystem
 from lqo_mor.toolboxes import from_pymor, to_pymor
 from tests.toolboxes.systems import (
     FREQUENCIES,
@@ -84,12 +85,18 @@ def test_a_model_reduced_by_pymor_comes_back(iosys):
 
 
 @pytest.mark.parametrize("sparse_name", ["A", "E"])
-def test_a_large_sparse_model_is_refused_and_not_densified(iosys, sparse_name):
+def test_a_large_sparse_model_stays_sparse(iosys, sparse_name):
     n = 200_000  # 300 GiB as a dense matrix
     eye = scipy.sparse.eye(n, format="csc")
     model = iosys.LTIModel.from_matrices(-eye, np.ones((n, 1)), np.ones((1, n)), E=2 * eye if sparse_name == "E" else None)
-    with pytest.raises(InvalidInputError, match=r"A is sparse, of shape \(200000, 200000\).*SparseLQOSystem"):
-        from_pymor(model)
+    sys = from_pymor(model)
+    assert isinstance(sys, SparseLQOSystem) and abs(sys.A + eye).max() == 0
+    assert sys.E is None if sparse_name == "A" else abs(sys.E - 2 * eye).max() == 0
+    again = to_pymor(sys).to_matrices()
+    assert abs(again[0] + eye).max() == 0 and scipy.sparse.issparse(again[0])
+    assert (again[4] is None) == (sys.E is None)
+    with pytest.raises(InvalidInputError, match="pyMOR has no quadratic outputs"):
+        to_pymor(SparseLQOSystem(-eye, np.ones((n, 1)), M=[eye]))
 
 
 def test_what_is_no_such_model_is_refused(iosys):

@@ -18,8 +18,9 @@ class Structure:
         ``recognises(state, layers) -> bool`` from all tensors of the file, by their bare keys, and the prefixes of its layers.
         True only where every tensor outside of the layers is understood.
     read : callable
-        ``read(state, layers, settings) -> DeepSSM``; `layers` maps prefixes to `Layer`, in the order of the model. One
-        block for every layer, with the prefix as its name and the layer's `ssm` and `backward`. Raises `CheckpointError`.
+        ``read(state, layers, settings) -> DeepSSM``, or None where the settings ask for what cannot be run here; `layers`
+        maps prefixes to `Layer`, in the order of the model. One block for every layer, with the prefix as its name and the
+        layer's `ssm` and `backward`. Raises `CheckpointError`.
     mixing_tensors : callable
         ``mixing_tensors(block, state) -> dict``: the tensors of the mixing map of a block by their bare keys, in the
         shapes of `state`.

@@ -1,0 +1,43 @@
+"""The deep LRU of the lru-reduction repository: pre-norm blocks of LayerNorm, LRU and a gated linear map, one output per step.
+
+``encoder``, ``blocks.N.{ln, lru, ff.output_linear.0}``, ``decoder``; a block is ``x + GLU(W gelu(lru(LN(x))))``. The variant
+whose map is a small network (``ff.c_fc``, ``ff.c_proj``) is not understood as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lqo_mor.checkpoints.structures import _parts
+from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.network.model import Block, DeepSSM
+
+
+def _recognises(state: dict, layers) -> bool:
+    matches = [re.fullmatch(r"(blocks\.(\d+))\.lru", prefix) for prefix in layers]
+    if None in matches or [int(match[2]) for match in matches] != list(range(len(matches))):
+        return False
+    modules = ["encoder", "decoder"]
+    for match in matches:
+        modules += [f"{match[1]}.ln", f"{match[1]}.ff.output_linear.0"]
+    outside = {key for key in state if not any(key.startswith(f"{prefix}.") for prefix in layers)}
+    return outside == {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
+
+
+def _read(state: dict, layers: dict, settings) -> DeepSSM:
+    blocks = []
+    for prefix, layer in layers.items():
+        module = prefix.removesuffix(".lru")
+        mixing, norm = (
+            _parts.linear(state, f"{module}.ff.output_linear.0"),
+            _parts.norm(state, f"{module}.ln", layer.ssm.n_inputs),
+        )
+        blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm=True, activation="gelu", gate="glu"))
+    return DeepSSM(_parts.linear(state, "encoder"), tuple(blocks), _parts.linear(state, "decoder"), None, None)
+
+
+def _mixing_tensors(block: Block, state: dict) -> dict:
+    return _parts.linear_tensors(block.mixing, state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
+
+
+DLRU = Structure("a deep LRU of the lru-reduction repository", _recognises, _read, _mixing_tensors)

@@ -1,0 +1,116 @@
+"""Classification models of the S5 and minimal-LRU repositories (Flax).
+
+``encoder.encoder``, then ``encoder.layers_N`` with the system ``seq``, a normalisation ``norm`` or ``normalization`` and dense
+maps ``out1``, ``out2``, and ``decoder``; under ``params`` where the statistics of batch normalisation (``batch_stats``) are there
+too. Dense kernels are (in, out), the GELU is the tanh approximation, LayerNorm has eps = 1e-6 and BatchNorm 1e-5. The original
+models end in a logarithm of a softmax; here the outputs are the logits.
+
+With both maps the gate is ``out1(x) σ(out2(x))`` of ``x = gelu(y)``; with `out2` alone the setting `activation` says whether it
+is ``x σ(out2(x))`` ("half_glu1") or ``y σ(out2(x))`` ("half_glu2": then only the systems are known).
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from lqo_mor.checkpoints.contract import check_tensors
+from lqo_mor.checkpoints.structures._parts import sub_state
+from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.network.layers import BatchNorm, LayerNorm, Linear
+from lqo_mor.network.model import POOLINGS, Block, DeepSSM
+
+_NORMS = ("norm", "normalization")
+
+
+def _root(layers) -> str | None:
+    """What stands before ``encoder.layers_N.seq``; None where a layer stands elsewhere or a number is missing."""
+    matches = [re.fullmatch(r"(|params\.)encoder\.layers_(\d+)\.seq", prefix) for prefix in layers]
+    if None in matches or [int(match[2]) for match in matches] != list(range(len(matches))):
+        return None
+    return matches[0][1]
+
+
+def _norm_key(state: dict, layer: str) -> str | None:
+    return next((f"{layer}.{name}" for name in _NORMS if f"{layer}.{name}.scale" in state), None)
+
+
+def _statistics(layer: str) -> str:
+    return f"batch_stats.{layer.removeprefix('params.')}"
+
+
+def _recognises(state: dict, layers) -> bool:
+    root = _root(layers)
+    if root is None:
+        return False
+    expected = {f"{root}{name}.{part}" for name in ("encoder.encoder", "decoder") for part in ("kernel", "bias")}
+    optional = set()
+    for prefix in layers:
+        layer = prefix.removesuffix(".seq")
+        expected.add(f"{_norm_key(state, layer)}.scale")
+        optional |= {f"{_norm_key(state, layer)}.bias"}
+        optional |= {f"{layer}.{name}.{part}" for name in ("out1", "out2") for part in ("kernel", "bias")}
+        optional |= {f"{_statistics(layer)}.{name}.{part}" for name in _NORMS for part in ("mean", "var")}
+    outside = {key for key in state if not any(key.startswith(f"{prefix}.") for prefix in layers)}
+    return expected <= outside <= expected | optional
+
+
+def _dense(state: dict, key: str) -> Linear:
+    tensors = {name: value for name, value in sub_state(state, key).items() if name in ("kernel", "bias")}
+    kernel = tensors.get("kernel")
+    check_tensors(tensors, {"kernel": (None, None), "bias": (kernel.shape[-1] if kernel is not None and kernel.ndim else None,)})
+    return Linear(kernel.T, tensors["bias"])
+
+
+def _norm(state: dict, layer: str, width: int) -> LayerNorm | BatchNorm:
+    key = _norm_key(state, layer)
+    statistics = _statistics(layer) + key.removeprefix(layer)
+    tensors = {name: state[name] for name in (f"{key}.scale", f"{key}.bias")}
+    tensors |= {name: state[name] for name in (f"{statistics}.mean", f"{statistics}.var") if name in state}
+    check_tensors(tensors, dict.fromkeys(tensors, (width,)))
+    if f"{statistics}.mean" in tensors and f"{statistics}.var" in tensors:
+        return BatchNorm.from_statistics(
+            tensors[f"{statistics}.mean"], tensors[f"{statistics}.var"], tensors[f"{key}.scale"], tensors[f"{key}.bias"]
+        )
+    return LayerNorm(tensors[f"{key}.scale"], tensors[f"{key}.bias"], eps=1e-6)
+
+
+def _read(state: dict, layers: dict, settings) -> DeepSSM | None:
+    root, blocks = _root(layers), []
+    prenorm = settings.flag("prenorm", True)
+    pooling = settings.choice("pooling", POOLINGS, "mean")
+    for prefix, found in layers.items():
+        layer = prefix.removesuffix(".seq")
+        width, mixing = found.ssm.n_outputs if found.backward is None else found.ssm.n_outputs // 2, None
+        if f"{layer}.out2.kernel" in state:
+            gate = _dense(state, f"{layer}.out2")
+            if f"{layer}.out1.kernel" in state:
+                value = _dense(state, f"{layer}.out1")
+            elif settings.choice("activation", ("half_glu1", "half_glu2"), "half_glu1") == "half_glu2":
+                return None
+            else:
+                value = Linear(np.eye(width), np.zeros(width))
+            mixing = Linear(np.concatenate([value.weight, gate.weight]), np.concatenate([value.bias, gate.bias]))
+        norm, gated = _norm(state, layer, width), None if mixing is None else "glu"
+        blocks.append(Block(prefix, found.ssm, mixing, norm, prenorm, "gelu_tanh", gated, backward=found.backward))
+    return DeepSSM(_dense(state, f"{root}encoder.encoder"), tuple(blocks), _dense(state, f"{root}decoder"), None, pooling)
+
+
+def _mixing_tensors(block: Block, state: dict) -> dict:
+    layer, half = block.name.removesuffix(".seq"), block.mixing.n_outputs // 2
+    parts = {"out1": slice(0, half), "out2": slice(half, None)}
+    return {
+        f"{layer}.{name}.{part}": values[rows].T
+        for name, rows in parts.items()
+        for part, values in (("kernel", block.mixing.weight), ("bias", block.mixing.bias))
+        if f"{layer}.{name}.{part}" in state
+    }
+
+
+FLAX_MODELS = Structure(
+    name="a classification model of the S5 or minimal-LRU repository",
+    recognises=_recognises,
+    read=_read,
+    mixing_tensors=_mixing_tensors,
+)

@@ -1,0 +1,203 @@
+"""Reduction of large sparse systems: balancing by low-rank Gramians to an intermediate dense one, reduced in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+
+from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.large.gramians import LowRankGramian, low_rank_controllability, low_rank_observability
+from lqo_mor.large.norms import error_and_digits
+from lqo_mor.large.system import SparseLQOSystem, mass_times, quadratic_forms
+from lqo_mor.reduction import reduce
+from lqo_mor.reduction.result import Reduction
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.quadratic import projected
+
+_NEGLIGIBLE = 1e-10  # Hankel singular values below this part of the largest are not kept in the intermediate system
+_MOST_STATES = 300
+_METHODS = ("optimal", "balanced", "tsia", "irka", "projected_gradient")
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankBalancing:
+    """A large system balanced to a dense one of moderate order, from which every reduced system is made.
+
+    Attributes
+    ----------
+    system : LQOSystem
+        The intermediate system, balanced; it stands for the large one in every function of lqo-mor.
+    hsv : (k,) ndarray
+        Hankel singular values of the large system, as many as the factors have columns.
+    controllability : LowRankGramian
+        Of the large system, for errors by `low_rank_h2_error`.
+    residuals : tuple of float
+        Relative residuals of the equations for `P` and `Q`.
+    error, relative_error : float
+        h² error of the intermediate system.
+    """
+
+    system: LQOSystem
+    hsv: np.ndarray
+    controllability: LowRankGramian
+    residuals: tuple[float, float]
+    error: float
+    relative_error: float
+
+    def __repr__(self) -> str:
+        return (
+            f"LowRankBalancing(order={self.controllability.factor.shape[0]}, intermediate={self.system.order}, "
+            f"relative_error={self.relative_error:.1e})"
+        )
+
+
+def low_rank_balancing(
+    sys: SparseLQOSystem, controllability_tol: float = 1e-12, observability_tol: float = 1e-10, *, progress=None
+) -> LowRankBalancing:
+    """Balance a large sparse system to a dense one of moderate order, nearly without error.
+
+    With ``P ≈ Z Zᵀ``, ``Q ≈ S Sᵀ`` and ``Sᵀ E Z = U Σ Yᵀ``, the projections ``V = Z Y₁ Σ₁^{-1/2}`` and ``W = S U₁ Σ₁^{-1/2}``
+    satisfy ``Wᵀ E V = I`` and give ``WᵀAV``, ``WᵀB``, ``CV`` and ``VᵀM_iV``. Kept are Hankel singular values above 1e-10 of the
+    largest, 300 at most.
+
+    Parameters
+    ----------
+    sys : SparseLQOSystem
+        Asymptotically stable.
+    controllability_tol : float, default 1e-12
+        Tolerance of `low_rank_controllability`, which decides to how many digits errors are known.
+    observability_tol : float, default 1e-10
+        Tolerance of `low_rank_observability`, which decides about the projections only; its factor has the most columns and
+        needs the most memory.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with the stages: `P`, `Q`, projection.
+
+    Returns
+    -------
+    LowRankBalancing
+
+    Raises
+    ------
+    MissingDependencyError
+        Without pyMOR.
+    InvalidInputError
+        If `sys` is no SparseLQOSystem, or has no transfer from input to output.
+    UnstableSystemError, SingularEquationError, ConvergenceError
+        As `low_rank_controllability`.
+
+    References
+    ----------
+    Benner, Goyal, Pontes Duff, IEEE Trans. Autom. Control 67 (2022), for quadratic outputs; Penzl, "Algorithms for model
+    reduction of large dynamical systems", Linear Algebra Appl. 415 (2006), for low-rank factors.
+
+    Examples
+    --------
+    >>> from lqo_mor.large import heat_equation_2d, low_rank_balancing
+    >>> balancing = low_rank_balancing(heat_equation_2d(20))
+    >>> balancing.system.order < 30, balancing.relative_error < 1e-7
+    (True, True)
+    """
+    done = _stages(progress, 3)
+    P = low_rank_controllability(sys, controllability_tol)
+    done()
+    Q = low_rank_observability(sys, P, observability_tol)
+    done()
+    U, hsv, Yt = scipy.linalg.svd(Q.factor.T @ mass_times(sys, P.factor), full_matrices=False)
+    if not hsv[0] > 0:
+        raise InvalidInputError("the system has no transfer from input to output: its Hankel singular values are all zero")
+    rank = min(np.count_nonzero(hsv > _NEGLIGIBLE * hsv[0]), _MOST_STATES)
+    root = np.sqrt(hsv[:rank])
+    V, W = P.factor @ (Yt[:rank].T / root), Q.factor @ (U[:, :rank] / root)
+    M = quadratic_forms(sys.M, V) if isinstance(sys.M, tuple) else projected(sys.M, V)
+    system = LQOSystem(W.T @ (sys.A @ V), W.T @ sys.B, sys.C @ V, sys.D, M, sys.dt)
+    error, relative, _ = error_and_digits(sys, system, P)
+    done()
+    return LowRankBalancing(system, hsv, P, (P.residual, Q.residual), error, relative)
+
+
+def reduce_large(
+    sys: SparseLQOSystem,
+    order: int,
+    *,
+    method: str = "optimal",
+    balancing: LowRankBalancing | None = None,
+    progress=None,
+    **options,
+) -> Reduction:
+    """Reduce a large sparse linear-quadratic-output system.
+
+    The system is balanced to an intermediate dense one (`low_rank_balancing`), with an error far below that of the reduction;
+    `reduce` makes the reduced system from it; the error of the result is that to the large system, by
+    `low_rank_h2_error`. For "balanced" this is the square-root balanced truncation of the large system itself. The stationary
+    points of "optimal" and "tsia" are those of the intermediate system, which differ from those of the large one by the error of
+    the intermediate one.
+
+    Parameters
+    ----------
+    sys : SparseLQOSystem
+        Asymptotically stable.
+    order : int
+        Number of states of the reduced system, below that of the intermediate one.
+    method : {"optimal", "balanced", "tsia", "irka", "projected_gradient"}, default "optimal"
+        As for `reduce`; modal methods are left out, since the modes of the intermediate system are not those of the large one.
+    balancing : LowRankBalancing, optional
+        Of `sys`, to share the work among several reductions; made with the default tolerances if not given.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with the stages: `P`, `Q`, projection, reduction.
+    **options
+        Further parameters of the method, for instance ``start=`` of an iterative one.
+
+    Returns
+    -------
+    Reduction
+        `error`, `relative_error`, `digits`, `hsv` and `bound` are those of the large system; `start_error` and `history` those of
+        the intermediate one.
+
+    Raises
+    ------
+    OrderError
+        If the order is not a positive integer below that of the intermediate system.
+    InvalidInputError
+        If `sys` is no SparseLQOSystem, or the method or an option is unknown.
+    MissingDependencyError, UnstableSystemError, SingularEquationError, ConvergenceError
+        As `low_rank_controllability`.
+
+    Examples
+    --------
+    >>> from lqo_mor.large import heat_equation_2d, reduce_large
+    >>> red = reduce_large(heat_equation_2d(20), order=4)
+    >>> red.system
+    LQOSystem(order=4, inputs=1, outputs=2, quadratic=dense, dt=0.0)
+    >>> red.relative_error < 0.003
+    True
+    """
+    if method not in _METHODS:
+        raise InvalidInputError(f"unknown method {method!r} for a large system; known are {', '.join(_METHODS)}")
+    done = _stages(progress, 4)
+    if balancing is None:
+        balancing = low_rank_balancing(sys, progress=None if progress is None else lambda *_: done())
+    small = balancing.system
+    if isinstance(order, (int, np.integer)) and order >= small.order:
+        raise OrderError(
+            f"order {order} is not below {small.order}, the order of the intermediate system: the Hankel singular values beyond "
+            f"are negligible, or more than {_MOST_STATES}; balancing.system is that system"
+        )
+    red = reduce(small, order, method=method, **options)
+    error, relative, digits = error_and_digits(sys, red.system, balancing.controllability)
+    bound = None if red.bound is None else 2 * float(np.sum(balancing.hsv[red.system.order :]))
+    done()
+    return replace(red, error=error, relative_error=relative, digits=digits, hsv=balancing.hsv, bound=bound)
+
+
+def _stages(progress, total: int):
+    """A function that reports the next stage."""
+    count = iter(range(1, total + 1))
+
+    def done():
+        stage = next(count)
+        if progress is not None:
+            progress(stage, total)
+
+    return done

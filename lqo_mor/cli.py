@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--state-size", type=int, metavar="N", help="real states to keep in every system (even)")
     budget.add_argument("--keep", type=float, metavar="F", help="fraction of the states to keep, between 0 and 1")
     budget.add_argument("--max-error", type=float, metavar="E", help="relative rms error of the output on the calibration inputs")
-    compress.add_argument("--method", choices=[*METHODS, "bound"], default="optimal", help="reduction method (default: optimal)")
+    compress.add_argument("--method", choices=[*METHODS, "bound", "class"], default="optimal", help="default: optimal")
     compress.add_argument("--horizon", type=int, metavar="L", help="sequence length over which errors count (default: infinite)")
     compress.add_argument("--calibration", metavar="X.npz", help="file with the array inputs: compress for such inputs")
     compress.add_argument(
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument(
         "--layer-by-layer", action="store_true", help="for .safetensors files larger than memory: one layer at a time"
     )
+    compress.add_argument("--to", metavar="FORMAT", help="write another format: native holds any reduced system")
     compress.add_argument("--report", metavar="OUT.html", help="write a page with figures and plots (needs Matplotlib)")
     compress.set_defaults(run=commands.compress)
 

@@ -104,8 +104,12 @@ def compress(arguments) -> None:
             progress=progress,
         )
     ragged = "ragged" if arguments.split and model.blocks[0].ssm.batch else None  # single systems differ by layer only
-    result.model.save(arguments.output, format=ragged)
-    stored = load_checkpoint(arguments.output, arguments.format, settings=None if ragged else model.source.settings)
+    target = arguments.to or ragged
+    result.model.save(arguments.output, format=target)
+    if target is None or target == model.source.format:
+        stored = load_checkpoint(arguments.output, model.source.format, settings=model.source.settings)
+    else:
+        stored = load_checkpoint(arguments.output, target)
     errors = [
         h2_error(a.ssm, b.ssm, arguments.horizon, relative=True, delay=0)
         for a, b in zip(model.blocks, stored.blocks, strict=True)
@@ -137,7 +141,7 @@ def _compress_layer_by_layer(arguments) -> None:
     from lqo_mor.checkpoints.streaming import compress_file
     from lqo_mor.report import compression_table, progress_bar
 
-    for name in ("calibration", "report", "max_error"):
+    for name in ("calibration", "report", "max_error", "to"):
         if getattr(arguments, name):
             raise InvalidInputError(f"--{name.replace('_', '-')} needs the whole model in memory, so not with --layer-by-layer")
     with progress_bar("reducing") as progress:

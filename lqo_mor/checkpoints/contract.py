@@ -37,6 +37,8 @@ class Format:
         Whether the usual class of the format gives all layers one size, so that smaller ones are padded.
     sidecar : bool
         Whether the settings are stored in a file beside the checkpoint.
+    in_class : callable, optional
+        ``in_class(model, state_size, horizon) -> DeepSSM``: a reduction that the class can hold, where not just any will do.
     other_parameters : callable, optional
         ``other_parameters(original) -> int``: numbers outside of the systems, where the file holds more than the model.
     """
@@ -50,6 +52,7 @@ class Format:
     same_size: bool = False
     sidecar: bool = False
     other_parameters: Callable | None = None
+    in_class: Callable | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -214,6 +214,7 @@ def _format(family: Family) -> Format:
         same_size=family.same_size,
         sidecar=True,
         other_parameters=lambda original: _other_parameters(family, original),
+        in_class=family.in_class,
     )
 
 

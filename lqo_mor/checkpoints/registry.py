@@ -141,6 +141,14 @@ class Source:
         count = self.adapter.other_parameters
         return None if count is None else count(self.original)
 
+    def reduce_in_class(self, model: DeepSSM, state_size: int, horizon: int | None) -> DeepSSM:
+        """The model reduced so that the class of its checkpoint can hold it."""
+        if self.adapter.in_class is None:
+            raise InvalidInputError(
+                f'method="class" is for formats that hold certain reduced systems only, and {self.format} holds any'
+            )
+        return self.adapter.in_class(model, state_size, horizon)
+
     def write(
         self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None, same_size: bool | None = None
     ) -> None:

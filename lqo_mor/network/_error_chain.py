@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.network._gains import SystemGains, channel_gains, kernels, matrix_gain, row_gains, spectral, times, times_each
 from lqo_mor.network._lipschitz import TokenMap, chord
-from lqo_mor.network.layers import Embedding
+from lqo_mor.network.forward import ends
+from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm
 from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+Limits: TypeAlias = dict[str, Any]  # bounds by name: numbers and arrays
+Neighbourhood: TypeAlias = tuple[Any, ...]  # of tokens: see `_neighbourhood`, and the gains of the system behind it
+Record: TypeAlias = tuple[dict[str, Any], Neighbourhood | None]
+Seen: TypeAlias = Generator[dict[str, np.ndarray], Neighbourhood | None, None]  # see `_signals.measure`
+Known: TypeAlias = Callable[..., Limits]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +32,7 @@ class Layer:
     moved: bool  # whether the map of tokens of the reduced block is another one
     gains: SystemGains
     tokens: TokenMap
-    limits: dict
+    limits: Limits
     centred: bool  # whether all that follows takes no notice of the mean of a token
 
     @property
@@ -36,6 +45,11 @@ class Layer:
         return float(size) if self.block.ssm.quadratic is None else float(np.sqrt(size**2 + size**4))
 
     @property
+    def norm(self) -> LayerNorm | None:
+        """The normalisation of the block."""
+        return layer_norm(self.block.norm)
+
+    @property
     def before(self) -> bool:
         """Whether there is a normalisation before the system."""
         return self.block.norm is not None and self.block.prenorm
@@ -46,6 +60,11 @@ class Layer:
         return self.block.norm is not None and not self.block.prenorm
 
 
+def layer_norm(norm: LayerNorm | BatchNorm | None) -> LayerNorm | None:
+    """A normalisation as one of tokens: `check_supported` has refused any other."""
+    return cast("LayerNorm | None", norm)
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """Everything that does not depend on calibration."""
@@ -53,32 +72,32 @@ class Analysis:
     model: DeepSSM
     steps: int
     layers: tuple[Layer, ...]
-    final: dict
+    final: Limits
 
     @property
-    def last_norm(self):
+    def last_norm(self) -> LayerNorm | None:
         """The normalisation that nothing but the decoder follows, or None."""
         if self.model.norm is not None or not self.layers:
-            return self.model.norm
-        return self.layers[-1].block.norm if self.layers[-1].after else None
+            return layer_norm(self.model.norm)
+        return self.layers[-1].norm if self.layers[-1].after else None
 
     @classmethod
-    def of(cls, model, reduced, steps) -> Analysis:
-        encoder, layers = model.encoder, []
+    def of(cls, model: DeepSSM, reduced: DeepSSM, steps: int) -> Analysis:
+        encoder, layers = ends(model)[0], []
         mean_is_lost = model.norm is not None and all(block.prenorm and block.norm is not None for block in model.blocks)
         scale, peaks, token = _tokens_after(None, encoder.n_outputs)
         if isinstance(encoder, Embedding):
             peaks, token = np.max(np.abs(encoder.weight), axis=0), np.max(np.linalg.norm(encoder.weight, axis=1))
         for block, other in zip(model.blocks, reduced.blocks, strict=True):
             if block.norm is not None and block.prenorm:
-                scale, peaks, token = _tokens_after(block.norm, block.n_outputs)
+                scale, peaks, token = _tokens_after(layer_norm(block.norm), block.n_outputs)
             centred = block.norm is not None and (mean_is_lost or not block.prenorm)
             layers.append(_layer(block, other, scale, np.sqrt(steps) * peaks, np.sqrt(steps) * token, steps, centred))
-            scale, peaks, token = _tokens_after(None if block.prenorm else block.norm, block.n_outputs)
-        return cls(model, int(steps), tuple(layers), {"final": _steepest(model.norm)})
+            scale, peaks, token = _tokens_after(None if block.prenorm else layer_norm(block.norm), block.n_outputs)
+        return cls(model, int(steps), tuple(layers), {"final": _steepest(layer_norm(model.norm))})
 
 
-def _tokens_after(norm, width: int):
+def _tokens_after(norm: LayerNorm | None, width: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Scale of the features of tokens behind a normalisation, their largest values, and the largest 2-norm of a token."""
     if norm is None:
         return np.ones(width), np.full(width, np.inf), np.inf
@@ -87,19 +106,19 @@ def _tokens_after(norm, width: int):
     return weight, weight * np.sqrt(width - 1) + np.abs(norm.bias), token
 
 
-def _steepest(norm) -> float:
+def _steepest(norm: LayerNorm | None) -> float:
     """Lipschitz constant of ``(x - mean) / ρ`` for all tokens."""
     return np.inf if norm is None or norm.eps == 0 else norm.eps**-0.5
 
 
-def _layer(block, other, scale, sizes, total, steps, centred) -> Layer:
+def _layer(block: Block, other: Block, scale: np.ndarray, sizes: np.ndarray, total: float, steps: int, centred: bool) -> Layer:
     """`sizes` (width,) and `total` bound the ℓ2 norms of the inputs of the system, over time, each and in all."""
     ssm, small, batch = block.ssm, other.ssm, bool(block.ssm.batch)
     parts, parts_r = kernels(ssm, steps), kernels(small, steps)
     W = np.abs(np.zeros((ssm.n_outputs, 0)) if ssm.quadratic is None else ssm.quadratic.W)
     dK = parts[0] - parts_r[0]
 
-    def peaks(rows):  # of the rows for inputs of that size, by Cauchy and Schwarz
+    def peaks(rows: np.ndarray) -> np.ndarray:  # of the rows for inputs of that size, by Cauchy and Schwarz
         axes, size = (-1, sizes[:, np.newaxis]) if batch else ((1, 2), total)
         return times_each(np.sqrt(np.sum(rows**2, axis=axes)), size)
 
@@ -125,21 +144,21 @@ def _layer(block, other, scale, sizes, total, steps, centred) -> Layer:
         "values": tokens.peaks(outputs),
         "change": change,
         "size": np.max(size),
-        "pre": _steepest(block.norm) if block.prenorm else np.inf,
-        "post": np.inf if block.prenorm else _steepest(block.norm),
+        "pre": _steepest(layer_norm(block.norm)) if block.prenorm else np.inf,
+        "post": np.inf if block.prenorm else _steepest(layer_norm(block.norm)),
     }
     return Layer(block, other, moved, SystemGains(small, parts_r, scale), tokens, limits, centred)
 
 
-def _h2_of_products(ssm, small, steps):
+def _h2_of_products(ssm: DiagonalLQOSystem, small: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """h2 norm of the difference of the quadratic parts, (width,) or a number."""
     if ssm.quadratic is None and small.quadratic is None:
         return np.zeros(ssm.batch)
-    bare = [replace(s, C=np.zeros_like(s.C), D=np.zeros_like(s.D)) for s in (ssm, small)]
-    return np.asarray(h2_error(*bare, horizon=steps, delay=0))
+    full, reduced = (replace(s, C=np.zeros_like(s.C), D=np.zeros_like(s.D)) for s in (ssm, small))
+    return np.asarray(h2_error(full, reduced, horizon=steps, delay=0))
 
 
-def follow(analysis, seen=None, margin: float = 1.0):
+def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) -> tuple[float, np.ndarray, list[Record], bool]:
     """Follow the error through the model, by the limits of all inputs or, with `seen`, by what is measured.
 
     Returns
@@ -153,9 +172,10 @@ def follow(analysis, seen=None, margin: float = 1.0):
     capped : bool
         Whether it is the last normalisation that keeps the error down.
     """
-    model, records, steps = analysis.model, [], analysis.steps
+    model, steps = analysis.model, analysis.steps
+    (encoder, decoder), records = ends(model), []
 
-    def known(before, neighbourhood=None):
+    def known(before: Limits, neighbourhood: Neighbourhood | None = None) -> Limits:
         if seen is None:
             return before
         measured = seen.send(neighbourhood)
@@ -163,27 +183,30 @@ def follow(analysis, seen=None, margin: float = 1.0):
         records.append((found, neighbourhood))
         return {**before, **found}
 
-    error, weights, scale, capped = np.zeros(3), np.zeros((2, 0)), np.ones(model.encoder.n_outputs), False
+    error, weights, scale, capped = np.zeros(3), np.zeros((2, 0)), np.ones(encoder.n_outputs), False
     for layer in analysis.layers:
         error, weights, scale, capped = _through_block(layer, known, steps, error, weights, scale, capped)
-    if model.norm is not None:
+    final = layer_norm(model.norm)
+    if final is not None:
         most, limits = float(np.max(scale)), known(analysis.final)
-        slope, scale = limits["final"], np.abs(model.norm.weight)
-        gain, error, capped = _through_norm(model.norm, steps, times_each(most, error), slope, limits.get("final_rms", slope))
+        slope, scale = limits["final"], np.abs(final.weight)
+        gain, error, capped = _through_norm(final, steps, times_each(most, error), slope, limits.get("final_rms", slope))
         weights = times_each(gain * most, weights)
-    weight, norm = model.decoder.weight * scale, analysis.last_norm
+    weight, norm = decoder.weight * scale, analysis.last_norm
     if norm is not None:
         weight = weight - weight.mean(axis=1, keepdims=True)  # of normalised tokens the mean is zero
-    decoder, mean = spectral(weight), model.pooling == "mean"
-    bound = times_each(decoder, min(error[1:]) if mean else error[1])
+    steepest, mean = spectral(weight), model.pooling == "mean"
+    bound = times_each(steepest, min(error[1:]) if mean else error[1])
     if norm is not None:  # no output is further from that of a zero token than this
-        reach = decoder * np.sqrt(norm.weight.size)
+        reach = steepest * np.sqrt(norm.weight.size)
         reach += float(known({"output": reach})["output"])
         bound, capped = min(bound, reach), bool(capped or bound > reach)
-    return float(bound), (decoder / np.sqrt(steps) if mean else decoder) * weights, records, capped
+    return float(bound), (steepest / np.sqrt(steps) if mean else steepest) * weights, records, capped
 
 
-def _through_block(layer, known, steps, error, weights, scale, capped):
+def _through_block(
+    layer: Layer, known: Known, steps: int, error: np.ndarray, weights: np.ndarray, scale: np.ndarray, capped: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """Follow the error through a block.
 
     Parameters
@@ -206,10 +229,10 @@ def _through_block(layer, known, steps, error, weights, scale, capped):
     error, weights, scale, capped
     """
     block, most, limits = layer.block, float(np.max(scale)), known(layer.limits)
-    norm, keep = block.norm, float(block.residual)
+    norm, keep = layer.norm, float(block.residual)
     inside, inside_weights = error, weights  # the gains of the system have the scale in them
     error, weights = times_each(most, error), times_each(most, weights)
-    if layer.before:
+    if norm is not None and layer.before:
         gain, inside, capped = _through_norm(norm, steps, error, limits["pre"])
         inside_weights = times_each(gain, weights)
     reach = layer.limits["left"], layer.limits["right"]
@@ -218,7 +241,7 @@ def _through_block(layer, known, steps, error, weights, scale, capped):
     limits = known(limits, (*neighbourhood, spread))
     steep, slope = layer.tokens.gain(limits["values"]), float(limits["post"]) if layer.after else 1.0
 
-    def gains(slope, kind):
+    def gains(slope: float, kind: str) -> np.ndarray:
         """From the errors of the block's input, of the system's input and of the system itself to `slope` times the sum."""
         system = min(limits.get(f"spread_{kind}", np.inf), times_each(steep * slope, np.max(spread)))
         return np.array([times_each(keep, slope), system, min(limits.get(f"local_{kind}", np.inf), steep * slope)])
@@ -227,7 +250,7 @@ def _through_block(layer, known, steps, error, weights, scale, capped):
     change = np.minimum(limits.get("change_post", np.inf), times_each(slope, limits["change"]))  # `slope` times that of the map
     token = times_each(stage[0], error[1]) + times_each(stage[2], neighbourhood[1]) + change[1]
     scale = np.ones(block.n_outputs)
-    if layer.after:
+    if norm is not None and layer.after:
         rms[0] = times_each(keep, limits.get("post_rms", slope))
         # every token has one slope, which is at most both: so the least may be taken for each part of the error
         factor = float(chord(token / np.sqrt(len(scale))))
@@ -241,12 +264,12 @@ def _through_block(layer, known, steps, error, weights, scale, capped):
     weights = times_each(stage[0], weights) + times_each(stage[1], inside_weights)
     system = times_each(stage[2] * np.sqrt(steps), layer.h2_factor(limits["size"]))
     weights = np.column_stack([weights, [system, change[0]]])
-    if layer.after:
+    if norm is not None and layer.after:
         error, capped = _capped(norm, steps, error)
     return error, weights, scale, capped
 
 
-def _neighbourhood(grown: float, peak, near: float, limits: dict):
+def _neighbourhood(grown: float, peak: np.ndarray, near: float, limits: Limits) -> tuple[np.ndarray, float]:
     """How far tokens behind the system move at most, by feature and in the 2-norm: from the input, and by the system itself."""
     total = grown + float(limits["local"])
     peak = np.minimum(peak + limits["local_peak"], total)
@@ -254,7 +277,9 @@ def _neighbourhood(grown: float, peak, near: float, limits: dict):
     return np.minimum(peak, near), near
 
 
-def _through_norm(norm, steps: int, error, slope, slope_rms=np.inf):
+def _through_norm(
+    norm: LayerNorm, steps: int, error: np.ndarray, slope: float, slope_rms: float = np.inf
+) -> tuple[float, np.ndarray, bool]:
     """The gain of ``(x - mean) / ρ``, by the largest ``1 / ρ`` and their root mean square, and the error behind it."""
     factor = float(chord(times_each(slope, error[1]) / np.sqrt(norm.weight.size)))
     gain = float(min(times_each(factor, slope), _steepest(norm)))
@@ -262,7 +287,7 @@ def _through_norm(norm, steps: int, error, slope, slope_rms=np.inf):
     return gain, *_capped(norm, steps, np.minimum(times_each(gain, error), [np.inf, np.inf, average]))
 
 
-def _capped(norm, steps: int, error):
+def _capped(norm: LayerNorm, steps: int, error: np.ndarray) -> tuple[np.ndarray, bool]:
     """The error behind a normalisation, whose tokens lie in a ball of radius √width, and whether that is the least."""
     cap = 2 * np.sqrt(norm.weight.size)
     return np.minimum(error, [cap * np.sqrt(steps), cap, cap]), bool(min(error[1:]) >= cap)

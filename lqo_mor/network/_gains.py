@@ -6,23 +6,28 @@ Cauchy and Schwarz), and from the largest value to the largest value (the sum of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike
 from scipy.linalg import toeplitz
 
 from lqo_mor.network.forward import output_rows
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _EXACT = 128  # horizon up to which the gain of a channel is the norm of its Toeplitz matrix
 ROUND = 1 + 1e-10  # rounding of computed norms
 
 
-def times(matrix, vector):
+def times(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Product of nonnegative arrays in which nothing times infinity is infinity: a bound that is not known."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.nan_to_num(matrix @ vector, nan=np.inf, posinf=np.inf)
 
 
-def times_each(a, b):
+def times_each(a: ArrayLike, b: ArrayLike) -> Any:
     """Elementwise product of bounds; zero is exact and infinity is not known, so their product is zero."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.nan_to_num(np.multiply(a, b), nan=0.0, posinf=np.inf)
@@ -33,7 +38,7 @@ def spectral(matrix: np.ndarray) -> float:
     return float(np.linalg.norm(matrix, 2)) * ROUND if matrix.size else 0.0
 
 
-def kernels(ssm, steps: int) -> list[np.ndarray]:
+def kernels(ssm: DiagonalLQOSystem, steps: int) -> list[np.ndarray]:
     """Impulse responses of the rows `C` (with `D` at lag 0), `U` and `V`.
 
     Of a batch (width, rows, steps), of a single system (rows, inputs, steps).
@@ -50,7 +55,7 @@ def kernels(ssm, steps: int) -> list[np.ndarray]:
     return np.split(K, [p, (p + K.shape[axis]) // 2], axis=axis)
 
 
-def _spectra(K: np.ndarray):
+def _spectra(K: np.ndarray) -> tuple[np.ndarray, float]:
     """Frequency responses (..., frequencies) on a grid, and the factor by which they may be larger between its points.
 
     ``|uᴴ K(ω) v|`` is the modulus of a polynomial of degree ``m = steps - 1`` in ``exp(iω)``; with half of its phase taken
@@ -91,7 +96,7 @@ def row_gains(K: np.ndarray) -> np.ndarray:
 class SystemGains:
     """Gains of a system ``K v + W ((U v) ∘ (V v))`` over a number of steps, for changes ``scale ∘ ε`` of its input `v`."""
 
-    def __init__(self, ssm, parts, scale: np.ndarray):
+    def __init__(self, ssm: DiagonalLQOSystem, parts: Sequence[np.ndarray], scale: np.ndarray) -> None:
         q, p = ssm.quadratic, ssm.n_outputs
         self.W = np.abs(np.zeros((*ssm.batch, p, 0)) if q is None else q.W)
         self.batch = bool(ssm.batch)
@@ -110,11 +115,11 @@ class SystemGains:
         self.l1 = [np.sum(np.sqrt(np.sum(part**2, axis=-2)), axis=-1) for part in scaled]
         self.token = float(np.sum(spectral_norms)) * ROUND
 
-    def products(self, left, right, u, v) -> np.ndarray:
+    def products(self, left: np.ndarray, right: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """``|W| (left ∘ v + right ∘ u)``, for factors and what changes the factors."""
         return times(self.W, (times_each(left, v) + times_each(right, u))[..., np.newaxis])[..., 0]
 
-    def gain(self, *factors) -> np.ndarray:
+    def gain(self, *factors: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Gains from ℓ2 to ℓ2 of each output, or for each of all together, the least over bounds on the factors of the products.
 
         ``p̂q̂ - pq = p(q̂ - q) + q̂(p̂ - p)``: the left factor is that of one run, and the right one that of the other.
@@ -125,7 +130,9 @@ class SystemGains:
             return (K + np.minimum.reduce(changes)).ravel()
         return np.full(len(self.W), K + min(np.linalg.norm(change) for change in changes))
 
-    def respond(self, total: float, token: float, left, right, reach):
+    def respond(
+        self, total: float, token: float, left: np.ndarray, right: np.ndarray, reach: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Gains for a change ε of that ℓ2 norm and largest token, and the largest change of each output and of a token.
 
         `left` and `right` bound the factors of the products before the change, the pair `reach` for all inputs there are.

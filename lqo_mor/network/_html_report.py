@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,13 +63,13 @@ def html_page(report: CompressionReport, model: DeepSSM, small: DeepSSM, bound: 
     )
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     """Text from a file for the page: escaped, printable and not endless."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
     return html.escape(shown if len(shown) <= 120 else f"{shown[:119]}…")
 
 
-def _number(value) -> str:
+def _number(value: float | None) -> str:
     return "–" if value is None or np.isnan(value) else "∞" if np.isinf(value) else f"{value:.3g}"
 
 
@@ -76,8 +77,8 @@ def _share(before: int, after: int) -> str:
     return "" if not before else "unchanged" if after == before else f"{after / before - 1:+.1%}".replace("-", "−")
 
 
-def _table(header, rows, last=None) -> str:
-    def line(cells, tag):
+def _table(header: Sequence[object], rows: Sequence[Sequence[object]], last: Sequence[object] | None = None) -> str:
+    def line(cells: Sequence[object], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
     body = "\n".join(line(row, "td") for row in rows)
@@ -85,7 +86,7 @@ def _table(header, rows, last=None) -> str:
     return f'<div class="wide"><table>\n<thead>{line(header, "th")}</thead>\n<tbody>\n{body}\n</tbody>{foot}\n</table></div>'
 
 
-def _cards(cards) -> str:
+def _cards(cards: Sequence[tuple[str, str, str]]) -> str:
     inner = "\n".join(f"<div><dt>{what}</dt><dd>{value}<small>{note}</small></dd></div>" for what, value, note in cards)
     return f"<dl>\n{inner}\n</dl>"
 

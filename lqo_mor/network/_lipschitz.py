@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import erf, expit
 
 from lqo_mor.network._gains import ROUND, spectral, times, times_each
+from lqo_mor.network.model import Block
 
 _TANH = np.sqrt(2.0 / np.pi)
 # Stationary points of the slope, ±x: gelu'' = φ(x)(2 - x²); for the tanh form the only root of its second derivative.
 _TURN = {"gelu": np.sqrt(2.0), "gelu_tanh": 1.4185040087908284}
 
 
-def slope(name: str, x):
+def slope(name: str, x: ArrayLike) -> Any:
     """Derivative of a smooth activation, elementwise, x φ(x) + Φ(x) for "gelu"."""
     x = np.clip(x, -1e2, 1e2)  # beyond, it is 0 or 1 to all digits
     if name == "gelu":
@@ -23,7 +26,7 @@ def slope(name: str, x):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _TANH * (1 + 3 * 0.044715 * x * x)
 
 
-def slope_range(name: str, x, delta):
+def slope_range(name: str, x: ArrayLike, delta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest slope of the chords of an activation from `x` to any point within `delta`.
 
     They are those of the derivative on the interval; that of a GELU has one minimum, at ``-turn``, and one maximum, at
@@ -59,17 +62,17 @@ def largest_slope(name: str) -> float:
     return float(slope_range(name, 0.0, np.inf)[1])
 
 
-def gate_range(b, delta):
+def gate_range(b: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest slope of the chords of the sigmoid from `b` to any point within `delta`; at most 1/4."""
     size = np.abs(b)
 
-    def at(x):
+    def at(x: np.ndarray) -> np.ndarray:
         return expit(x) * expit(-x)
 
     return at(size + delta), at(np.maximum(size - delta, 0.0))
 
 
-def chord(ratio):
+def chord(ratio: ArrayLike) -> np.ndarray:
     """The factor `c` of ``‖n(x) - n(y)‖ ≤ c ‖x - y‖ / ρ(x)``, if ``‖x - y‖ ≤ ratio √d ρ(x)``.
 
     For ``n(x) = (x - mean x) / ρ(x)`` with ``ρ² = var + eps`` only the variance of *one* of the two tokens enters: with
@@ -103,7 +106,7 @@ class TokenMap:
     gate_bias: np.ndarray | None
 
     @classmethod
-    def of(cls, block, features: int) -> TokenMap:
+    def of(cls, block: Block, features: int) -> TokenMap:
         """The map of a block whose system has so many outputs."""
         weight = np.eye(features) if block.mixing is None else block.mixing.weight
         no_bias = block.mixing is None or block.mixing.bias is None
@@ -113,14 +116,14 @@ class TokenMap:
         half = len(weight) // 2
         return cls(block.activation, weight[:half], bias[:half], weight[half:], bias[half:])
 
-    def peaks(self, y):
+    def peaks(self, y: np.ndarray) -> np.ndarray:
         """Bounds on the values that the gate multiplies, if the outputs of the system are at most `y` (features,) in size.
 
         No activation is larger than its argument.
         """
         return times(np.abs(self.value), y) + np.abs(self.value_bias)
 
-    def gain(self, peaks) -> float:
+    def gain(self, peaks: np.ndarray) -> float:
         """Lipschitz constant in the 2-norm if the values that the gate multiplies are at most `peaks` in size."""
         steepest = largest_slope(self.activation)
         if self.gate is None:
@@ -133,7 +136,7 @@ class TokenMap:
         stacked = np.concatenate([total * self.value, total * np.sqrt(slopes)[:, np.newaxis] * self.gate])
         return steepest * min(apart, spectral(stacked))
 
-    def change(self, old: TokenMap, peaks, sizes, steps: int) -> np.ndarray:
+    def change(self, old: TokenMap, peaks: np.ndarray, sizes: np.ndarray, steps: int) -> np.ndarray:
         """A bound on what this map gives differently from the old one at the same tokens, over all steps.
 
         ``aσ(b) - a₀σ(b₀) = σ(b)(a - a₀) + a₀(σ(b) - σ(b₀))``, and the same with the maps swapped; no activation is larger than
@@ -154,7 +157,7 @@ class TokenMap:
         """
         values = np.minimum(self.peaks(peaks), old.peaks(peaks))
 
-        def size(y, one):
+        def size(y: np.ndarray, one: float) -> float:
             found = times(np.abs(self.value - old.value), y) + one * np.abs(self.value_bias - old.value_bias)
             if self.gate is not None:
                 moved = times(np.abs(self.gate - old.gate), y) + one * np.abs(self.gate_bias - old.gate_bias)
@@ -165,12 +168,14 @@ class TokenMap:
         total = min(size(sizes, np.sqrt(steps)), np.sqrt(steps) * token)
         return np.array([total, token, total / np.sqrt(steps)])
 
-    def largest(self, y) -> np.ndarray:
+    def largest(self, y: np.ndarray) -> np.ndarray:
         """The largest values that the gate multiplies, (batch, values), of signals `y` (features, batch, steps)."""
         values = self.value @ _activation(self.activation, y).reshape(len(y), -1) + self.value_bias[:, np.newaxis]
         return np.max(np.abs(values.reshape(-1, *y.shape[1:])), axis=2).T
 
-    def steepest(self, y, weight, peak, near, scales: dict, centred: bool) -> dict:
+    def steepest(
+        self, y: np.ndarray, weight: np.ndarray, peak: np.ndarray, near: float, scales: dict[str, np.ndarray], centred: bool
+    ) -> dict:
         """Bounds on `weight` (tokens,) times the norms of the secants ``J̄ diag(scale)`` at tokens `y` (tokens, features).
 
         For each of the `scales` the largest over the tokens, "..._most", and their root mean square, "..._rms". With `centred`
@@ -200,7 +205,7 @@ class TokenMap:
             found[f"{name}_rms"] = np.sqrt(squares[name] / len(y)) * ROUND + extra
         return found
 
-    def jacobians(self, y, peak, token):
+    def jacobians(self, y: np.ndarray, peak: np.ndarray, token: float) -> tuple[np.ndarray, np.ndarray]:
         """Matrices `J` that enclose every secant of the map from the tokens `y` to points close by.
 
         ``f(ŷ) - f(y) = J̄ (ŷ - y)`` with ``|J̄ - J| ≤ radius`` elementwise, for all ŷ with ``|ŷ_h - y_h| ≤ peak_h`` and

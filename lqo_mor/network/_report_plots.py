@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from lqo_mor.reduction.curve_plot import figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lqo_mor.network.model import DeepSSM
+    from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 FULL, REDUCED = "#3d85c6", "#e07b28"  # can be seen on white and on black
 _LAYERS = (FULL, REDUCED, "#3fa35a", "#c2528b", "#8f6fd1", "#a5854a", "#2aa6a6", "#d1544f")
@@ -21,7 +31,7 @@ _POINTS = 200  # of a curve over channels
 _STEPS, _STEPS_MIMO = 1000, 256  # of an impulse response, and where there are many at once
 _FADED = 1e-4  # of the energy of an impulse response that is not shown
 _SHORTEST = 0.05  # time constant at which poles near the origin are drawn
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -44,7 +54,7 @@ _STYLE = {
 }
 
 
-def drawn(name: str, size: tuple[float, float], draw, *args) -> str:
+def drawn(name: str, size: tuple[float, float], draw: Callable[..., None], *args: Any) -> str:
     """The SVG that `draw`, called with a figure of `size` inches and `args`, leaves; `name` keeps its ids apart."""
     figure_of(size)  # raises without Matplotlib
     import matplotlib
@@ -57,7 +67,7 @@ def drawn(name: str, size: tuple[float, float], draw, *args) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     head, body = svg.split(">", 1)
-    viewbox = re.search(r'viewBox="[^"]*"', head).group()
+    viewbox = cast("re.Match[str]", re.search(r'viewBox="[^"]*"', head)).group()
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=").replace(_INK, "currentColor").replace(_LINE, "var(--line)")
     body = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', body).replace("url(#", f"url(#{name}-")
@@ -67,19 +77,19 @@ def drawn(name: str, size: tuple[float, float], draw, *args) -> str:
     return f'<svg {viewbox} role="img">{body}'
 
 
-def used_slots(ssm) -> np.ndarray:
+def used_slots(ssm: DiagonalLQOSystem) -> np.ndarray:
     """Mask of the slots with an input; the others only fill up a batch."""
     return np.any(ssm.B, axis=-1)
 
 
-def _legend(axes, columns: int, **style) -> None:
+def _legend(axes: Axes, columns: int, **style: Any) -> None:
     """A legend above the right end of the axes, where it covers nothing."""
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 0.99), ncols=columns, borderaxespad=0, columnspacing=1, handlelength=1.5, **style
     )
 
 
-def pole_map(figure, full, reduced) -> None:
+def pole_map(figure: Figure, full: DiagonalLQOSystem, reduced: DiagonalLQOSystem) -> None:
     """Poles of all channels before and after: in the unit circle, and their time constants over their angles."""
     left, right = figure.subplots(1, 2)
     angle = np.linspace(0, np.pi, 200)
@@ -90,7 +100,7 @@ def pole_map(figure, full, reduced) -> None:
         with np.errstate(divide="ignore"):
             times = np.maximum(-1 / np.log(np.abs(poles)), _SHORTEST)
         for axes, x, y in ((left, poles.real, poles.imag), (right, np.angle(poles), times)):
-            style = {
+            style: dict[str, Any] = {
                 "marker": "o",
                 "ms": size if poles.size > 300 else 1.6 * size,
                 "mew": 0,
@@ -109,7 +119,7 @@ def pole_map(figure, full, reduced) -> None:
     right.grid(True, alpha=0.5)
 
 
-def errors(figure, panels) -> None:
+def errors(figure: Figure, panels: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
     """Sorted errors of the channels, one line per layer; of single systems one point per layer.
 
     `panels` holds pairs of a title and one array per layer.
@@ -131,7 +141,7 @@ def errors(figure, panels) -> None:
             _legend(axes, min(len(values), 4 if len(panels) > 1 else 12))
 
 
-def histograms(figure, systems) -> None:
+def histograms(figure: Figure, systems: Sequence[DiagonalLQOSystem]) -> None:
     """How many channels kept how many states, one panel per layer."""
     columns = min(4, len(systems))
     grid = np.ravel(figure.subplots(-(-len(systems) // columns), columns, squeeze=False))
@@ -146,7 +156,7 @@ def histograms(figure, systems) -> None:
         axes.set_visible(False)
 
 
-def budget(figure, curve, mean_states: float) -> None:
+def budget(figure: Figure, curve: Sequence[tuple[float, float]], mean_states: float) -> None:
     """Predicted error over the mean number of states, and the budget that was taken."""
     axes = figure.subplots()
     x, y = np.array(curve, dtype=float).T
@@ -157,7 +167,7 @@ def budget(figure, curve, mean_states: float) -> None:
     _legend(axes, 1)
 
 
-def worst(full, reduced, criteria, count: int = 3) -> list[tuple[int, int | None]]:
+def worst(full: DeepSSM, reduced: DeepSSM, criteria: Sequence[np.ndarray], count: int = 3) -> list[tuple[int, int | None]]:
     """The `count` layers and channels of the largest criterion (one array per layer); None for a single system."""
     places = []
     for layer, (a, b, values) in enumerate(zip(full.blocks, reduced.blocks, criteria, strict=True)):
@@ -167,7 +177,9 @@ def worst(full, reduced, criteria, count: int = 3) -> list[tuple[int, int | None
     return [place[1:] for place in sorted(places, key=lambda place: -place[0])[:count]]
 
 
-def responses(ssm, other, channel: int | None, horizon: int | None = None) -> tuple[np.ndarray, np.ndarray, str]:
+def responses(
+    ssm: DiagonalLQOSystem, other: DiagonalLQOSystem, channel: int | None, horizon: int | None = None
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Responses of two systems to a unit impulse, and which: of a channel, or of the pair that differs most."""
     if channel is not None:
         ssm, other, where = ssm[channel], other[channel], f"channel {channel + 1}"
@@ -183,7 +195,7 @@ def responses(ssm, other, channel: int | None, horizon: int | None = None) -> tu
     return a[:last], b[:last], where
 
 
-def _impulse(ssm, steps: int) -> np.ndarray:
+def _impulse(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """Responses (outputs, inputs, steps) of one system with delay 0 to a unit impulse at each input."""
     q, weight = ssm.quadratic, np.where(ssm.is_real_pole, 1, 2)
     rows = weight * (ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V]))
@@ -197,13 +209,15 @@ def _impulse(ssm, steps: int) -> np.ndarray:
     return linear if q is None else linear + np.einsum("pc,cmk->pmk", q.W, K[p : p + q.rank] * K[p + q.rank :])
 
 
-def _steps(poles) -> int:
+def _steps(poles: np.ndarray) -> int:
     """Samples until the slowest pole has decayed to 1 %, within limits."""
     slowest = float(np.max(np.abs(poles), initial=0.0))
     return int(np.clip(np.ceil(np.log(0.01) / np.log(slowest)), 16, _STEPS)) if 0 < slowest < 1 else _STEPS if slowest else 16
 
 
-def impulse_responses(figure, model, small, places, horizon: int | None) -> None:
+def impulse_responses(
+    figure: Figure, model: DeepSSM, small: DeepSSM, places: Sequence[tuple[int, int | None]], horizon: int | None
+) -> None:
     """Responses before and after at `places`, as `worst` gives them, side by side."""
     for number, (axes, (layer, channel)) in enumerate(zip(np.atleast_1d(figure.subplots(1, len(places))), places, strict=True)):
         a, b, where = responses(model.blocks[layer].ssm, small.blocks[layer].ssm, channel, horizon)

@@ -7,16 +7,19 @@ from dataclasses import replace
 import numpy as np
 
 from lqo_mor.network import forward
-from lqo_mor.network.layers import Linear
+from lqo_mor.network._error_chain import Analysis, Layer, Seen
+from lqo_mor.network.layers import LayerNorm, Linear
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
-def measure(analysis, inputs):
+def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
     """Yield what is measured at one stage after the other, in arrays (batch, ...): before and after each system, and at the end.
 
     After a system the neighbourhood of tokens is sent, as the largest error of each feature and that of a token.
     """
     model, steps = analysis.model, analysis.steps
-    x = forward.encode(model.encoder, inputs)
+    encoder, decoder = forward.ends(model)
+    x = forward.encode(encoder, inputs)
     for layer in analysis.layers:
         block, small = layer.block, layer.small
         v = forward.block_input(block, x)
@@ -40,8 +43,8 @@ def measure(analysis, inputs):
         slopes = _slopes(block.norm, out) if layer.after else np.ones(out.shape[1:])
         peak, near, spread = neighbourhood
         scales = {"local": np.ones(len(y)), "spread": spread}
-        found = [layer.tokens.steepest(y[:, i].T, slopes[i], peak, near, scales, layer.centred) for i in range(len(slopes))]
-        found = {name: np.array([one[name] for one in found]) for name in found[0]}
+        bounds = [layer.tokens.steepest(y[:, i].T, slopes[i], peak, near, scales, layer.centred) for i in range(len(slopes))]
+        found = {name: np.array([one[name] for one in bounds]) for name in bounds[0]}
         found |= {"change": _sizes(change), "change_post": _sizes(change * slopes)}
         yield {**found, "post": np.max(slopes, axis=1), "post_rms": _rms(slopes)}
         x = forward.normalise(block.norm, out) if layer.after else out
@@ -51,12 +54,12 @@ def measure(analysis, inputs):
         x = forward.normalise(model.norm, x)
     if analysis.last_norm is not None:
         x = x - analysis.last_norm.bias[:, np.newaxis, np.newaxis]
-        y = forward.decode(replace(model, norm=None, decoder=Linear(model.decoder.weight)), x)
+        y = forward.decode(replace(model, norm=None, decoder=Linear(decoder.weight)), x)
         sizes = np.linalg.norm(y, axis=-1)
         yield {"output": sizes if y.ndim == 2 else np.max(sizes, axis=1)}
 
 
-def _change_of_map(layer, x, y) -> np.ndarray:
+def _change_of_map(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """2-norms (batch, steps) of what the map of tokens of the reduced block gives differently, at the same outputs `y`."""
     if not layer.moved:
         return np.zeros(y.shape[1:])
@@ -68,21 +71,21 @@ def _change_of_map(layer, x, y) -> np.ndarray:
     return np.linalg.norm(change, axis=0)
 
 
-def _sizes(norms) -> np.ndarray:
+def _sizes(norms: np.ndarray) -> np.ndarray:
     """ℓ2 norm, largest and mean over the steps, (batch, 3)."""
     return np.stack([np.linalg.norm(norms, axis=1), np.max(norms, axis=1), np.mean(norms, axis=1)], axis=1)
 
 
-def _rms(slopes) -> np.ndarray:
+def _rms(slopes: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean(slopes**2, axis=1))
 
 
-def _slopes(norm, x) -> np.ndarray:
+def _slopes(norm: LayerNorm, x: np.ndarray) -> np.ndarray:
     """``1 / ρ`` of every token, (batch, steps)."""
     return 1 / np.sqrt(np.var(x, axis=0) + norm.eps)
 
 
-def _row_peaks(ssm, rows, v, steps) -> np.ndarray:
+def _row_peaks(ssm: DiagonalLQOSystem, rows: np.ndarray, v: np.ndarray, steps: int) -> np.ndarray:
     """Largest values over time of the signals of `rows`, (batch, c) or (batch, width, c)."""
     if not ssm.batch:
         signals = forward.system_map(replace(ssm, C=rows, D=np.zeros((len(rows), ssm.n_inputs)), quadratic=None), steps)(v)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import lqo_mor.reduction as reduction
 from lqo_mor.analysis.differences import h2_error
@@ -14,6 +16,8 @@ from lqo_mor.errors import DimensionError, InvalidInputError, OrderError, Stabil
 from lqo_mor.network.bound import output_error_bound
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.balanced import balance, truncate
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
 
 _EXACT = 50_000_000  # candidates times budget up to which dynamic programming is used: about a second
 _CANDIDATES = 16  # sizes tried per layer by default
@@ -62,7 +66,15 @@ class Allocation:
 
 
 def allocate(
-    model, budget: int, *, steps: int, weights=None, calibration=None, sizes=None, method: str = "balanced", progress=None
+    model: DeepSSM,
+    budget: int,
+    *,
+    steps: int,
+    weights: ArrayLike | None = None,
+    calibration: np.ndarray | Iterator[np.ndarray] | None = None,
+    sizes: Sequence[int] | None = None,
+    method: str = "balanced",
+    progress: Progress | None = None,
 ) -> Allocation:
     """Split a number of states over the layers of a model so that ``Σ_l w_l ‖Σ_l - Σ_{r,l}‖_h2`` is least.
 
@@ -134,7 +146,9 @@ def allocate(
     return Allocation(kept, errors, weights, exact, tuple(block.name for block in model.blocks))
 
 
-def split_budget(errors, weights, costs, budget: int) -> tuple[tuple[int, ...], bool]:
+def split_budget(
+    errors: Sequence[ArrayLike], weights: ArrayLike, costs: Sequence[ArrayLike], budget: int
+) -> tuple[tuple[int, ...], bool]:
     """Choose one candidate for each layer, of least ``Σ_l weights_l errors_l[i_l]`` with ``Σ_l costs_l[i_l] ≤ budget``.
 
     Parameters
@@ -175,7 +189,7 @@ def split_budget(errors, weights, costs, budget: int) -> tuple[tuple[int, ...], 
     return _greedy(values, scaled, steps), False
 
 
-def _dynamic(values, costs, budget: int) -> tuple[int, ...]:
+def _dynamic(values: list[np.ndarray], costs: list[np.ndarray], budget: int) -> tuple[int, ...]:
     best, choices = np.zeros(budget + 1), []  # best[b]: least sum of the layers so far at a cost of at most b
     for value, cost in zip(values, costs, strict=True):
         total, choice = np.full(budget + 1, np.inf), np.zeros(budget + 1, dtype=np.int64)
@@ -193,13 +207,13 @@ def _dynamic(values, costs, budget: int) -> tuple[int, ...]:
     return tuple(reversed(chosen))
 
 
-def _greedy(values, costs, budget: int) -> tuple[int, ...]:
+def _greedy(values: list[np.ndarray], costs: list[np.ndarray], budget: int) -> tuple[int, ...]:
     hulls = [_hull(value, cost) for value, cost in zip(values, costs, strict=True)]
     at = [0] * len(hulls)
     budget -= sum(int(cost[hull[0]]) for cost, hull in zip(costs, hulls, strict=True))
     queue: list[tuple[float, int]] = []
 
-    def offer(layer):  # the next point of its hull, by the decrease per unit of cost
+    def offer(layer: int) -> None:  # the next point of its hull, by the decrease per unit of cost
         if at[layer] + 1 < len(hulls[layer]):
             i, j = hulls[layer][at[layer] : at[layer] + 2]
             slope = (values[layer][j] - values[layer][i]) / (costs[layer][j] - costs[layer][i])
@@ -217,7 +231,7 @@ def _greedy(values, costs, budget: int) -> tuple[int, ...]:
     return tuple(hull[i] for hull, i in zip(hulls, at, strict=True))
 
 
-def _hull(value, cost) -> list[int]:
+def _hull(value: np.ndarray, cost: np.ndarray) -> list[int]:
     """Indices of the lower convex hull of a curve, from the least cost to the least value."""
     hull: list[int] = []
     for i in sorted(range(len(value)), key=lambda i: (cost[i], value[i])):
@@ -232,7 +246,7 @@ def _hull(value, cost) -> list[int]:
     return hull
 
 
-def _candidates(own: int, sizes) -> list[int]:
+def _candidates(own: int, sizes: Sequence[int] | None) -> list[int]:
     """Sizes below that of the layer, and its own."""
     if sizes is None:
         sizes = 2 * np.unique(np.round(np.geomspace(1, max(own // 2, 1), _CANDIDATES)).astype(int))
@@ -242,7 +256,9 @@ def _candidates(own: int, sizes) -> list[int]:
     return sorted({int(size) for size in sizes if size < own} | {own})
 
 
-def _curve(ssm, sizes, method: str, steps: int, progress) -> np.ndarray:
+def _curve(
+    ssm: DiagonalLQOSystem, sizes: Sequence[int], method: str, steps: int, progress: Callable[[int], object] | None
+) -> np.ndarray:
     """h2 errors of a layer at the sizes, all channels together; zero at its own."""
     balanced, errors = balance(ssm, steps) if method == "balanced" else None, []
     for size in sizes:

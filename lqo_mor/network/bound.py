@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import DimensionError, InvalidInputError
@@ -76,7 +77,7 @@ class OutputErrorBound:
     _analysis: Analysis = field(init=False, repr=False)
     _records: list = field(init=False, repr=False)
 
-    def membership(self, inputs) -> np.ndarray:
+    def membership(self, inputs: ArrayLike) -> np.ndarray:
         """Whether each input lies in the set on which `calibrated` is proven.
 
         The set: on the signals of the full model, every reduced layer errs no more than on the calibration inputs, its system
@@ -109,7 +110,7 @@ class OutputErrorBound:
                 inside &= np.all(values <= limits[name] * _SLACK, axis=tuple(range(1, values.ndim)))
         return inside
 
-    def holds_for(self, inputs) -> bool:
+    def holds_for(self, inputs: ArrayLike) -> bool:
         """Whether `calibrated` is proven for all these inputs; see `membership`."""
         return bool(np.all(self.membership(inputs)))
 
@@ -131,7 +132,14 @@ class OutputErrorBound:
         return "\n".join(lines)
 
 
-def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: float = 1.0) -> OutputErrorBound:
+def output_error_bound(
+    model: DeepSSM,
+    reduced: DeepSSM,
+    steps: int,
+    *,
+    calibration: np.ndarray | Iterator[np.ndarray] | None = None,
+    margin: float = 1.0,
+) -> OutputErrorBound:
     """Bound the error of the outputs of a model whose layers were reduced.
 
     ``max ‖model(u) - reduced(u)‖₂ ≤ Σ_l w_l ‖Σ_l - Σ_{r,l}‖_h2``, and sharper estimates with ℓ2 gains; every constant comes
@@ -225,20 +233,20 @@ def output_error_bound(model, reduced, steps: int, *, calibration=None, margin: 
     return result
 
 
-def _least(chain, capped, weights, terms, errors):
+def _least(chain: float, capped: bool, weights: np.ndarray, terms: np.ndarray, errors: np.ndarray) -> tuple[float, str]:
     """The least bound and its name."""
     total = float(np.sum(times_each(weights, errors)) + np.sum(terms))
     return (total, "sum") if total < chain else (chain, "range" if capped else "chain")
 
 
-def _checked(analysis, inputs) -> np.ndarray:
+def _checked(analysis: Analysis, inputs: ArrayLike) -> np.ndarray:
     inputs = forward.check_inputs(analysis.model.encoder, inputs)
     if inputs.shape[1] != analysis.steps:
         raise DimensionError(f"the inputs have {inputs.shape[1]} steps, but the bound is for {analysis.steps}")
     return inputs
 
 
-def _check_pair(model, reduced, steps) -> None:
+def _check_pair(model: DeepSSM, reduced: DeepSSM, steps: int) -> None:
     for name, value in (("model", model), ("reduced", reduced)):
         if not isinstance(value, DeepSSM):
             raise InvalidInputError(f"{name} must be a DeepSSM, got {type(value).__name__}")
@@ -259,5 +267,5 @@ def _check_pair(model, reduced, steps) -> None:
             raise InvalidInputError(f"{what} differs between the models; they may differ in systems and mixing only")
 
 
-def _equal(a, b) -> bool:
+def _equal(a: object, b: object) -> bool:
     return type(a) is type(b) and all(np.array_equal(value, getattr(b, name)) for name, value in vars(a).items())

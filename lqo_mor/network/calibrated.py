@@ -83,7 +83,7 @@ class Calibration:
 
     output_power: float
 
-    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable) -> None:
         check_supported(model, "a calibration")
         self.model, self.options, self._progress = model, options, progress
         self._inputs = Spool()

@@ -58,6 +58,8 @@ def compress(
         Reduction method, as for `reduce`; or "bound", what arXiv:2510.14542 does: the states are split over the layers so that
         a bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see
         `allocate`), and each layer is reduced by its projected gradient.
+        Or "class": what the class of the checkpoint can hold where that is not any system, whole oscillators of LinOSS and
+        common poles of all heads of DSS, with output weights fitted in closed form.
     horizon : int, optional
         Sequence length over which the error counts; infinite by default, and with a calibration.
     calibration : ndarray, or iterable of ndarray, optional
@@ -121,6 +123,8 @@ def compress(
             raise InvalidInputError('method="bound" needs the horizon, the length of the sequences')
         allocation = allocate(model, sum(sizes), steps=horizon, calibration=calibration)
         sizes, method = list(allocation.sizes), "projected_gradient"
+    if method == "class":
+        return _in_class(model, sizes, horizon)
     reduced, seconds = reduce_layers(model.blocks, sizes, method, horizon, progress)
     repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
     if np.any(repaired):
@@ -143,6 +147,33 @@ def compress(
     )
     counts = model.n_parameters, small.n_parameters
     return CompressionResult(small, CompressionReport(layers, *counts, method, horizon, models=(model, small)))
+
+
+def _in_class(model, sizes: list[int], horizon) -> CompressionResult:
+    """A compression by the source of the model."""
+    if model.source is None:
+        raise InvalidInputError('method="class" is for models that were read from a checkpoint')
+    if len(set(sizes)) > 1:
+        raise InvalidInputError(f'method="class" takes one state size for all layers, got {sizes}')
+    start = time.perf_counter()
+    small = model.source.reduce_in_class(model, sizes[0], horizon)
+    seconds = (time.perf_counter() - start) / len(model.blocks)
+    layers = [
+        LayerReport(
+            name=block.name,
+            states_before=block.state_size,
+            states_after=new.state_size,
+            parameters_before=model.layer_parameters[i],
+            parameters_after=small.layer_parameters[i],
+            relative_error=np.asarray(h2_error(block.ssm, new.ssm, horizon, relative=True, delay=0)),
+            repaired=0,
+            seconds=seconds,
+            mean_states=float(new.state_size),
+        )
+        for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
+    ]
+    counts = model.n_parameters, small.n_parameters
+    return CompressionResult(small, CompressionReport(tuple(layers), *counts, "class", horizon, models=(model, small)))
 
 
 def _calibrated(model, state_size, keep, max_error, calibration, options: CalibrationOptions, progress) -> CompressionResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -176,7 +177,7 @@ class CompressionResult:
     report: CompressionReport
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Numbers, lists and dictionaries that JSON knows."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

@@ -7,26 +7,38 @@ tokens is one matrix product. The batch is cut into chunks, so that memory does 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network import _kernels
-from lqo_mor.network.layers import BatchNorm, Embedding
+from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
+
+if TYPE_CHECKING:
+    from lqo_mor.network.model import Block, DeepSSM
+
+Encoder: TypeAlias = Linear | Embedding
+Map: TypeAlias = Callable[[np.ndarray], np.ndarray]  # of signals (features, batch, steps)
 
 _CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep the cores busy
+_SYSTEMS_ONLY = "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
 
 
-def forward(model, u, progress=None) -> np.ndarray:
+def forward(model: DeepSSM, u: ArrayLike, progress: Progress | None = None) -> np.ndarray:
     """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
-    u = check_inputs(model.encoder, u)
+    u, encoder = check_inputs(model.encoder, u), ends(model)[0]
     batch, steps = u.shape[:2]
     layers = [block_map(block, steps) for block in model.blocks]
     chunk = chunk_size(model, steps)
     outputs = []
     for start in range(0, batch, chunk):
-        x = encode(model.encoder, u[start : start + chunk])
+        x = encode(encoder, u[start : start + chunk])
         for block, layer in zip(model.blocks, layers, strict=True):
             x = block_output(block, x, layer(block_input(block, x)))
         outputs.append(decode(model, x))
@@ -35,12 +47,17 @@ def forward(model, u, progress=None) -> np.ndarray:
     return np.concatenate(outputs)
 
 
-def check_inputs(encoder, u) -> np.ndarray:
+def ends(model: DeepSSM) -> tuple[Encoder, Linear]:
+    """Encoder and decoder of a model; raises where only its systems are known."""
+    if model.encoder is None or model.decoder is None:
+        raise InvalidInputError(_SYSTEMS_ONLY)
+    return model.encoder, model.decoder
+
+
+def check_inputs(encoder: Encoder | None, u: ArrayLike) -> np.ndarray:
     """The inputs as an array; raises unless they fit the encoder."""
     if encoder is None:
-        raise InvalidInputError(
-            "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
-        )
+        raise InvalidInputError(_SYSTEMS_ONLY)
     u = np.asarray(u)
     if isinstance(encoder, Embedding):
         if u.ndim != 2 or 0 in u.shape:
@@ -59,15 +76,15 @@ def check_inputs(encoder, u) -> np.ndarray:
     return u
 
 
-def chunk_size(model, steps: int) -> int:
+def chunk_size(model: DeepSSM, steps: int) -> int:
     """How many sequences go through the layers at once."""
     return max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
 
 
-def _numbers_per_step(model) -> int:
+def _numbers_per_step(model: DeepSSM) -> int:
     """Rough number of real numbers that one example needs for one time step inside a layer."""
 
-    def numbers(block):
+    def numbers(block: Block) -> int:
         if block.ssm.batch:
             inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
         else:
@@ -76,10 +93,10 @@ def _numbers_per_step(model) -> int:
         mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
         return 3 * block.width + inside + mixed
 
-    return max((numbers(block) for block in model.blocks), default=model.encoder.n_outputs)
+    return max((numbers(block) for block in model.blocks), default=ends(model)[0].n_outputs)
 
 
-def linear(mapping, x: np.ndarray) -> np.ndarray:
+def linear(mapping: Linear, x: np.ndarray) -> np.ndarray:
     """A `Linear` map of every token."""
     y = mapping.weight @ x.reshape(x.shape[0], -1)
     if mapping.bias is not None:
@@ -87,14 +104,14 @@ def linear(mapping, x: np.ndarray) -> np.ndarray:
     return y.reshape(-1, *x.shape[1:])
 
 
-def encode(encoder, u: np.ndarray) -> np.ndarray:
+def encode(encoder: Encoder, u: np.ndarray) -> np.ndarray:
     """The features that the first block reads."""
     if isinstance(encoder, Embedding):
         return np.ascontiguousarray(encoder.weight.T[:, u])
     return linear(encoder, u.transpose(2, 0, 1).astype(np.float64))
 
 
-def normalise(norm, x: np.ndarray) -> np.ndarray:
+def normalise(norm: LayerNorm | BatchNorm, x: np.ndarray) -> np.ndarray:
     """A `LayerNorm` or `BatchNorm` of every token."""
     if isinstance(norm, BatchNorm):
         return norm.weight[:, np.newaxis, np.newaxis] * x + norm.bias[:, np.newaxis, np.newaxis]
@@ -116,12 +133,12 @@ def activate(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def block_input(block, x: np.ndarray) -> np.ndarray:
+def block_input(block: Block, x: np.ndarray) -> np.ndarray:
     """What the system of a block reads; `x` itself where no normalisation stands before it."""
     return normalise(block.norm, x) if block.norm is not None and block.prenorm else x
 
 
-def block_output(block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def block_output(block: Block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The block after its system, whose output `y` belongs to the caller and is overwritten."""
     y = activate(block.activation, y)
     if block.mixing is not None:
@@ -134,7 +151,7 @@ def block_output(block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return normalise(block.norm, y) if block.norm is not None and not block.prenorm else y
 
 
-def decode(model, x: np.ndarray) -> np.ndarray:
+def decode(model: DeepSSM, x: np.ndarray) -> np.ndarray:
     """The outputs from the features of the last block."""
     if model.norm is not None:
         x = normalise(model.norm, x)
@@ -142,24 +159,24 @@ def decode(model, x: np.ndarray) -> np.ndarray:
         x = x.mean(axis=2, keepdims=True)
     elif model.pooling == "last":
         x = x[:, :, -1:]
-    y = linear(model.decoder, x).transpose(1, 2, 0)
+    y = linear(ends(model)[1], x).transpose(1, 2, 0)
     return y if model.pooling is None else y[:, 0]
 
 
-def output_rows(ssm) -> np.ndarray:
+def output_rows(ssm: DiagonalLQOSystem) -> np.ndarray:
     """The linear rows `C`, then `U` and `V`, (..., q, s), scaled so that each row output is ``Re Σ_s row_s x_s``."""
     q = ssm.quadratic
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V], axis=-2)
     return rows * np.where(ssm.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
 
 
-def block_map(block, steps: int):
+def block_map(block: Block, steps: int) -> Map:
     """As `system_map` for the system of a block, of which some outputs may run backward in time."""
     apply = system_map(block.ssm, steps)
     if block.backward is None:
         return apply
 
-    def both(x):
+    def both(x: np.ndarray) -> np.ndarray:
         forward = apply(x)
         half = forward.shape[0] // 2
         reverse = apply(np.ascontiguousarray(x[..., ::-1]))[half:, :, ::-1]
@@ -172,12 +189,12 @@ def block_map(block, steps: int):
     return both
 
 
-def system_map(ssm, steps: int):
+def system_map(ssm: DiagonalLQOSystem, steps: int) -> Map:
     """The system as a function from signals to signals, both (features, batch, steps); the result is a new array."""
     return _convolution(ssm, steps) if ssm.batch else _recursion(ssm)
 
 
-def kernel_spectra(ssm, steps: int) -> tuple[np.ndarray, int]:
+def kernel_spectra(ssm: DiagonalLQOSystem, steps: int) -> tuple[np.ndarray, int]:
     """Fourier transforms of the kernels of channels, a row each for the linear outputs, `U` and `V`, and their length.
 
     They are padded so that nothing wraps around.
@@ -190,15 +207,15 @@ def kernel_spectra(ssm, steps: int) -> tuple[np.ndarray, int]:
     return scipy.fft.rfft(kernels, size, workers=os.cpu_count()), size
 
 
-def _convolution(ssm, steps: int):
+def _convolution(ssm: DiagonalLQOSystem, steps: int) -> Map:
     """Channels with one input: products of Fourier transforms. The result has the order (output, channel)."""
     (spectra, size), workers = kernel_spectra(ssm, steps), os.cpu_count()
 
-    def respond(transform, row):
+    def respond(transform: np.ndarray, row: int) -> np.ndarray:
         y = scipy.fft.irfft(transform * spectra[:, row, np.newaxis], size, workers=workers, overwrite_x=True)
         return np.ascontiguousarray(y[..., :steps])
 
-    def apply(x):
+    def apply(x: np.ndarray) -> np.ndarray:
         transform, p, q = scipy.fft.rfft(x, size, workers=workers), ssm.n_outputs, ssm.quadratic
         if q is None:
             return respond(transform, 0) if p == 1 else np.concatenate([respond(transform, i) for i in range(p)])
@@ -212,11 +229,11 @@ def _convolution(ssm, steps: int):
     return apply
 
 
-def _recursion(ssm):
+def _recursion(ssm: DiagonalLQOSystem) -> Map:
     """One system with all of its row outputs."""
     rows, p, q = row_outputs(ssm), ssm.n_outputs, ssm.quadratic
 
-    def apply(x):
+    def apply(x: np.ndarray) -> np.ndarray:
         outputs = rows(x)
         if q is None:
             return outputs
@@ -225,7 +242,7 @@ def _recursion(ssm):
     return apply
 
 
-def row_outputs(ssm):
+def row_outputs(ssm: DiagonalLQOSystem) -> Map:
     """A function from signals to the outputs of all rows of one system: ``C x + D u``, then ``U x`` and ``V x``.
 
     Forcings and row outputs are real matrix products, with a scan over time between them.
@@ -234,7 +251,7 @@ def row_outputs(ssm):
     rows = output_rows(ssm)
     rows = np.concatenate([rows.real, -rows.imag], axis=1)
 
-    def apply(x):
+    def apply(x: np.ndarray) -> np.ndarray:
         signal = x.reshape(x.shape[0], -1)
         states = B @ signal
         _kernels.scan(ssm.poles, states.reshape(-1, *x.shape[1:]))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.network.forward import ends
 from lqo_mor.network.layers import Embedding
 from lqo_mor.network.model import DeepSSM
 
 
-def read_inputs(path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_inputs(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """The arrays ``inputs`` (batch, steps, features) or (batch, steps) and, where present, ``labels`` (batch,) of an .npz file.
 
     Raises
@@ -54,15 +56,16 @@ def random_inputs(model: DeepSSM, batch: int, steps: int, seed: int) -> np.ndarr
     if seed < 0:
         raise InvalidInputError(f"the seed must not be negative, got {seed}")
     rng = np.random.default_rng(seed)
+    encoder = ends(model)[0]
     try:
-        if isinstance(model.encoder, Embedding):
-            return rng.integers(0, model.encoder.n_tokens, (batch, steps))
-        return rng.standard_normal((batch, steps, model.encoder.n_inputs))
+        if isinstance(encoder, Embedding):
+            return rng.integers(0, encoder.n_tokens, (batch, steps))
+        return rng.standard_normal((batch, steps, encoder.n_inputs))
     except (MemoryError, OverflowError, ValueError):
         raise InvalidInputError(f"{batch} random inputs of {steps} steps do not fit into memory; take fewer steps") from None
 
 
 def input_kind(model: DeepSSM) -> str:
     """What a model reads at every time step, in words."""
-    encoder = model.encoder
+    encoder = ends(model)[0]
     return f"tokens from {encoder.n_tokens}" if isinstance(encoder, Embedding) else f"{encoder.n_inputs} input feature(s)"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems import _checks
 
 
-def _freeze(record, **ndims) -> None:
+def _freeze(record: object, **ndims: int) -> None:
     """Replace the named fields of a frozen dataclass by checked read-only arrays (None stays)."""
     for name, ndim in ndims.items():
         value = getattr(record, name)
@@ -29,7 +30,7 @@ class Linear:
     weight: np.ndarray
     bias: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _freeze(self, weight=2, bias=1)
         if self.bias is not None:
             _checks.check_shape("bias", self.bias, self.weight.shape[:1], "(out,)")
@@ -51,7 +52,7 @@ class Embedding:
 
     weight: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _freeze(self, weight=2)
 
     @property
@@ -73,7 +74,7 @@ class LayerNorm:
     bias: np.ndarray
     eps: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _freeze(self, weight=1, bias=1)
         _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
         if not 0 <= self.eps < np.inf:
@@ -87,12 +88,19 @@ class BatchNorm:
     weight: np.ndarray
     bias: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _freeze(self, weight=1, bias=1)
         _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
 
     @classmethod
-    def from_statistics(cls, mean, variance, weight=None, bias=None, eps: float = 1e-5) -> BatchNorm:
+    def from_statistics(
+        cls,
+        mean: ArrayLike,
+        variance: ArrayLike,
+        weight: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
+        eps: float = 1e-5,
+    ) -> BatchNorm:
         """From running mean and variance, and the affine part where there is one; vectors (width,)."""
         mean, variance = (np.asarray(value, np.float64) for value in (mean, variance))
         if np.any(variance < 0) or not 0 <= eps < np.inf or np.any(variance + eps == 0):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from os import PathLike
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.forward import forward
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 from lqo_mor.systems import _checks
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "identity")
 POOLINGS = ("mean", "last", None)
@@ -65,7 +68,7 @@ class Block:
     residual: bool = True
     backward: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ssm = self.ssm
         if ssm.is_continuous:
             raise InvalidInputError(f"{self.name}: the system is continuous, a block needs a discrete one")
@@ -131,8 +134,12 @@ class ModelSource(Protocol):
         """How many numbers the format, or another one, stores for the system of each block."""
         ...
 
+    def reduce_in_class(self, model: DeepSSM, state_size: int, horizon: int | None) -> DeepSSM:
+        """The model reduced so that the class of its checkpoint can hold it."""
+        ...
+
     def write(
-        self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None, same_size: bool | None = None
+        self, model: DeepSSM, path: str | PathLike[str], overwrite: bool, format: str | None = None, same_size: bool | None = None
     ) -> None:
         """Store the model at `path`, in its own format or another one."""
         ...
@@ -180,13 +187,13 @@ class DeepSSM:
     pooling: str | None = "mean"
     source: ModelSource | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if self.pooling not in POOLINGS:
             raise InvalidInputError(f"pooling {self.pooling!r} is none of {POOLINGS}")
         if (self.encoder is None) != (self.decoder is None):
             raise InvalidInputError("a model has both an encoder and a decoder, or none of them")
-        if self.encoder is None:
+        if self.encoder is None or self.decoder is None:
             return
         features, before = self.encoder.n_outputs, "the encoder"
         for block in self.blocks:
@@ -203,7 +210,7 @@ class DeepSSM:
         """Whether the whole model is known, not only its systems."""
         return self.encoder is not None
 
-    def __call__(self, u, progress=None) -> np.ndarray:
+    def __call__(self, u: ArrayLike, progress: Progress | None = None) -> np.ndarray:
         """Run the model in NumPy and float64.
 
         Parameters
@@ -226,7 +233,9 @@ class DeepSSM:
         """
         return forward(self, u, progress)
 
-    def save(self, path, overwrite: bool = False, format: str | None = None, same_size: bool | None = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str], overwrite: bool = False, format: str | None = None, same_size: bool | None = None
+    ) -> None:
         """Write the model as a checkpoint, by default of the format that it was read from.
 
         Numbers are rounded to the precision of the original file (usually float32), so a model that is
@@ -277,7 +286,7 @@ class DeepSSM:
 
     def __repr__(self) -> str:
         kind = "" if self.source is None else f"{self.source.format}, "
-        rest = f"outputs={self.decoder.n_outputs}, pooling={self.pooling}" if self.runs else "systems only"
+        rest = "systems only" if self.decoder is None else f"outputs={self.decoder.n_outputs}, pooling={self.pooling}"
         head = f"DeepSSM({kind}{rest}, parameters={self.n_parameters})"
         lines = [f"  {block.name}: {_states(block)} states, {block.ssm!r}" for block in self.blocks]
         return "\n".join([head, *lines])

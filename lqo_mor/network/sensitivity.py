@@ -13,15 +13,20 @@ from lqo_mor.network.forward import (
     block_input,
     block_output,
     encode,
+    ends,
     kernel_spectra,
     linear,
     row_outputs,
     system_map,
 )
+from lqo_mor.network.layers import LayerNorm
+from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
-def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+def layer_signals(
+    model: DeepSSM, u: np.ndarray, rng: np.random.Generator | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
     """What the systems of all blocks read, the gradients of random combinations of outputs by theirs, and the last features.
 
     Parameters
@@ -38,7 +43,8 @@ def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], lis
     read, gradients : list of (width, batch, steps) ndarray
     features : (width, batch, steps) ndarray
     """
-    x, kept, read = encode(model.encoder, u), [], []
+    encoder, decoder = ends(model)
+    x, kept, read = encode(encoder, u), [], []
     for block in model.blocks:
         v = block_input(block, x)
         y = system_map(block.ssm, x.shape[-1])(v)
@@ -48,19 +54,19 @@ def layer_signals(model, u: np.ndarray, rng=None) -> tuple[list[np.ndarray], lis
     if rng is None:
         return read, [], x
     shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
-    gradient, gradients = _decode_backward(model, x, rng.normal(size=(*shape, model.decoder.n_outputs))), []
+    gradient, gradients = _decode_backward(model, x, rng.normal(size=(*shape, decoder.n_outputs))), []
     for block, (before, y) in zip(reversed(model.blocks), reversed(kept), strict=True):
         gradient, own = _block_backward(block, before, y, gradient)
         gradients.append(own)
     return read, gradients[::-1], x
 
 
-def _decode_backward(model, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    steps = x.shape[-1]
+def _decode_backward(model: DeepSSM, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    steps, weight = x.shape[-1], ends(model)[1].weight
     if model.pooling is None:
-        g = np.einsum("of,bto->fbt", model.decoder.weight, directions)
+        g = np.einsum("of,bto->fbt", weight, directions)
     else:
-        g = (model.decoder.weight.T @ directions.T)[:, :, np.newaxis]
+        g = (weight.T @ directions.T)[:, :, np.newaxis]
         if model.pooling == "mean":
             g = np.broadcast_to(g / steps, x.shape)
         else:
@@ -70,7 +76,7 @@ def _decode_backward(model, x: np.ndarray, directions: np.ndarray) -> np.ndarray
     return g if model.norm is None else _normalise_backward(model.norm, x, g)
 
 
-def _normalise_backward(norm, x: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _normalise_backward(norm: LayerNorm, x: np.ndarray, g: np.ndarray) -> np.ndarray:
     centred = x - np.mean(x, axis=0)
     scale = 1 / np.sqrt(np.mean(centred * centred, axis=0) + norm.eps)
     centred *= scale
@@ -87,7 +93,7 @@ def _activation_slope(name: str, y: np.ndarray) -> np.ndarray:
     return (y > 0).astype(float) if name == "relu" else np.ones_like(y)
 
 
-def _block_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _block_backward(block: Block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by the input of a block and by the output `y` of its system, from that by its output."""
     active = activate(block.activation, y.copy())
     mixed = active if block.mixing is None else linear(block.mixing, active)
@@ -110,7 +116,7 @@ def _block_backward(block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple
     return (back + g if block.residual else back), own
 
 
-def _adjoint(ssm, v: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _adjoint(ssm: DiagonalLQOSystem, v: np.ndarray, g: np.ndarray) -> np.ndarray:
     """The gradient by the input `v` of a system from the gradient `g` by its output."""
     if not ssm.batch:
         return _system_adjoint(ssm, g if ssm.quadratic is None else _row_gradients(ssm, row_outputs(ssm)(v), g))
@@ -122,14 +128,14 @@ def _adjoint(ssm, v: np.ndarray, g: np.ndarray) -> np.ndarray:
     return scipy.fft.irfft(adjoint, size, workers=-1)[..., :steps]
 
 
-def _row_gradients(ssm, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _row_gradients(ssm: DiagonalLQOSystem, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
     """Gradients by the outputs of all rows: a product passes its gradient to either factor, times the other one."""
     p, c = ssm.n_outputs, ssm.quadratic.rank
     products = np.tensordot(ssm.quadratic.W.T, g, axes=1)
     return np.concatenate([g, products * outputs[p + c :], products * outputs[p : p + c]])
 
 
-def _system_adjoint(ssm, gradients: np.ndarray) -> np.ndarray:
+def _system_adjoint(ssm: DiagonalLQOSystem, gradients: np.ndarray) -> np.ndarray:
     """The gradient by the input of one system from those by all of its rows: the transposed system, run backwards in time."""
     q = ssm.quadratic
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 
 from lqo_mor.reduction._weighted_search import WeightedCurves
 
 
-def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
+def split_slots(slots: Sequence[int], curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
     """For every channel the index of its size, so that the summed squared errors are small within the budget.
 
     The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
@@ -32,7 +33,7 @@ def split_slots(slots, curves: list[np.ndarray], budget: int) -> list[np.ndarray
     chosen = [np.zeros(len(curve), int) for curve in curves]
     budget -= int(slots[0]) * sum(map(len, curves))
 
-    def step(block: int, channel: int):
+    def step(block: int, channel: int) -> tuple[float, int, int, int] | None:
         """The largest decrease per slot from the present size, as the heap orders it."""
         k, errors = chosen[block][channel], curves[block][channel]
         if k + 1 == slots.size:

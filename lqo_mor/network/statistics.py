@@ -6,12 +6,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.forward import check_inputs, chunk_size, decode
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.sensitivity import layer_signals
 
 _WINDOW = 256  # lags of the sensitivities' autocovariance that are told from chance
@@ -20,14 +23,14 @@ _WINDOW = 256  # lags of the sensitivities' autocovariance that are told from ch
 class Spool:
     """Arrays that are kept in files, in single precision: calibration data may be larger than memory."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._files: list[Path] = []
 
     def __enter__(self) -> Spool:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class Spool:
         np.save(self._files[k], array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
-def chunks(model, calibration) -> Iterator[np.ndarray]:
+def chunks(model: DeepSSM, calibration: ArrayLike | Iterable[ArrayLike]) -> Iterator[np.ndarray]:
     """Checked pieces of the calibration inputs, an array or an iterable of arrays, small enough for the layers' signals.
 
     Raises
@@ -57,7 +60,7 @@ def chunks(model, calibration) -> Iterator[np.ndarray]:
     InvalidInputError, DimensionError
         If there are none, they do not fit the model, or their lengths differ.
     """
-    batches: Iterable = [calibration] if isinstance(calibration, np.ndarray) else calibration
+    batches: Iterable[ArrayLike] = [calibration] if isinstance(calibration, np.ndarray) else calibration
     steps = None
     for batch in batches:
         u = check_inputs(model.encoder, batch)
@@ -145,14 +148,16 @@ class Statistics:
     output_power: float
 
 
-def measure(model, pieces: Iterable[np.ndarray], sensitivity: bool) -> Statistics:
+def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool) -> Statistics:
     """Statistics of a model over pieces of calibration inputs, by a forward and a backward pass through each.
 
     The sensitivities follow from gradients of the output in random directions. An error that is independent of them adds
     the sum over frequencies of its power times theirs to the squared error of the output.
     """
-    rng, grid, count, power = np.random.default_rng(0), None, 0, 0.0
-    inputs = gradients = ()
+    rng, count, power = np.random.default_rng(0), 0, 0.0
+    grid: Grid | None = None
+    inputs: list[np.ndarray] = []
+    gradients: list[np.ndarray] = []
     for u in pieces:
         grid = Grid.of(u.shape[1]) if grid is None else grid
         read, moved, x = layer_signals(model, u, rng if sensitivity else None)
@@ -161,6 +166,7 @@ def measure(model, pieces: Iterable[np.ndarray], sensitivity: bool) -> Statistic
         inputs = _sums(inputs, [grid.power(v) for v in read])
         gradients = _sums(gradients, [grid.power(g) for g in moved])
         count += len(u)
+    grid = cast(Grid, grid)  # there are inputs, see `chunks`
     if model.pooling is None:  # the output is a sequence, its error a mean over the steps
         gradients = [g / grid.steps for g in gradients]
     ones = [np.ones_like(s) for s in inputs]
@@ -173,5 +179,5 @@ def measure(model, pieces: Iterable[np.ndarray], sensitivity: bool) -> Statistic
     )
 
 
-def _sums(totals, parts: list[np.ndarray]) -> list[np.ndarray]:
+def _sums(totals: list[np.ndarray], parts: list[np.ndarray]) -> list[np.ndarray]:
     return [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts

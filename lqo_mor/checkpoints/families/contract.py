@@ -49,6 +49,9 @@ class Family:
         `CheckpointError` where the family cannot represent the system, saying what can.
     same_size : bool
         Whether the usual classes give all layers one size.
+    in_class : callable, optional
+        ``in_class(model, state_size, horizon) -> DeepSSM``: a reduction that the class can hold, of all layers, for families that
+        cannot represent just any reduced system.
     """
 
     name: str
@@ -59,3 +62,4 @@ class Family:
     read: Callable
     write: Callable
     same_size: bool = True
+    in_class: Callable | None = None

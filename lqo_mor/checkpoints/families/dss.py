@@ -293,4 +293,5 @@ DSS = Family(
     recognises=lambda names: {"kernel.W", "kernel.log_dt"} <= names or not names.isdisjoint(_LAMBDA),
     read=_read,
     write=_write,
+    in_class=lambda model, state_size, horizon: keep_shared_poles(model, state_size // 2, horizon),
 )

@@ -20,6 +20,7 @@ import numpy as np
 from lqo_mor.checkpoints.contract import check_tensors
 from lqo_mor.checkpoints.families._slots import check_linear, diagonal_of
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.oscillators import keep_oscillators
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -112,4 +113,5 @@ LINOSS = Family(
     recognises=lambda names: "G_diag" not in names,
     read=_read,
     write=_write,
+    in_class=lambda model, state_size, horizon: keep_oscillators(model, state_size // 4, horizon),
 )

@@ -157,25 +157,28 @@ def _write(family: Family, model: DeepSSM, original: Original) -> tuple[dict, di
     state = _outside(family, original.state)
     for tensors in _tensors(family, model, original):
         state |= tensors
-    structure = _structure(family, original.state)
     _check_kept(model, original.model)
+    structure, changed = _structure(family, original.state), {}
     for block, old in zip(model.blocks, original.model.blocks, strict=True):
-        if block.mixing is not old.mixing:
-            if structure is None:
-                raise CheckpointError(f"{block.name}: the map after the system was changed, but not found in the file")
-            new = structure.mixing_tensors(block, original.state)
-            state |= {key: rounded(key, value, original.state[key].dtype) for key, value in new.items()}
+        if block.mixing is not old.mixing and structure is not None:
+            changed |= structure.mixing_tensors(block, original.state)
+    if model.decoder is not original.model.decoder and structure is not None:
+        changed |= structure.decoder_tensors(model.decoder, original.state)
+    state |= {key: rounded(key, value, original.state[key].dtype) for key, value in changed.items()}
     # In the order of the file, new names last.
     return {key: state[key] for key in sorted(state, key=_order(original.state))}, original.extras
 
 
 def _check_kept(model: DeepSSM, old: DeepSSM) -> None:
-    """Raise where a part was changed that `_write` takes from the file: all but the systems and the maps after them."""
-    changed = [part for part in ("encoder", "norm", "decoder") if getattr(model, part) is not getattr(old, part)]
+    """Raise where a part was changed that `_write` takes from the file."""
+    parts = ("encoder", "norm") if old.runs else ("encoder", "norm", "decoder")
+    changed = [part for part in parts if getattr(model, part) is not getattr(old, part)]
     changed += [f"{a.name}: norm" for a, b in zip(model.blocks, old.blocks, strict=True) if a.norm is not b.norm]
+    if not old.runs:
+        changed += [f"{a.name}: mixing" for a, b in zip(model.blocks, old.blocks, strict=True) if a.mixing is not b.mixing]
     if changed:
         raise CheckpointError(
-            f"{', '.join(changed)} changed, but this format stores changed systems and the maps after them only; "
+            f"{', '.join(changed)} changed, but this format stores changed systems, the maps after them and the decoder only; "
             "keep the other parts, in training with requires_grad_(False)"
         )
 

@@ -15,11 +15,10 @@ from lqo_mor.checkpoints.lqo import LQO
 from lqo_mor.checkpoints.ragged import RAGGED, from_s4d, to_s4d
 from lqo_mor.checkpoints.refused import liquid, refusal
 from lqo_mor.checkpoints.s4d import S4D
-from lqo_mor.checkpoints.settings import Settings, read_sidecar, sidecar_path, sidecar_text, warn_of_assumptions
+from lqo_mor.checkpoints.settings import Settings, Sidecar, check_given, read_sidecar, warn_of_assumptions
 from lqo_mor.checkpoints.trees import Layout, find_state
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.output_files import check_new, write_atomically
 from lqo_mor.reduction._slots import pad
 
 FORMATS = (*LAYERED, S4D, LQO, RAGGED)
@@ -76,14 +75,14 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
     """
     path = as_path(path)
     content = read_file(path)
-    given = dict(settings or {}) | ({} if prenorm is None else {"prenorm": prenorm})
     try:
-        asked = Settings(read_sidecar(path) | given)
+        given = check_given(settings) | ({} if prenorm is None else {"prenorm": prenorm})
         state, layout, extras = find_state(content.tree, content.extras)
         known = liquid(extras)
         if known is not None:
             raise CheckpointError(known)
         chosen = _choose(state, format)
+        asked = Settings(read_sidecar(path, chosen.name, (value.shape for value in state.values())) | given)
         model = chosen.read(state, extras, asked)
         asked.check_used()
     except InvalidInputError as err:
@@ -162,9 +161,7 @@ class Source:
             if path.samefile(self.path):
                 raise OutputError(f"{path} is the file that the model was read from; choose another name")
         state, extras = adapter.write(model, original)
-        beside = sidecar_path(path) if adapter.sidecar and original.settings else None
-        if beside is not None:
-            check_new(beside, overwrite)
+        sidecar = Sidecar(path, original.settings if adapter.sidecar else {}, overwrite)
         dropped = write_file(path, self.layout.restored(state), self.layout.nesting, extras, overwrite)
         if dropped:
             warn(
@@ -172,8 +169,7 @@ class Source:
                 "state of an optimiser, or what this kind of file cannot hold safely",
                 LQOWarning,
             )
-        if beside is not None:
-            write_atomically(beside, sidecar_text(adapter.name, original.settings).encode(), overwrite)
+        sidecar.write(adapter.name, (value.shape for value in state.values()))
 
     def _target(self, name: str | None) -> tuple[Format, Original]:
         """The format of that name, and what was read as if it had come from a file of that format."""

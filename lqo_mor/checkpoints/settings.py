@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, warn
+from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, LQOWarning, warn
+from lqo_mor.output_files import check_new, write_atomically
 
 _MARK = "lqo_mor_settings"
 _MOST_BYTES = 2**20
@@ -78,6 +80,13 @@ class Settings:
         return self.values[name]
 
 
+def check_given(settings: Mapping | None) -> dict:
+    """The settings that a user gives, as a dictionary; raises `InvalidInputError` where they are no mapping."""
+    if not isinstance(settings, (Mapping, type(None))):
+        raise InvalidInputError(f"settings must be a mapping from names to values, got {_short(settings)}")
+    return dict(settings or {})
+
+
 def assumption_text(file_name: str, assumed: Mapping) -> str:
     """What was assumed, in words."""
     listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in assumed.items())
@@ -95,25 +104,86 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_sidecar(path: Path) -> dict:
-    """The settings in the file beside the checkpoint `path`; none where it is missing or is somebody else's file."""
-    beside = sidecar_path(path)
-    try:
-        if not beside.is_file() or beside.stat().st_size > _MOST_BYTES:
-            return {}
-        content = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict) or _MARK not in content:
+def read_sidecar(path: Path, format_name: str, shapes: Iterable[tuple]) -> dict:
+    """The settings in the file beside a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint.
+    format_name : str
+        Its format.
+    shapes : iterable of tuple of int
+        Of its tensors.
+
+    Returns
+    -------
+    dict
+        Empty where there is no such file, or one of somebody else. Where it was written for another checkpoint that stood
+        under this name, a warning says that it is not used.
+    """
+    content = _content(sidecar_path(path))
+    if content is None:
         return {}
     if type(content[_MARK]) is not int or content[_MARK] != 1 or not isinstance(content.get("settings"), dict):
-        raise CheckpointError(f"{beside.name} is damaged: expected the settings of a checkpoint, version 1")
+        raise CheckpointError(f"{sidecar_path(path).name} is damaged: expected the settings of a checkpoint, version 1")
+    described = _described(format_name, shapes)
+    if any(content.get(name, value) != value for name, value in described.items()):
+        warn(
+            f"{sidecar_path(path).name} was written for another checkpoint than {path.name} is now; its settings are not used",
+            LQOWarning,
+        )
+        return {}
     return content["settings"]
 
 
-def sidecar_text(format_name: str, settings: Mapping) -> str:
-    """The content of the file beside a checkpoint."""
-    return json.dumps({_MARK: 1, "format": format_name, "settings": dict(settings)}, indent=2) + "\n"
+class Sidecar:
+    """The file beside a new checkpoint, which holds its settings; without any, one that stands there is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The new checkpoint.
+    settings : mapping
+        The settings.
+    overwrite : bool
+        Whether existing files may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, before the checkpoint is.
+    """
+
+    def __init__(self, path: Path, settings: Mapping, overwrite: bool):
+        self._path, self._settings, self._overwrite = sidecar_path(path), dict(settings), overwrite
+        if self._settings:
+            check_new(self._path, overwrite)
+
+    def write(self, format_name: str, shapes: Iterable[tuple]) -> None:
+        """Store the settings for a checkpoint of that format with tensors of those shapes."""
+        if self._settings:
+            content = {_MARK: 1, **_described(format_name, shapes), "settings": self._settings}
+            write_atomically(self._path, (json.dumps(content, indent=2) + "\n").encode(), self._overwrite)
+        elif self._overwrite and _content(self._path) is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _content(beside: Path) -> dict | None:
+    """What a file of this package beside a checkpoint holds, or None."""
+    try:
+        if not beside.is_file() or beside.stat().st_size > _MOST_BYTES:
+            return None
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and _MARK in content else None
+
+
+def _described(format_name: str, shapes: Iterable[tuple]) -> dict:
+    """What tells a checkpoint from another one that is stored under its name, whatever the container and the prefixes are."""
+    sizes = [math.prod(shape) for shape in shapes]
+    return {"format": format_name, "tensors": len(sizes), "numbers": sum(sizes)}
 
 
 def _short(value) -> str:

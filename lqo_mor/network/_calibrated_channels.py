@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from lqo_mor import parallel
-from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, margin
+from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
 from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
+from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.network.split import squared_errors
-from lqo_mor.network.statistics import Spool, Statistics, measure
-from lqo_mor.reduction._weighted_search import WeightedCurves, adapted, assembled, weighted_curves
+from lqo_mor.network.statistics import CalibrationInputs, Spool, Statistics, measure
+from lqo_mor.reduction._weighted_search import Channel, WeightedCurves, adapted, assembled, weighted_curves
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
 _WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
@@ -24,7 +26,7 @@ _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every fe
 class ChannelCalibration(Calibration):
     """A calibration of layers of channels, and what was measured with its inputs on the full model."""
 
-    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+    def __init__(self, model: DeepSSM, calibration: CalibrationInputs, options: CalibrationOptions, progress: Phases) -> None:
         super().__init__(model, calibration, options, progress)
         self.statistics: Statistics = measure(model, self._reported(self._inputs, "statistics"), options.sensitivity)
         self.output_power = self.statistics.output_power
@@ -61,7 +63,7 @@ class ChannelCalibration(Calibration):
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
         squared = squared_errors(curves, chosen)
-        systems = [curve.pick(which) for curve, which in zip(curves, chosen, strict=True)]
+        systems = [curve.pick([int(k) for k in which]) for curve, which in zip(curves, chosen, strict=True)]
         if not (self.options.sequential or refit):
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
@@ -75,13 +77,17 @@ class ChannelCalibration(Calibration):
                 blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
                 self._progress("layers", number + 1, len(self.model.blocks))
             small = replace(self.model, blocks=tuple(blocks))
-            measured = self._measured(small, full, reduced)
+            if refit:
+                small, measured = self._refitted_end(small, full, reduced)
+            else:
+                measured = self._measured(small, full, reduced)
         return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured)
 
-    def _adapted(self, number: int, systems, full: Spool, reduced: Spool):
+    def _adapted(self, number: int, systems: list[Channel], full: Spool, reduced: Spool) -> tuple[list[Channel], np.ndarray]:
         """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""
         block, grid, s = self.model.blocks[number], self.statistics.grid, self.statistics
-        new = crossed = 0.0
+        new: np.ndarray | float = 0.0
+        crossed: np.ndarray | float = 0.0
         for x, y in zip(full, reduced, strict=True):
             v, u = block_input(block, x), block_input(block, y)
             new, crossed = new + grid.power(u), crossed + grid.cross(v, u)
@@ -98,14 +104,15 @@ class ChannelCalibration(Calibration):
         done = parallel.run(_adapted, tasks)
         return [channel for moved, _ in done for channel in moved], np.concatenate([squared for _, squared in done])
 
-    def _advance(self, block, system, full: Spool, reduced: Spool, refit: bool):
+    def _advance(self, block: Block, system: DiagonalLQOSystem, full: Spool, reduced: Spool, refit: bool) -> Block:
         """The reduced block, its mixing map refitted or not; both streams of signals move on to its output."""
         small = replace(block, ssm=system)
-        gram = target = 0.0
+        gram: np.ndarray | float = 0.0
+        target: np.ndarray | float = 0.0
         full_map, reduced_map = (system_map(ssm, self.statistics.grid.steps) for ssm in (block.ssm, system))
         for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
             own, new = full_map(block_input(block, x)), reduced_map(block_input(block, y))
-            if refit:
+            if refit and block.mixing is not None:
                 features = _window_means(activate(block.activation, new.copy()))
                 features = np.concatenate([features, np.ones((1, features.shape[1]))])
                 wanted = _window_means(linear(block.mixing, activate(block.activation, own.copy())))
@@ -113,18 +120,29 @@ class ChannelCalibration(Calibration):
             full[k] = block_output(block, x, own)
             if not refit:
                 reduced[k] = block_output(small, y, new)
-        if refit:
-            small = replace(small, mixing=_refitted(block.mixing, gram, target))
+        if refit and block.mixing is not None:
+            small = replace(small, mixing=_refitted(block.mixing, np.asarray(gram), np.asarray(target)))
             for k, y in enumerate(reduced):
                 reduced[k] = block_output(small, y, reduced_map(block_input(small, y)))
         return small
 
 
-def _curves(ssm, covariances: np.ndarray, sizes: list[int], free: bool, margin: float, progress) -> WeightedCurves:
+def _curves(
+    ssm: DiagonalLQOSystem, covariances: np.ndarray, sizes: list[int], free: bool, margin: float, progress: Progress | None
+) -> WeightedCurves:
     return weighted_curves(ssm, covariances, sizes, free=free, margin=margin, progress=progress)
 
 
-def _adapted(ssm, systems, covariances, new, crossed, free: bool, margin: float, progress):
+def _adapted(
+    ssm: DiagonalLQOSystem,
+    systems: list[Channel],
+    covariances: np.ndarray,
+    new: np.ndarray,
+    crossed: np.ndarray,
+    free: bool,
+    margin: float,
+    progress: Progress | None,
+) -> tuple[list[Channel], np.ndarray]:
     return adapted(ssm, systems, covariances, new, crossed, free=free, margin=margin)
 
 
@@ -137,10 +155,10 @@ def _window_means(x: np.ndarray) -> np.ndarray:
 
 def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
     """The linear map of features that comes closest to the wanted outputs, with a ridge towards the old one."""
-    affine = mixing.bias is not None
-    if not affine:
+    bias = mixing.bias
+    if bias is None:
         gram, target = gram[:-1, :-1], target[:, :-1]
-    old = np.column_stack([mixing.weight, mixing.bias]) if affine else mixing.weight
+    old = mixing.weight if bias is None else np.column_stack([mixing.weight, bias])
     ridge = _RIDGE * np.diag(np.maximum(np.diag(gram), 1e-12 * np.max(np.diag(gram))))
     new = np.linalg.solve(gram + ridge, (target + old @ ridge).T).T
-    return Linear(new[:, :-1], new[:, -1]) if affine else Linear(new)
+    return Linear(new) if bias is None else Linear(new[:, :-1], new[:, -1])

@@ -7,23 +7,25 @@ in front of it, reduced already, give.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import scipy.fft
 
 from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, margin
-from lqo_mor.network.forward import block_input, block_output, decode, system_map
+from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
+from lqo_mor.network.forward import Map, block_input, block_output, decode, system_map
+from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.network.sensitivity import layer_signals
-from lqo_mor.network.statistics import Grid, Spool
+from lqo_mor.network.statistics import CalibrationInputs, Grid, Spool
 from lqo_mor.reduction import reduce
 from lqo_mor.reduction._slots import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import FloatOrBatch, Progress
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # slots at which the curves are known
 _LAGS = 128  # of the autocovariances that are told from chance (Bartlett's window)
@@ -53,12 +55,12 @@ class Weight:
 class SystemCalibration(Calibration):
     """A calibration of layers that are single systems, and what was measured with its inputs on the full model."""
 
-    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable):
+    def __init__(self, model: DeepSSM, calibration: CalibrationInputs, options: CalibrationOptions, progress: Phases) -> None:
         super().__init__(model, calibration, options, progress)
         self._gradients = [Spool() for _ in model.blocks]
         self._measure()
 
-    def __exit__(self, *details) -> None:
+    def __exit__(self, *details: object) -> None:
         super().__exit__(*details)
         for spool in self._gradients:
             spool.__exit__(*details)
@@ -66,7 +68,8 @@ class SystemCalibration(Calibration):
     def _measure(self) -> None:
         """Spectra of what the systems read, sensitivities and the power of the output, by a pass forward and one back."""
         rng, power, count = np.random.default_rng(0), 0.0, 0
-        read, moved = [0.0] * len(self.model.blocks), [0.0] * len(self.model.blocks)
+        read: list[FloatOrBatch] = [0.0] * len(self.model.blocks)
+        moved: list[FloatOrBatch] = [0.0] * len(self.model.blocks)
         for u in self._reported(self._inputs, "statistics"):
             self._grid = grid = Grid.of(u.shape[1])
             signals, gradients, x = layer_signals(self.model, u, rng if self.options.sensitivity else None)
@@ -78,10 +81,12 @@ class SystemCalibration(Calibration):
                 for spool, gradient in zip(self._gradients, gradients, strict=True):
                     spool.append(gradient)
         self._count, self.output_power = count, power / count
-        self._read = [spectra / (count * grid.steps) for spectra in read]
+        self._read = [np.asarray(spectra) / (count * grid.steps) for spectra in read]
         self._share = share = 1 if self.model.pooling is not None else 1 / grid.steps
         self._weights = [
-            _weight(grid, spectra * share / count) if self.options.sensitivity else _no_weight(grid, block.ssm.n_outputs)
+            _weight(grid, np.asarray(spectra) * share / count)
+            if self.options.sensitivity
+            else _no_weight(grid, block.ssm.n_outputs)
             for spectra, block in zip(moved, self.model.blocks, strict=True)
         ]
 
@@ -132,19 +137,21 @@ class SystemCalibration(Calibration):
         if size >= block.ssm.n_slots:
             return block.ssm
         total = sum(_cross_spectra(self._grid, block_input(block, y)) for y in follow)
-        spectrum = self._spectrum(total / (self._count * self._grid.steps), weight)
-        options = {"ridge": _REDUCTION_RIDGE, "margin": margin(block)}
-        found = reduce(_scaled(block.ssm, weight), slots=size, spectrum=spectrum, **options).system
-        found = _scaled(pad(found, size), replace(weight, root=np.linalg.inv(weight.root)))
+        spectrum = self._spectrum(np.asarray(total) / (self._count * self._grid.steps), weight)
+        options: dict[str, Any] = {"ridge": _REDUCTION_RIDGE, "margin": margin(block)}
+        reduced = reduce(_scaled(block.ssm, weight), slots=size, spectrum=spectrum, **options).system
+        small = pad(cast(DiagonalLQOSystem, reduced), size)
+        found = _scaled(small, replace(weight, root=np.linalg.inv(weight.root)))
         return DiagonalLQOSystem(found.poles, found.B, found.C, block.ssm.D, found.quadratic, found.dt)
 
-    def _fitted(self, block, system: DiagonalLQOSystem, full: Spool, follow: Spool) -> DiagonalLQOSystem:
+    def _fitted(self, block: Block, system: DiagonalLQOSystem, full: Spool, follow: Spool) -> DiagonalLQOSystem:
         """The system with the linear rows, the mixing matrix and the diagonal of the feedthrough that answer best."""
         ssm, free = block.ssm, self.options.feedthrough and block.ssm.n_inputs == block.ssm.n_outputs
         whole, own = system_map(ssm, self._grid.steps), _features(system)
         old = _coefficients(system, free)
         fixed = system.D - np.diag(np.diag(system.D)) if free else system.D
-        gram = target = 0.0
+        gram_sum: FloatOrBatch = 0.0
+        target_sum: FloatOrBatch = 0.0
         for x, y in zip(full, follow, strict=True):
             v, u = block_input(block, x), block_input(block, y)
             answer, features = whole(v), own(u)
@@ -152,7 +159,9 @@ class SystemCalibration(Calibration):
             if free:
                 features = np.concatenate([features, u])
             features = features.reshape(len(features), -1)
-            gram, target = gram + features @ features.T, target + answer.reshape(len(answer), -1) @ features.T
+            gram_sum = gram_sum + features @ features.T
+            target_sum = target_sum + answer.reshape(len(answer), -1) @ features.T
+        gram, target = np.asarray(gram_sum), np.asarray(target_sum)
         new, common = old.copy(), len(gram) - (ssm.n_inputs if free else 0)
         power = np.diag(gram)
         ridge = _RIDGE * np.maximum(power, 1e-9 * np.max(power))
@@ -162,14 +171,15 @@ class SystemCalibration(Calibration):
             new[row, used] = np.linalg.solve(matrix, target[row, used] + ridge[used] * old[row, used])
         return _with_coefficients(system, new, fixed, free)
 
-    def _advance(self, number: int, small, full: Spool, reduced: Spool, follow: Spool) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, number: int, small: Block, full: Spool, reduced: Spool, follow: Spool) -> tuple[np.ndarray, np.ndarray]:
         """Both streams of signals move on to the output of the block.
 
         Returns the squared errors of its outputs, weighted, and for every sequence how far its own error moves the output of
         the model in the direction of the gradients: errors of all layers add up there with their signs.
         """
         block, grid, weight = self.model.blocks[number], self._grid, self._weights[number]
-        whole, own, total, moved = system_map(block.ssm, grid.steps), system_map(small.ssm, grid.steps), 0.0, []
+        whole, own, moved = system_map(block.ssm, grid.steps), system_map(small.ssm, grid.steps), []
+        total: FloatOrBatch = 0.0
         for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
             u = block_input(block, y)
             answer, new = whole(block_input(block, x)), own(u)
@@ -183,7 +193,7 @@ class SystemCalibration(Calibration):
         return squared, np.concatenate(moved) if moved else np.zeros(0)
 
 
-def _balanced_errors(sys: DiagonalLQOSystem, sizes: list[int], spectrum: InputSpectrum, progress) -> np.ndarray:
+def _balanced_errors(sys: DiagonalLQOSystem, sizes: list[int], spectrum: InputSpectrum, progress: Progress | None) -> np.ndarray:
     """Squared errors (1, sizes) of the balanced truncations to so many pairs; none from the whole system on."""
     orders = [2 * size for size in sizes if 2 * size < sys.order]
     curve = reduce(sys, orders=orders, method="balanced", spectrum=spectrum, progress=progress)
@@ -217,7 +227,7 @@ def _scaled(sys: DiagonalLQOSystem, weight: Weight) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(sys.poles, sys.B, root @ sys.C, None, quadratic, sys.dt)
 
 
-def _features(sys: DiagonalLQOSystem):
+def _features(sys: DiagonalLQOSystem) -> Map:
     """A function from inputs to real and imaginary parts of all states, in the units of outputs, and the products."""
     n, q = sys.n_slots, sys.quadratic
     real, imaginary = np.eye(n) * np.where(sys.is_real_pole, 1.0, 0.5), -0.5j * np.diag(~sys.is_real_pole)
@@ -225,7 +235,7 @@ def _features(sys: DiagonalLQOSystem):
     c = 0 if q is None else q.rank
     states = system_map(DiagonalLQOSystem(sys.poles, sys.B, np.concatenate(rows), None, None, sys.dt), 0)
 
-    def apply(u):
+    def apply(u: np.ndarray) -> np.ndarray:
         x = states(u)
         return np.concatenate([x[: 2 * n], x[2 * n : 2 * n + c] * x[2 * n + c :]])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,8 +12,9 @@ from lqo_mor.analysis.differences import h2_error
 from lqo_mor.network._gains import SystemGains, channel_gains, kernels, matrix_gain, row_gains, spectral, times, times_each
 from lqo_mor.network._lipschitz import TokenMap, chord
 from lqo_mor.network.forward import ends
-from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm
+from lqo_mor.network.layers import Embedding, LayerNorm, Linear
 from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.support import layer_norm
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 Limits: TypeAlias = dict[str, Any]  # bounds by name: numbers and arrays
@@ -60,11 +61,6 @@ class Layer:
         return self.block.norm is not None and not self.block.prenorm
 
 
-def layer_norm(norm: LayerNorm | BatchNorm | None) -> LayerNorm | None:
-    """A normalisation as one of tokens: `check_supported` has refused any other."""
-    return cast("LayerNorm | None", norm)
-
-
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """Everything that does not depend on calibration."""
@@ -73,6 +69,20 @@ class Analysis:
     steps: int
     layers: tuple[Layer, ...]
     final: Limits
+    decoder: Linear  # that of the reduced model
+
+    @property
+    def decoder_change(self) -> Linear:
+        """What the decoder of the reduced model gives more than that of the full one."""
+        old = ends(self.model)[1]
+        bias = None if old.bias is None or self.decoder.bias is None else self.decoder.bias - old.bias
+        return Linear(self.decoder.weight - old.weight, bias)
+
+    @property
+    def decoder_moved(self) -> bool:
+        """Whether the reduced model has another decoder."""
+        change = self.decoder_change
+        return bool(np.any(change.weight)) or (change.bias is not None and bool(np.any(change.bias)))
 
     @property
     def last_norm(self) -> LayerNorm | None:
@@ -94,7 +104,7 @@ class Analysis:
             centred = block.norm is not None and (mean_is_lost or not block.prenorm)
             layers.append(_layer(block, other, scale, np.sqrt(steps) * peaks, np.sqrt(steps) * token, steps, centred))
             scale, peaks, token = _tokens_after(None if block.prenorm else layer_norm(block.norm), block.n_outputs)
-        return cls(model, int(steps), tuple(layers), {"final": _steepest(layer_norm(model.norm))})
+        return cls(model, int(steps), tuple(layers), {"final": _steepest(layer_norm(model.norm))}, ends(reduced)[1])
 
 
 def _tokens_after(norm: LayerNorm | None, width: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -122,11 +132,12 @@ def _layer(block: Block, other: Block, scale: np.ndarray, sizes: np.ndarray, tot
         axes, size = (-1, sizes[:, np.newaxis]) if batch else ((1, 2), total)
         return times_each(np.sqrt(np.sum(rows**2, axis=axes)), size)
 
+    size: np.ndarray | float = total
     if batch:
         gains, size = channel_gains(dK)[:, 0], sizes
         local = min(np.linalg.norm(times_each(gains, sizes)), times_each(np.max(gains), total))
     else:
-        size, local = total, times_each(matrix_gain(dK), total)
+        local = times_each(matrix_gain(dK), total)
     squared = times_each(_h2_of_products(ssm, small, steps), size * size)
     old, tokens = (TokenMap.of(one, ssm.batch[0] if batch else ssm.n_outputs) for one in (block, other))
     products = times(W, (peaks(parts[1]) * peaks(parts[2]))[..., np.newaxis]).ravel()
@@ -173,7 +184,7 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
         Whether it is the last normalisation that keeps the error down.
     """
     model, steps = analysis.model, analysis.steps
-    (encoder, decoder), records = ends(model), []
+    encoder, decoder, records = ends(model)[0], analysis.decoder, []
 
     def known(before: Limits, neighbourhood: Neighbourhood | None = None) -> Limits:
         if seen is None:
@@ -189,7 +200,8 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
     final = layer_norm(model.norm)
     if final is not None:
         most, limits = float(np.max(scale)), known(analysis.final)
-        slope, scale = limits["final"], np.abs(final.weight)
+        scale = np.abs(final.weight)
+        slope: float = limits["final"]
         gain, error, capped = _through_norm(final, steps, times_each(most, error), slope, limits.get("final_rms", slope))
         weights = times_each(gain * most, weights)
     weight, norm = decoder.weight * scale, analysis.last_norm
@@ -201,7 +213,23 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
         reach = steepest * np.sqrt(norm.weight.size)
         reach += float(known({"output": reach})["output"])
         bound, capped = min(bound, reach), bool(capped or bound > reach)
-    return float(bound), (steepest / np.sqrt(steps) if mean else steepest) * weights, records, capped
+    weights = (steepest / np.sqrt(steps) if mean else steepest) * weights
+    if analysis.decoder_moved:
+        change = float(known({"decoder": _decoder_limit(analysis)})["decoder"])
+        bound += change
+        weights[1, -1:] += change
+    return float(bound), weights, records, capped
+
+
+def _decoder_limit(analysis: Analysis) -> float:
+    """How far the decoder of the reduced model moves the output at most, at the same features."""
+    change, norm = analysis.decoder_change, analysis.last_norm
+    if norm is None:
+        return np.inf
+    weight = change.weight * norm.weight
+    weight = weight - weight.mean(axis=1, keepdims=True)  # of normalised tokens the mean is zero
+    offset = change.weight @ norm.bias + (0.0 if change.bias is None else change.bias)
+    return float(spectral(weight) * np.sqrt(norm.weight.size) + np.linalg.norm(offset))
 
 
 def _through_block(
@@ -236,8 +264,8 @@ def _through_block(
         gain, inside, capped = _through_norm(norm, steps, error, limits["pre"])
         inside_weights = times_each(gain, weights)
     reach = layer.limits["left"], layer.limits["right"]
-    spread, *near = layer.gains.respond(*inside[:2], limits["left"], limits["right"], reach)
-    neighbourhood = _neighbourhood(float(np.max(times_each(spread, inside[0]))), *near, limits)
+    spread, peak, near = layer.gains.respond(inside[0], inside[1], limits["left"], limits["right"], reach)
+    neighbourhood = _neighbourhood(float(np.max(times_each(spread, inside[0]))), peak, near, limits)
     limits = known(limits, (*neighbourhood, spread))
     steep, slope = layer.tokens.gain(limits["values"]), float(limits["post"]) if layer.after else 1.0
 

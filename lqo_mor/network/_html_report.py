@@ -95,7 +95,8 @@ def _mean_states(report: CompressionReport) -> tuple[float, float]:
     """Mean states per system over the layers, before and after; channels weigh equally."""
     weights = [np.size(layer.relative_error) for layer in report.layers]
     states = [(layer.states_before, layer.mean_states) for layer in report.layers]
-    return tuple(float(np.average(column, weights=weights)) for column in zip(*states, strict=True))
+    before, after = (float(np.average(column, weights=weights)) for column in zip(*states, strict=True))
+    return before, after
 
 
 def _headline(report: CompressionReport) -> str:
@@ -132,15 +133,15 @@ def _layers(report: CompressionReport) -> str:
         even = layer.mean_states == layer.states_after
         after = layer.states_after if even else f"{layer.mean_states:.1f} <small>(up to {layer.states_after})</small>"
         before = layer.parameters_before
-        row = [number, _text(layer.name), f"{layer.states_before} → {after}", f"{before:,} → {layer.parameters_after:,}"]
-        row += [_share(before, layer.parameters_after)]
+        row: list[object] = [number, _text(layer.name), f"{layer.states_before} → {after}"]
+        row += [f"{before:,} → {layer.parameters_after:,}", _share(before, layer.parameters_after)]
         row += [_number(np.median(layer.relative_error)), _number(np.max(layer.relative_error))]
         if weighted:
             w = layer.weighted_error
-            row += ["–", "–"] if w is None else [_number(np.linalg.norm(w)), _number(np.max(w))]
+            row += ["–", "–"] if w is None else [_number(float(np.linalg.norm(w))), _number(np.max(w))]
         rows.append([*row, layer.repaired])
     before, after = report.parameters_before, report.parameters_after
-    total = ["", "whole model", "", f"{before:,} → {after:,}", _share(before, after)]
+    total: list[object] = ["", "whole model", "", f"{before:,} → {after:,}", _share(before, after)]
     total += [""] * (len(header) - len(total)) + [sum(layer.repaired for layer in report.layers)]
     note = "<p>h2 errors are relative, for white inputs."
     if any(layer.mean_states != layer.states_after for layer in report.layers):
@@ -159,9 +160,10 @@ def _bound(bound: OutputErrorBound) -> str:
         cards.append((f"For inputs of {steps} like the calibration", _number(bound.calibrated), note))
     calibrated = bound.calibrated_weights
     header = ["#", "layer", "h2 error", "weight", "product"] + ([] if calibrated is None else ["calibrated weight", "product"])
-    rows, totals = [], [0.0, 0.0]
+    rows: list[list[object]] = []
+    totals = [0.0, 0.0]
     for i, (name, error) in enumerate(zip(bound.names, bound.layer_errors, strict=True)):
-        row = [i + 1, _text(name), _number(error)]
+        row: list[object] = [i + 1, _text(name), _number(error)]
         for j, weights in enumerate((bound.layer_weights, calibrated)):
             if weights is not None:
                 row += [_number(weights[i]), _number(weights[i] * error)]
@@ -169,7 +171,7 @@ def _bound(bound: OutputErrorBound) -> str:
         rows.append(row)
     if np.any(bound.mixing_terms):
         terms = [bound.mixing_terms, bound.calibrated_mixing_terms][: 1 if calibrated is None else 2]
-        added = [float(np.sum(term)) for term in terms]
+        added = [float(np.sum(term)) for term in terms if term is not None]
         totals[: len(added)] = [total + term for total, term in zip(totals, added, strict=False)]
         rows.append(["", "changes of the mixing maps", "", *(cell for term in added for cell in ("", _number(term)))])
     last = ["", "sum", "", "", _number(totals[0])] + ([] if calibrated is None else ["", _number(totals[1])])
@@ -185,8 +187,8 @@ def _figure(svg: str, caption: str) -> str:
 
 def _pictures(report: CompressionReport, model: DeepSSM, small: DeepSSM) -> list[str]:
     panels = [("relative h2 error, white inputs", [layer.relative_error for layer in report.layers])]
-    weighted = [layer.weighted_error for layer in report.layers]
-    if all(values is not None for values in weighted):
+    weighted = [layer.weighted_error for layer in report.layers if layer.weighted_error is not None]
+    if len(weighted) == len(report.layers):
         panels.append(("weighted error, calibration inputs", weighted))
     single = all(np.size(layer.relative_error) == 1 for layer in report.layers)
     parts = [f"<h2>Errors of the {'layers' if single else 'channels'}</h2>"]

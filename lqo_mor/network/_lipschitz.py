@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,8 +109,8 @@ class TokenMap:
     def of(cls, block: Block, features: int) -> TokenMap:
         """The map of a block whose system has so many outputs."""
         weight = np.eye(features) if block.mixing is None else block.mixing.weight
-        no_bias = block.mixing is None or block.mixing.bias is None
-        bias = np.zeros(len(weight)) if no_bias else block.mixing.bias
+        bias = None if block.mixing is None else block.mixing.bias
+        bias = np.zeros(len(weight)) if bias is None else bias
         if block.gate is None:
             return cls(block.activation, weight, bias, None, None)
         half = len(weight) // 2
@@ -159,8 +159,9 @@ class TokenMap:
 
         def size(y: np.ndarray, one: float) -> float:
             found = times(np.abs(self.value - old.value), y) + one * np.abs(self.value_bias - old.value_bias)
-            if self.gate is not None:
-                moved = times(np.abs(self.gate - old.gate), y) + one * np.abs(self.gate_bias - old.gate_bias)
+            if self.gate is not None and old.gate is not None:
+                bias, old_bias = (cast(np.ndarray, part.gate_bias) for part in (self, old))
+                moved = times(np.abs(self.gate - old.gate), y) + one * np.abs(bias - old_bias)
                 found = found + times_each(values, np.minimum(0.25 * moved, one))
             return float(np.linalg.norm(found)) * ROUND
 
@@ -175,7 +176,7 @@ class TokenMap:
 
     def steepest(
         self, y: np.ndarray, weight: np.ndarray, peak: np.ndarray, near: float, scales: dict[str, np.ndarray], centred: bool
-    ) -> dict:
+    ) -> dict[str, float]:
         """Bounds on `weight` (tokens,) times the norms of the secants ``J̄ diag(scale)`` at tokens `y` (tokens, features).
 
         For each of the `scales` the largest over the tokens, "..._most", and their root mean square, "..._rms". With `centred`

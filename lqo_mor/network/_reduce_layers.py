@@ -6,15 +6,18 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
 from lqo_mor import parallel
 from lqo_mor.errors import StabilityWarning
+from lqo_mor.network.model import Block
 from lqo_mor.reduction import Reduction, reduce
 from lqo_mor.reduction._pieces import joined
 from lqo_mor.reduction._slots import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
 
 # Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet (ridge). A
 # balanced start keeps the slow modes that the inputs of a trained model excite most; the full search finds h2 errors 2 to 5 %
@@ -36,7 +39,7 @@ class Unchanged:
 
 
 def reduce_layers(
-    blocks, sizes: Sequence[int], method: str, horizon, progress
+    blocks: Sequence[Block], sizes: Sequence[int], method: str, horizon: float | None, progress: Progress | None
 ) -> tuple[list[Reduction | Unchanged], list[float]]:
     """The reductions of all layers, their systems in exactly ``size // 2`` slots, and the seconds that each took.
 
@@ -50,26 +53,27 @@ def reduce_layers(
             tasks += [(ssm[cut], size // 2, method, horizon, options) for cut in cuts]
             owners += [number] * len(cuts)
 
-    def tell(done, total):
+    def tell(done: int, total: int) -> None:
         if progress is not None:
             progress(100 * len(blocks) * done // total, 100 * len(blocks))
 
     done = parallel.run(_reduce_timed, tasks, tell)
-    found, seconds = [], []
+    found: list[Reduction | Unchanged] = []
+    seconds = []
     for number, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
         own = [result for owner, result in zip(owners, done, strict=True) if owner == number]
         seconds.append(sum(spent for _, spent in own))
         if own:
             whole = joined([reduction for reduction, _ in own], block.ssm.batch) if block.ssm.batch else own[0][0]
-            found.append(replace(whole, system=pad(replace(whole.system), size // 2)))
+            found.append(replace(whole, system=pad(cast(DiagonalLQOSystem, replace(whole.system)), size // 2)))
         else:
             found.append(Unchanged(block.ssm, np.zeros(block.ssm.batch), np.zeros(block.ssm.batch, bool)))
     return found, seconds
 
 
-def _options(block, method: str) -> dict:
+def _options(block: Block, method: str) -> dict[str, Any]:
     """What a method is told beyond the size."""
-    options = {"ridge": _RIDGE[method]} if method in _RIDGE else {}
+    options: dict[str, Any] = {"ridge": _RIDGE[method]} if method in _RIDGE else {}
     if method == "optimal" and block.ssm.batch:
         options["start"] = "balanced"
     distance = 1 - np.max(np.abs(block.ssm.poles))
@@ -78,7 +82,9 @@ def _options(block, method: str) -> dict:
     return options
 
 
-def _reduce_timed(ssm: DiagonalLQOSystem, slots: int, method: str, horizon, options: dict, progress) -> tuple[Reduction, float]:
+def _reduce_timed(
+    ssm: DiagonalLQOSystem, slots: int, method: str, horizon: float | None, options: dict[str, Any], progress: Progress | None
+) -> tuple[Reduction, float]:
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)  # one warning for all layers, by the caller

@@ -59,7 +59,7 @@ def drawn(name: str, size: tuple[float, float], draw: Callable[..., None], *args
     figure_of(size)  # raises without Matplotlib
     import matplotlib
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context(cast(Any, {**_STYLE, "svg.hashsalt": name})):  # typed by a list of all names
         figure = figure_of(size)
         draw(figure, *args)
         buffer = io.StringIO()

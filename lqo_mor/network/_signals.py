@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from lqo_mor.network import forward
-from lqo_mor.network._error_chain import Analysis, Layer, Seen
+from lqo_mor.network._error_chain import Analysis, Layer, Neighbourhood, Seen
 from lqo_mor.network.layers import LayerNorm, Linear
+from lqo_mor.network.model import DeepSSM
+from lqo_mor.network.support import layer_norm
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
@@ -18,7 +21,7 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
     After a system the neighbourhood of tokens is sent, as the largest error of each feature and that of a token.
     """
     model, steps = analysis.model, analysis.steps
-    encoder, decoder = forward.ends(model)
+    encoder = forward.ends(model)[0]
     x = forward.encode(encoder, inputs)
     for layer in analysis.layers:
         block, small = layer.block, layer.small
@@ -36,27 +39,35 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
             "right": right,
             "values": layer.tokens.largest(y),
             "size": np.max(sizes, axis=0) if block.ssm.batch else np.linalg.norm(sizes, axis=0),
-            "pre": np.max(_slopes(block.norm, x), axis=1) if layer.before else np.zeros(1),
+            "pre": np.max(_slopes(layer.norm, x), axis=1) if layer.norm is not None and layer.before else np.zeros(1),
         }
         out = forward.block_output(replace(block, norm=None), x, y.copy())  # in front of a post-normalisation
         change = _change_of_map(layer, x, y)
-        slopes = _slopes(block.norm, out) if layer.after else np.ones(out.shape[1:])
-        peak, near, spread = neighbourhood
+        slopes = _slopes(layer.norm, out) if layer.norm is not None and layer.after else np.ones(out.shape[1:])
+        peak, near, spread = cast(Neighbourhood, neighbourhood)  # sent after a system
         scales = {"local": np.ones(len(y)), "spread": spread}
         bounds = [layer.tokens.steepest(y[:, i].T, slopes[i], peak, near, scales, layer.centred) for i in range(len(slopes))]
         found = {name: np.array([one[name] for one in bounds]) for name in bounds[0]}
         found |= {"change": _sizes(change), "change_post": _sizes(change * slopes)}
         yield {**found, "post": np.max(slopes, axis=1), "post_rms": _rms(slopes)}
-        x = forward.normalise(block.norm, out) if layer.after else out
-    if model.norm is not None:
-        slopes = _slopes(model.norm, x)
+        x = forward.normalise(layer.norm, out) if layer.norm is not None and layer.after else out
+    final = layer_norm(model.norm)
+    if final is not None:
+        slopes = _slopes(final, x)
         yield {"final": np.max(slopes, axis=1), "final_rms": _rms(slopes)}
-        x = forward.normalise(model.norm, x)
+        x = forward.normalise(final, x)
     if analysis.last_norm is not None:
-        x = x - analysis.last_norm.bias[:, np.newaxis, np.newaxis]
-        y = forward.decode(replace(model, norm=None, decoder=Linear(decoder.weight)), x)
-        sizes = np.linalg.norm(y, axis=-1)
-        yield {"output": sizes if y.ndim == 2 else np.max(sizes, axis=1)}
+        centred = x - analysis.last_norm.bias[:, np.newaxis, np.newaxis]
+        yield {"output": _largest_outputs(model, Linear(analysis.decoder.weight), centred)}
+    if analysis.decoder_moved:
+        yield {"decoder": _largest_outputs(model, analysis.decoder_change, x)}
+
+
+def _largest_outputs(model: DeepSSM, decoder: Linear, x: np.ndarray) -> np.ndarray:
+    """2-norms (batch,) of the largest outputs that a decoder gives for features behind the last normalisation."""
+    y = forward.decode(replace(model, norm=None, decoder=decoder), x)
+    sizes = np.linalg.norm(y, axis=-1)
+    return sizes if y.ndim == 2 else np.max(sizes, axis=1)
 
 
 def _change_of_map(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:

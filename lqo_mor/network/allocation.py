@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.bound import output_error_bound
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.network.statistics import CalibrationInputs
 from lqo_mor.reduction.balanced import balance, truncate
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.typing import Progress
@@ -71,7 +72,7 @@ def allocate(
     *,
     steps: int,
     weights: ArrayLike | None = None,
-    calibration: np.ndarray | Iterator[np.ndarray] | None = None,
+    calibration: CalibrationInputs | None = None,
     sizes: Sequence[int] | None = None,
     method: str = "balanced",
     progress: Progress | None = None,
@@ -136,9 +137,10 @@ def allocate(
     if weights.shape != (len(model.blocks),):
         raise DimensionError(f"weights has shape {weights.shape}, expected ({len(model.blocks)},), one for each layer")
     candidates = [_candidates(block.state_size, sizes) for block in model.blocks]
-    total, curves = sum(map(len, candidates)), []
+    total = sum(len(tried) for tried in candidates)
+    curves: list[np.ndarray] = []
     for block, tried in zip(model.blocks, candidates, strict=True):
-        done = sum(map(len, curves))
+        done = sum(len(curve) for curve in curves)
         curves.append(_curve(block.ssm, tried, method, steps, progress and (lambda n, done=done: progress(done + n, total))))
     chosen, exact = split_budget(curves, weights, candidates, budget)
     errors = np.array([curve[i] for curve, i in zip(curves, chosen, strict=True)])
@@ -173,18 +175,18 @@ def split_budget(
     InvalidInputError
         If a number is out of range or the budget is below the sum of the least costs.
     """
-    weights, costs = np.asarray(weights, dtype=np.float64), [np.asarray(cost) for cost in costs]
+    weights, prices = np.asarray(weights, dtype=np.float64), [np.asarray(cost) for cost in costs]
     if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)):
         raise InvalidInputError(f"budget must be an integer, got {budget!r}")
     if not np.all(np.isfinite(weights)) or np.any(weights <= 0):
         raise InvalidInputError(f"the weights {weights} are not finite and positive; give calibration inputs, or weights")
-    if budget < (least := sum(int(np.min(cost)) for cost in costs)):
+    if budget < (least := sum(int(np.min(cost)) for cost in prices)):
         raise InvalidInputError(f"a budget of {budget} is below {least}, the sum of the least sizes")
     values = [w * np.asarray(error, dtype=np.float64) for w, error in zip(weights, errors, strict=True)]
-    unit = int(np.gcd.reduce(np.concatenate(costs)))
-    steps, scaled = int(budget) // unit, [cost // unit for cost in costs]
+    unit = int(np.gcd.reduce(np.concatenate(prices)))
+    steps, scaled = int(budget) // unit, [cost // unit for cost in prices]
     steps = min(steps, sum(int(np.max(cost)) for cost in scaled))
-    if steps * sum(map(len, costs)) <= _EXACT:
+    if steps * sum(cost.size for cost in prices) <= _EXACT:
         return _dynamic(values, scaled, steps), True
     return _greedy(values, scaled, steps), False
 
@@ -248,8 +250,8 @@ def _hull(value: np.ndarray, cost: np.ndarray) -> list[int]:
 
 def _candidates(own: int, sizes: Sequence[int] | None) -> list[int]:
     """Sizes below that of the layer, and its own."""
-    if sizes is None:
-        sizes = 2 * np.unique(np.round(np.geomspace(1, max(own // 2, 1), _CANDIDATES)).astype(int))
+    halves = np.unique(np.round(np.geomspace(1, max(own // 2, 1), _CANDIDATES)).astype(int))
+    sizes = list(2 * halves) if sizes is None else sizes
     for size in sizes:
         if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 2 or size % 2:
             raise OrderError(f"state size {size!r} is not a positive even integer; a checkpoint stores pairs of states")

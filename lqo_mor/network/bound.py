@@ -13,8 +13,9 @@ estimates, and all of them grow with their `limits`: what is known of the signal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,10 +23,11 @@ from numpy.typing import ArrayLike
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network import forward
-from lqo_mor.network._error_chain import Analysis, follow
+from lqo_mor.network._error_chain import Analysis, Record, follow
 from lqo_mor.network._gains import times_each
 from lqo_mor.network._signals import measure
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.network.statistics import CalibrationInputs
 from lqo_mor.network.support import check_supported
 
 _SLACK = 1 + 1e-9  # of the run-time check, for rounding
@@ -59,7 +61,8 @@ class OutputErrorBound:
     steps : int
         Length of the sequences.
     mixing_terms : (layers,) ndarray
-        What a change of the linear map behind the systems (`mixing`) adds to the sum; zero where it is the same.
+        What a change of the linear map behind the systems (`mixing`) adds to the sum, and to the last of them one of the decoder;
+        zero where they are the same.
     calibrated_mixing_terms : (layers,) ndarray or None
         The same for the inputs that `membership` accepts.
     """
@@ -75,7 +78,7 @@ class OutputErrorBound:
     mixing_terms: np.ndarray | float = 0.0
     calibrated_mixing_terms: np.ndarray | float | None = None
     _analysis: Analysis = field(init=False, repr=False)
-    _records: list = field(init=False, repr=False)
+    _records: list[Record] = field(init=False, repr=False)
 
     def membership(self, inputs: ArrayLike) -> np.ndarray:
         """Whether each input lies in the set on which `calibrated` is proven.
@@ -115,7 +118,7 @@ class OutputErrorBound:
         return bool(np.all(self.membership(inputs)))
 
     def __str__(self) -> str:
-        rows = [("layer", "h2 error", "weight", "product", "calibrated", "product")]
+        rows: list[tuple[str, ...]] = [("layer", "h2 error", "weight", "product", "calibrated", "product")]
         for i, name in enumerate(self.names):
             row = [name, f"{self.layer_errors[i]:.2e}"]
             for weights in (self.layer_weights, self.calibrated_weights):
@@ -137,7 +140,7 @@ def output_error_bound(
     reduced: DeepSSM,
     steps: int,
     *,
-    calibration: np.ndarray | Iterator[np.ndarray] | None = None,
+    calibration: CalibrationInputs | None = None,
     margin: float = 1.0,
 ) -> OutputErrorBound:
     """Bound the error of the outputs of a model whose layers were reduced.
@@ -149,7 +152,7 @@ def output_error_bound(
     Parameters
     ----------
     model, reduced : DeepSSM
-        They differ in the systems of their blocks, and in weights and biases of `mixing` of the same shapes, only.
+        They differ in the systems of their blocks, and in weights and biases of `mixing` and decoder of the same shapes, only.
     steps : int
         Length of the sequences.
     calibration : array_like or iterator of array_like, optional
@@ -164,7 +167,7 @@ def output_error_bound(
     Raises
     ------
     InvalidInputError
-        If the models differ in more than their systems and mixing, or a number is out of range.
+        If the models differ in more than their systems, mixing and decoder, or a number is out of range.
     DimensionError
         If the calibration inputs have the wrong shape.
 
@@ -186,7 +189,8 @@ def output_error_bound(
       the largest values and the ℓ2 norms that the outputs of the system can have;
     - a normalisation: ``c / sqrt(var + eps)`` with the variance of the full model alone and c between 1 and 2 by the size of
       the error, ``1 / sqrt(eps)`` for all inputs, and at most ``2 √width`` in any case;
-    - the mean over time: an ℓ2 norm divided by ``√steps``.
+    - the mean over time: an ℓ2 norm divided by ``√steps``;
+    - a change of the decoder, ``D_r(x̂) - D(x) = [D_r(x̂) - D_r(x)] + [D_r(x) - D(x)]``, as for a map of tokens.
 
     By induction over the layers an input that keeps within the limits of one stage has no larger error at the next, so that
     the reduced model need not be run to check them (only its layers, on the signals of the full model).
@@ -210,23 +214,25 @@ def output_error_bound(
     pairs = [(block.ssm, other.ssm) for block, other in zip(model.blocks, reduced.blocks, strict=True)]
     errors = np.array([np.linalg.norm(h2_error(*pair, horizon=steps, delay=0)) for pair in pairs])
     chain, weights, _, capped = follow(analysis)
-    used, calibrated, calibrated_weights, records = {}, None, (None, None), []
-    bound, used["bound"] = _least(chain, capped, *weights, errors)
+    used: dict[str, str] = {}
+    calibrated, calibrated_weights, calibrated_terms = None, None, None
+    records: list[Record] = []
+    layer_weights, terms = weights
+    bound, used["bound"] = _least(chain, capped, layer_weights, terms, errors)
     if calibration is not None:
-        batches = calibration if isinstance(calibration, Iterator) else [calibration]
+        batches: Iterable[Any] = calibration if isinstance(calibration, Iterator) else [calibration]
         inputs = [_checked(analysis, batch) for batch in batches]
         if not inputs:
             raise InvalidInputError("calibration gives no inputs")
         seen = measure(analysis, np.concatenate(inputs))
-        chain, calibrated_weights, records, capped = follow(analysis, seen, float(margin))
-        calibrated_weights = np.minimum(calibrated_weights, weights)
-        calibrated, used["calibrated"] = _least(chain, capped, *calibrated_weights, errors)
+        chain, measured_weights, records, capped = follow(analysis, seen, float(margin))
+        calibrated_weights, calibrated_terms = np.minimum(measured_weights, weights)
+        calibrated, used["calibrated"] = _least(chain, capped, calibrated_weights, calibrated_terms, errors)
         if bound < calibrated:
             calibrated, used["calibrated"] = bound, used["bound"]
     names = tuple(block.name for block in model.blocks)
-    (weights, terms), (calibrated_weights, calibrated_terms) = weights, calibrated_weights
     result = OutputErrorBound(
-        bound, calibrated, errors, weights, calibrated_weights, used, names, int(steps), terms, calibrated_terms
+        bound, calibrated, errors, layer_weights, calibrated_weights, used, names, int(steps), terms, calibrated_terms
     )
     object.__setattr__(result, "_analysis", analysis)
     object.__setattr__(result, "_records", records)
@@ -255,16 +261,20 @@ def _check_pair(model: DeepSSM, reduced: DeepSSM, steps: int) -> None:
         raise InvalidInputError(f"steps must be a positive integer, got {steps!r}")
     if len(model.blocks) != len(reduced.blocks):
         raise InvalidInputError(f"the models have {len(model.blocks)} and {len(reduced.blocks)} blocks")
-    pairs = [(part, getattr(model, part), getattr(reduced, part)) for part in ("encoder", "decoder", "norm", "pooling")]
+    parts = ("encoder", "norm", "pooling")
+    pairs: list[tuple[str, Any, Any]] = [(part, getattr(model, part), getattr(reduced, part)) for part in parts]
     for a, b in zip(model.blocks, reduced.blocks, strict=True):
         names = ("norm", "prenorm", "activation", "gate", "residual")
         pairs += [(f"{a.name}: {name}", getattr(a, name), getattr(b, name)) for name in names]
-        shapes = [(s.batch, s.n_inputs, s.n_outputs) for s in (a.ssm, b.ssm)]
-        pairs.append((f"{a.name}: the shape of the system", *shapes))
-        pairs.append((f"{a.name}: the shape of mixing", *(None if m is None else m.weight.shape for m in (a.mixing, b.mixing))))
-    for what, a, b in pairs:
-        if not (a == b if not hasattr(a, "__dict__") else _equal(a, b)):
-            raise InvalidInputError(f"{what} differs between the models; they may differ in systems and mixing only")
+        shape, other = ((s.batch, s.n_inputs, s.n_outputs) for s in (a.ssm, b.ssm))
+        pairs.append((f"{a.name}: the shape of the system", shape, other))
+        mixing, remixing = (None if m is None else m.weight.shape for m in (a.mixing, b.mixing))
+        pairs.append((f"{a.name}: the shape of mixing", mixing, remixing))
+    decoder, other_decoder = ((m.weight.shape, m.bias is None) for m in (forward.ends(model)[1], forward.ends(reduced)[1]))
+    pairs.append(("the shape of the decoder", decoder, other_decoder))
+    for what, one, two in pairs:
+        if not (one == two if not hasattr(one, "__dict__") else _equal(one, two)):
+            raise InvalidInputError(f"{what} differs between the models; they may differ in systems, mixing and decoder only")
 
 
 def _equal(a: object, b: object) -> bool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from lqo_mor.errors import OrderError
-from lqo_mor.network.forward import decode, encode
+from lqo_mor.network._refit_decoder import refitted_decoder
+from lqo_mor.network.forward import decode, encode, ends, linear, pooled
+from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.network.split import split, squared_errors
-from lqo_mor.network.statistics import Spool, chunks
+from lqo_mor.network.statistics import CalibrationInputs, Spool, chunks
 from lqo_mor.network.support import check_supported
+
+Phases: TypeAlias = Callable[[str, int, int], object]  # progress of one part: its name, done and total
 
 _TRIES = 6  # budgets that are tried for a wanted error
 _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smaller budget
@@ -37,8 +42,8 @@ class CalibrationOptions:
     feedthrough : bool, default True
         Let the feedthroughs change (their diagonals, in single systems).
     mixing : bool, default True
-        Refit the linear maps behind layers of channels, in closed form, to the outputs they had, if that brings the model's
-        output closer on the calibration inputs. (A single system has outputs of its own that mix its states.)
+        Refit the linear maps behind layers of channels, and then the decoder, in closed form, to the outputs they had, if that
+        brings the model's output closer on the calibration inputs (for the decoder by cross-validation). (A single system has outputs of its own that mix its states.)
     """
 
     split: bool = False
@@ -66,7 +71,7 @@ class Calibrated:
         Mean numbers of states and the errors predicted for them; empty without sensitivities.
     """
 
-    model: object
+    model: DeepSSM
     weighted_errors: list[np.ndarray]
     predicted: float | None
     measured: float | None
@@ -83,20 +88,30 @@ class Calibration:
 
     output_power: float
 
-    def __init__(self, model, calibration, options: CalibrationOptions, progress: Callable) -> None:
+    if TYPE_CHECKING:  # by the kind of layers
+
+        def curves(self, largest: int | None, exact: set[int]) -> list[Any]:
+            """Error curves of all channels or systems."""
+            ...
+
+        def assemble(self, curves: list[Any], chosen: list[np.ndarray]) -> Calibrated:
+            """The model with chosen sizes."""
+            ...
+
+    def __init__(self, model: DeepSSM, calibration: CalibrationInputs, options: CalibrationOptions, progress: Phases) -> None:
         check_supported(model, "a calibration")
         self.model, self.options, self._progress = model, options, progress
         self._inputs = Spool()
         for u in chunks(model, calibration):
             self._inputs.append(u)
 
-    def __enter__(self):
+    def __enter__(self) -> Calibration:
         return self
 
-    def __exit__(self, *details) -> None:
+    def __exit__(self, *details: object) -> None:
         self._inputs.__exit__(*details)
 
-    def _reported(self, pieces, what: str) -> Iterator[np.ndarray]:
+    def _reported(self, pieces: Iterable[np.ndarray], what: str) -> Iterator[np.ndarray]:
         for done, piece in enumerate(pieces):
             yield piece
             self._progress(what, done + 1, len(self._inputs))
@@ -105,30 +120,31 @@ class Calibration:
         """The relative rms error of the output that belongs to squared errors of all channels or systems."""
         return float(np.sqrt(sum(map(np.sum, squared)) / self.output_power)) if self.options.sensitivity else None
 
-    def chosen(self, curves: list, mean: float) -> list[np.ndarray]:
+    def chosen(self, curves: list[Any], mean: float) -> list[np.ndarray]:
         """The indices of sizes that keep `mean` slots per channel or system."""
         if self.options.split:
             return split(curves, int(mean * sum(len(c.squared) for c in curves)))
         return [np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, mean))) for c in curves]
 
-    def budget_curve(self, curves: list) -> tuple[tuple[float, float], ...]:
+    def budget_curve(self, curves: list[Any]) -> tuple[tuple[float, float], ...]:
         """Mean numbers of states and predicted errors."""
         if not self.options.sensitivity:
             return ()
         sizes = [size for size in max((c.slots for c in curves), key=len) if size > 0]
-        return tuple((2.0 * k, self.predicted(squared_errors(curves, self.chosen(curves, k)))) for k in sizes)
+        errors = (self.predicted(squared_errors(curves, self.chosen(curves, k))) for k in sizes)
+        return tuple((2.0 * k, cast(float, error)) for k, error in zip(sizes, errors, strict=True))
 
     @contextmanager
     def _streams(self) -> Iterator[tuple[Spool, Spool]]:
         """What the first block reads, for the full and for the reduced model."""
         with Spool() as full, Spool() as reduced:
             for u in self._inputs:
-                x = encode(self.model.encoder, u)
+                x = encode(ends(self.model)[0], u)
                 full.append(x)
                 reduced.append(x)
             yield full, reduced
 
-    def _measured(self, small, full: Spool, reduced: Spool) -> float:
+    def _measured(self, small: DeepSSM, full: Spool, reduced: Spool) -> float:
         """The relative rms error of the output, from what the last blocks give."""
         error = power = 0.0
         for x, y in zip(full, reduced, strict=True):
@@ -136,8 +152,22 @@ class Calibration:
             error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
         return float(np.sqrt(error / power)) if power > 0 else 0.0
 
+    def _refitted_end(self, small: DeepSSM, full: Spool, reduced: Spool) -> tuple[DeepSSM, float]:
+        """A model with its decoder refitted, and the relative rms error of its output by cross-validation."""
+        power = 0.0
 
-def margin(block) -> float:
+        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            nonlocal power
+            for x, y in zip(full, reduced, strict=True):
+                wanted = linear(ends(self.model)[1], pooled(self.model, x))
+                power += np.sum(wanted**2)
+                yield pooled(small, y), wanted
+
+        decoder, squared = refitted_decoder(ends(small)[1], pieces())
+        return replace(small, decoder=decoder), float(np.sqrt(squared / power)) if power > 0 else 0.0
+
+
+def margin(block: Block) -> float:
     """How far optimised poles stay from the unit circle."""
     return max(_NEARER * (1 - float(np.max(np.abs(block.ssm.poles)))), 1e-12)
 
@@ -156,7 +186,7 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
         largest = sum(c.slots[-1] * len(c.squared) for c in curves) / sum(len(c.squared) for c in curves)
 
     def predicted(share: float) -> float:
-        return work.predicted(squared_errors(curves, work.chosen(curves, share * largest)))
+        return cast(float, work.predicted(squared_errors(curves, work.chosen(curves, share * largest))))
 
     def smallest(target: float) -> float:
         low, high = 0.0, 1.0
@@ -172,11 +202,12 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
         if share >= least or all(np.all(which == len(c.slots) - 1) for c, which in zip(curves, chosen, strict=True)):
             break
         found = work.assemble(curves, chosen)
-        if found.measured <= max_error:
+        measured = cast(float, found.measured)  # by the option sequential
+        if measured <= max_error:
             best, least = found, share
-            if found.measured > _NEAR * max_error:
+            if measured > _NEAR * max_error:
                 break
-        target *= float(np.clip(_NEAR_ENOUGH * max_error / max(found.measured, 1e-300), 0.3, 3.0))
+        target *= float(np.clip(_NEAR_ENOUGH * max_error / max(measured, 1e-300), 0.3, 3.0))
     if best is None:
         raise OrderError(f"no smaller model keeps the error on the calibration inputs within {max_error:g}; allow a larger one")
     return best

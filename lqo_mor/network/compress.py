@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,24 +16,27 @@ from lqo_mor.network._calibrated_channels import ChannelCalibration
 from lqo_mor.network._calibrated_systems import SystemCalibration
 from lqo_mor.network._reduce_layers import reduce_layers
 from lqo_mor.network.allocation import allocate
-from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, smallest_within
+from lqo_mor.network.calibrated import Calibrated, CalibrationOptions, Phases, smallest_within
 from lqo_mor.network.compression_report import CompressionReport, CompressionResult, LayerReport
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.split import split, uniform
+from lqo_mor.network.statistics import CalibrationInputs
 from lqo_mor.reduction.stabilise import warn_of_repair
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
 
 
 def compress(
-    model,
+    model: DeepSSM,
     *,
-    state_size=None,
-    keep=None,
+    state_size: int | Sequence[int] | None = None,
+    keep: float | None = None,
     max_error: float | None = None,
     method: str = "optimal",
     horizon: int | None = None,
-    calibration=None,
+    calibration: CalibrationInputs | None = None,
     options: CalibrationOptions | None = None,
-    progress=None,
+    progress: Progress | None = None,
 ) -> CompressionResult:
     """Reduce every layer of a model to fewer states, without training it again.
 
@@ -129,7 +134,8 @@ def compress(
     repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
     if np.any(repaired):
         warn_of_repair(repaired)
-    blocks = tuple(replace(block, ssm=result.system) for block, result in zip(model.blocks, reduced, strict=True))
+    systems = [cast(DiagonalLQOSystem, result.system) for result in reduced]
+    blocks = tuple(replace(block, ssm=ssm) for block, ssm in zip(model.blocks, systems, strict=True))
     small = replace(model, blocks=blocks)
     layers = tuple(
         LayerReport(
@@ -149,7 +155,7 @@ def compress(
     return CompressionResult(small, CompressionReport(layers, *counts, method, horizon, models=(model, small)))
 
 
-def _in_class(model, sizes: list[int], horizon) -> CompressionResult:
+def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> CompressionResult:
     """A compression by the source of the model."""
     if model.source is None:
         raise InvalidInputError('method="class" is for models that were read from a checkpoint')
@@ -176,7 +182,15 @@ def _in_class(model, sizes: list[int], horizon) -> CompressionResult:
     return CompressionResult(small, CompressionReport(tuple(layers), *counts, "class", horizon, models=(model, small)))
 
 
-def _calibrated(model, state_size, keep, max_error, calibration, options: CalibrationOptions, progress) -> CompressionResult:
+def _calibrated(
+    model: DeepSSM,
+    state_size: int | Sequence[int] | None,
+    keep: float | None,
+    max_error: float | None,
+    calibration: CalibrationInputs,
+    options: CalibrationOptions,
+    progress: Progress | None,
+) -> CompressionResult:
     """A compression with calibration inputs."""
     if sum(given is not None for given in (state_size, keep, max_error)) != 1:
         raise InvalidInputError("give exactly one of state_size, keep and max_error")
@@ -184,10 +198,10 @@ def _calibrated(model, state_size, keep, max_error, calibration, options: Calibr
         raise InvalidInputError(f"max_error must be a relative error between 0 and 1, got {max_error!r}")
     if max_error is not None and not (options.sensitivity and options.sequential):
         raise InvalidInputError("max_error needs the options sensitivity and sequential, which predict and measure the error")
-    sizes = None if max_error is not None else [size // 2 for size in _state_sizes(model, state_size, keep)]
+    sizes = [] if max_error is not None else [size // 2 for size in _state_sizes(model, state_size, keep)]
     start = time.perf_counter()
     with _calibration(model, calibration, options, _phases(progress)) as work:
-        if sizes is None:
+        if max_error is not None:
             found = smallest_within(work, float(max_error))
         else:
             curves = work.curves(None if options.split else max(sizes), set(sizes))
@@ -197,7 +211,9 @@ def _calibrated(model, state_size, keep, max_error, calibration, options: Calibr
     return CompressionResult(found.model, _calibrated_report(model, found, options, seconds))
 
 
-def _calibration(model, inputs, options: CalibrationOptions, progress) -> ChannelCalibration | SystemCalibration:
+def _calibration(
+    model: DeepSSM, inputs: CalibrationInputs, options: CalibrationOptions, progress: Phases
+) -> ChannelCalibration | SystemCalibration:
     """The calibration for the kind of layers that the model has."""
     if not any(block.ssm.batch for block in model.blocks):
         return SystemCalibration(model, inputs, options, progress)
@@ -210,7 +226,7 @@ def _calibration(model, inputs, options: CalibrationOptions, progress) -> Channe
     return ChannelCalibration(model, inputs, options, progress)
 
 
-def _calibrated_report(model, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionReport:
+def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionReport:
     small, layers = found.model, []
     if options.split and model.source is not None and model.blocks[0].ssm.batch:
         parameters = model.source.layer_parameters(small, "ragged")
@@ -233,11 +249,11 @@ def _calibrated_report(model, found: Calibrated, options: CalibrationOptions, se
             )
         )
     after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
-    what = found.predicted, found.measured, found.budget_curve, (model, small)
-    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *what)
+    known = found.predicted, found.measured, found.budget_curve
+    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *known, (model, small))
 
 
-def _phases(progress):
+def _phases(progress: Progress | None) -> Phases:
     """Progress of the parts of a calibration, each a share of its usual time, as a single count that never goes back."""
     shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 100)}, [0]
 
@@ -250,7 +266,7 @@ def _phases(progress):
     return tell
 
 
-def _state_sizes(model, state_size, keep) -> list[int]:
+def _state_sizes(model: DeepSSM, state_size: Any, keep: float | None) -> list[int]:
     """The wanted real states of every layer, checked."""
     if not model.blocks:
         raise InvalidInputError("the model has no blocks, there is nothing to compress")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.bound import OutputErrorBound
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.output_files import check_new, write_atomically
+from lqo_mor.output_files import FilePath, check_new, write_atomically
 
 _VERSION = 1  # of the JSON
 
@@ -122,7 +121,7 @@ class CompressionReport:
         del fields["models"]
         return json.dumps({"version": _VERSION, **_plain(fields)}, indent=1, allow_nan=False) + "\n"
 
-    def save_json(self, path: str | PathLike, overwrite: bool = False) -> None:
+    def save_json(self, path: FilePath, overwrite: bool = False) -> None:
         """Write the report as JSON, see `to_json`.
 
         Parameters
@@ -140,7 +139,7 @@ class CompressionReport:
         check_new(path, overwrite)
         write_atomically(path, self.to_json().encode(errors="replace"), overwrite)
 
-    def save_html(self, path: str | PathLike, *, bound: OutputErrorBound | None = None, overwrite: bool = False) -> None:
+    def save_html(self, path: FilePath, *, bound: OutputErrorBound | None = None, overwrite: bool = False) -> None:
         """Write the report as a page with figures and pictures, a single file without scripts.
 
         Parameters

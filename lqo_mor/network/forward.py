@@ -151,15 +151,18 @@ def block_output(block: Block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return normalise(block.norm, y) if block.norm is not None and not block.prenorm else y
 
 
-def decode(model: DeepSSM, x: np.ndarray) -> np.ndarray:
-    """The outputs from the features of the last block."""
+def pooled(model: DeepSSM, x: np.ndarray) -> np.ndarray:
+    """What the decoder reads, (features, batch, steps), a single step after pooling, from the features of the last block."""
     if model.norm is not None:
         x = normalise(model.norm, x)
     if model.pooling == "mean":
-        x = x.mean(axis=2, keepdims=True)
-    elif model.pooling == "last":
-        x = x[:, :, -1:]
-    y = linear(ends(model)[1], x).transpose(1, 2, 0)
+        return x.mean(axis=2, keepdims=True)
+    return x[:, :, -1:] if model.pooling == "last" else x
+
+
+def decode(model: DeepSSM, x: np.ndarray) -> np.ndarray:
+    """The outputs from the features of the last block."""
+    y = linear(ends(model)[1], pooled(model, x)).transpose(1, 2, 0)
     return y if model.pooling is None else y[:, 0]
 
 

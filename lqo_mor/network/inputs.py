@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.forward import ends
 from lqo_mor.network.layers import Embedding
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.output_files import FilePath
 
 
-def read_inputs(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def read_inputs(path: FilePath) -> tuple[np.ndarray, np.ndarray | None]:
     """The arrays ``inputs`` (batch, steps, features) or (batch, steps) and, where present, ``labels`` (batch,) of an .npz file.
 
     Raises

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from os import PathLike
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import ArrayLike
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.forward import forward
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
+from lqo_mor.output_files import FilePath
 from lqo_mor.systems import _checks
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.typing import Progress
@@ -128,21 +127,17 @@ class ModelSource(Protocol):
 
     def other_parameters(self, model: DeepSSM) -> int | None:
         """How many numbers the file holds outside of the systems, or None if those are the arrays of the model."""
-        ...
 
     def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
         """How many numbers the format, or another one, stores for the system of each block."""
-        ...
 
     def reduce_in_class(self, model: DeepSSM, state_size: int, horizon: int | None) -> DeepSSM:
         """The model reduced so that the class of its checkpoint can hold it."""
-        ...
 
     def write(
-        self, model: DeepSSM, path: str | PathLike[str], overwrite: bool, format: str | None = None, same_size: bool | None = None
+        self, model: DeepSSM, path: FilePath, overwrite: bool, format: str | None = None, same_size: bool | None = None
     ) -> None:
         """Store the model at `path`, in its own format or another one."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,9 +228,7 @@ class DeepSSM:
         """
         return forward(self, u, progress)
 
-    def save(
-        self, path: str | os.PathLike[str], overwrite: bool = False, format: str | None = None, same_size: bool | None = None
-    ) -> None:
+    def save(self, path: FilePath, overwrite: bool = False, format: str | None = None, same_size: bool | None = None) -> None:
         """Write the model as a checkpoint, by default of the format that it was read from.
 
         Numbers are rounded to the precision of the original file (usually float32), so a model that is

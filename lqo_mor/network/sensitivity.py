@@ -21,7 +21,9 @@ from lqo_mor.network.forward import (
 )
 from lqo_mor.network.layers import LayerNorm
 from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.support import layer_norm
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
 
 
 def layer_signals(
@@ -73,7 +75,8 @@ def _decode_backward(model: DeepSSM, x: np.ndarray, directions: np.ndarray) -> n
             last = np.zeros_like(x)
             last[..., -1:] = g
             g = last
-    return g if model.norm is None else _normalise_backward(model.norm, x, g)
+    norm = layer_norm(model.norm)
+    return g if norm is None else _normalise_backward(norm, x, g)
 
 
 def _normalise_backward(norm: LayerNorm, x: np.ndarray, g: np.ndarray) -> np.ndarray:
@@ -95,15 +98,15 @@ def _activation_slope(name: str, y: np.ndarray) -> np.ndarray:
 
 def _block_backward(block: Block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by the input of a block and by the output `y` of its system, from that by its output."""
-    active = activate(block.activation, y.copy())
+    active, norm = activate(block.activation, y.copy()), layer_norm(block.norm)
     mixed = active if block.mixing is None else linear(block.mixing, active)
     half = mixed.shape[0] // 2
-    if block.norm is not None and not block.prenorm:
+    if norm is not None and not block.prenorm:
         z = mixed.copy()
         if block.gate == "glu":
             _kernels.glu(z.reshape(z.shape[0], -1))
             z = z[:half]
-        g = _normalise_backward(block.norm, z + x if block.residual else z, g)
+        g = _normalise_backward(norm, z + x if block.residual else z, g)
     through = g
     if block.gate == "glu":
         gate = expit(mixed[half:])
@@ -111,15 +114,16 @@ def _block_backward(block: Block, x: np.ndarray, y: np.ndarray, g: np.ndarray) -
     own = through if block.mixing is None else np.tensordot(block.mixing.weight, through, axes=(0, 0))
     own = own * _activation_slope(block.activation, y)
     back = _adjoint(block.ssm, block_input(block, x), own)
-    if block.norm is not None and block.prenorm:
-        back = _normalise_backward(block.norm, x, back)
+    if norm is not None and block.prenorm:
+        back = _normalise_backward(norm, x, back)
     return (back + g if block.residual else back), own
 
 
 def _adjoint(ssm: DiagonalLQOSystem, v: np.ndarray, g: np.ndarray) -> np.ndarray:
     """The gradient by the input `v` of a system from the gradient `g` by its output."""
     if not ssm.batch:
-        return _system_adjoint(ssm, g if ssm.quadratic is None else _row_gradients(ssm, row_outputs(ssm)(v), g))
+        q = ssm.quadratic
+        return _system_adjoint(ssm, g if q is None else _row_gradients(q, row_outputs(ssm)(v), g))
     if ssm.quadratic is not None:
         raise InvalidInputError("sensitivities are for linear channels and for single systems; these channels are quadratic")
     steps = g.shape[-1]
@@ -128,10 +132,10 @@ def _adjoint(ssm: DiagonalLQOSystem, v: np.ndarray, g: np.ndarray) -> np.ndarray
     return scipy.fft.irfft(adjoint, size, workers=-1)[..., :steps]
 
 
-def _row_gradients(ssm: DiagonalLQOSystem, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _row_gradients(q: QuadraticOutput, outputs: np.ndarray, g: np.ndarray) -> np.ndarray:
     """Gradients by the outputs of all rows: a product passes its gradient to either factor, times the other one."""
-    p, c = ssm.n_outputs, ssm.quadratic.rank
-    products = np.tensordot(ssm.quadratic.W.T, g, axes=1)
+    p, c = q.n_outputs, q.rank
+    products = np.tensordot(q.W.T, g, axes=1)
     return np.concatenate([g, products * outputs[p + c :], products * outputs[p : p + c]])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lqo_mor.reduction._weighted_search import WeightedCurves
 
 
-def split_slots(slots: Sequence[int], curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
+def split_slots(sizes: Sequence[int], curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
     """For every channel the index of its size, so that the summed squared errors are small within the budget.
 
     The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
@@ -18,7 +18,7 @@ def split_slots(slots: Sequence[int], curves: list[np.ndarray], budget: int) -> 
 
     Parameters
     ----------
-    slots : sequence of int
+    sizes : sequence of int
         The sizes, growing from the least that all get, often 0.
     curves : list of (channels, sizes) ndarray
         Per block the squared errors, never growing with the size.
@@ -29,7 +29,7 @@ def split_slots(slots: Sequence[int], curves: list[np.ndarray], budget: int) -> 
     -------
     list of (channels,) ndarray of int
     """
-    slots = np.asarray(slots)
+    slots = np.asarray(sizes)
     chosen = [np.zeros(len(curve), int) for curve in curves]
     budget -= int(slots[0]) * sum(map(len, curves))
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import scipy.fft
@@ -52,7 +52,7 @@ class Spool:
         np.save(self._files[k], array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
-def chunks(model: DeepSSM, calibration: ArrayLike | Iterable[ArrayLike]) -> Iterator[np.ndarray]:
+def chunks(model: DeepSSM, calibration: CalibrationInputs) -> Iterator[np.ndarray]:
     """Checked pieces of the calibration inputs, an array or an iterable of arrays, small enough for the layers' signals.
 
     Raises
@@ -71,6 +71,9 @@ def chunks(model: DeepSSM, calibration: ArrayLike | Iterable[ArrayLike]) -> Iter
             yield u[start : start + size]
     if steps is None:
         raise InvalidInputError("there are no calibration inputs")
+
+
+CalibrationInputs: TypeAlias = np.ndarray | Iterable[ArrayLike]  # all at once, or piece by piece
 
 
 @dataclass(frozen=True)

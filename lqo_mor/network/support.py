@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.network.layers import BatchNorm
+from lqo_mor.network.layers import BatchNorm, LayerNorm
 from lqo_mor.network.model import DeepSSM
+
+
+def layer_norm(norm: LayerNorm | BatchNorm | None) -> LayerNorm | None:
+    """The normalisation of a model that `check_supported` accepts."""
+    return cast("LayerNorm | None", norm)
 
 
 def check_supported(model: DeepSSM, what: str) -> None:

@@ -24,9 +24,12 @@ class Structure:
     mixing_tensors : callable
         ``mixing_tensors(block, state) -> dict``: the tensors of the mixing map of a block by their bare keys, in the
         shapes of `state`.
+    decoder_tensors : callable
+        ``decoder_tensors(decoder, state) -> dict``: the same for the decoder.
     """
 
     name: str
     recognises: Callable
     read: Callable
     mixing_tensors: Callable
+    decoder_tensors: Callable

@@ -10,6 +10,7 @@ import re
 
 from lqo_mor.checkpoints.structures import _parts
 from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import Block, DeepSSM
 
 
@@ -40,4 +41,8 @@ def _mixing_tensors(block: Block, state: dict) -> dict:
     return _parts.linear_tensors(block.mixing, state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
 
 
-DLRU = Structure("a deep LRU of the lru-reduction repository", _recognises, _read, _mixing_tensors)
+def _decoder_tensors(decoder: Linear, state: dict) -> dict:
+    return _parts.linear_tensors(decoder, state, "decoder")
+
+
+DLRU = Structure("a deep LRU of the lru-reduction repository", _recognises, _read, _mixing_tensors, _decoder_tensors)

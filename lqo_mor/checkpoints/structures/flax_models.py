@@ -108,9 +108,15 @@ def _mixing_tensors(block: Block, state: dict) -> dict:
     }
 
 
+def _decoder_tensors(decoder: Linear, state: dict) -> dict:
+    key = next(key for key in ("params.decoder", "decoder") if f"{key}.kernel" in state)
+    return {f"{key}.kernel": decoder.weight.T, f"{key}.bias": decoder.bias}
+
+
 FLAX_MODELS = Structure(
     name="a classification model of the S5 or minimal-LRU repository",
     recognises=_recognises,
     read=_read,
     mixing_tensors=_mixing_tensors,
+    decoder_tensors=_decoder_tensors,
 )

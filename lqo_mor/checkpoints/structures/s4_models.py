@@ -91,6 +91,7 @@ def _structure(name: str, layout: _Layout) -> Structure:
         recognises=lambda state, layers: _recognises(layout, state, layers),
         read=lambda state, layers, settings: _read(layout, state, layers, settings),
         mixing_tensors=lambda block, state: _mixing_tensors(layout, block, state),
+        decoder_tensors=lambda decoder, state: _parts.linear_tensors(decoder, state, layout.decoder),
     )
 
 

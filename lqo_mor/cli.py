@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from contextlib import suppress
+from typing import TextIO
 
 from lqo_mor import __version__, commands
 from lqo_mor.errors import AssumptionWarning, LQOError, LQOWarning
@@ -45,7 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None):
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     with suppress(OSError):  # a closed standard error must not stop the work
         print(f"lqo-mor: warning: {message}", file=sys.stderr)
 

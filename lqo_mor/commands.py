@@ -7,28 +7,50 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from lqo_mor.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rich.console import Console
+
+    from lqo_mor.network.model import DeepSSM
+    from lqo_mor.output_files import FilePath
 
 _BOUND_INPUTS = 16  # calibration inputs that the bound in a report is measured on
 
 
-def _load(arguments, file: str):
+def _load(arguments: Namespace, file: str) -> DeepSSM:
     from lqo_mor.checkpoints import load_checkpoint
 
     return load_checkpoint(file, arguments.format, settings=_settings(arguments))
 
 
-def _settings(arguments) -> dict:
+def _load_beside(arguments: Namespace, model: DeepSSM) -> DeepSSM:
+    """The second model of a comparison; what its file does not tell is taken from the command line, or as for the first."""
+    from lqo_mor.checkpoints import load_checkpoint
+
+    other = load_checkpoint(arguments.other, arguments.format)
+    first: Any = model.source
+    second: Any = other.source
+    known = first.settings | _settings(arguments)
+    missing = {name: known[name] for name in second.assumed if name in known}
+    return load_checkpoint(arguments.other, arguments.format, settings=missing) if missing else other
+
+
+def _settings(arguments: Namespace) -> dict[str, object]:
     settings = dict(_setting(text) for text in arguments.set or [])
     return settings if arguments.prenorm is None else settings | {"prenorm": arguments.prenorm}
 
 
-def _note_assumptions(console, model) -> None:
+def _note_assumptions(console: Console, model: DeepSSM) -> None:
     from lqo_mor.checkpoints.settings import assumption_text
 
-    if model.source.assumed:
-        text = assumption_text(model.source.path.name, model.source.assumed)
+    source: Any = model.source
+    if source.assumed:
+        text = assumption_text(source.path.name, source.assumed)
         console.print(f"\nnote: {text}; --set NAME=VALUE if that is wrong", markup=False)
 
 
@@ -42,18 +64,19 @@ def _setting(text: str) -> tuple[str, object]:
     return name, value
 
 
-def inspect(arguments) -> None:
+def inspect(arguments: Namespace) -> None:
     """Print what a checkpoint holds."""
     from lqo_mor.network.inputs import input_kind
     from lqo_mor.report import model_table
 
     model = _load(arguments, arguments.file)
     console = _console()
-    console.print(f"[bold]{_name(arguments.file)}[/bold]: format {model.source.format}, {len(model.blocks)} layers")
-    given = {name: value for name, value in model.source.settings.items() if name not in model.source.assumed}
+    source: Any = model.source
+    console.print(f"[bold]{_name(arguments.file)}[/bold]: format {source.format}, {len(model.blocks)} layers")
+    given = {name: value for name, value in source.settings.items() if name not in source.assumed}
     if given:
         console.print("settings " + ", ".join(f"{name}={json.dumps(value)}" for name, value in given.items()), markup=False)
-    if model.runs:
+    if model.decoder is not None:
         norms = {None if b.norm is None else "pre-norm" if b.prenorm else "post-norm" for b in model.blocks}
         console.print(
             f"{input_kind(model)}, {', '.join(n or 'no norm' for n in norms)} blocks, pooling {model.pooling or 'none'}, "
@@ -65,7 +88,7 @@ def inspect(arguments) -> None:
     _note_assumptions(console, model)
 
 
-def compress(arguments) -> None:
+def compress(arguments: Namespace) -> None:
     """Reduce every layer and write a smaller checkpoint."""
     from lqo_mor.analysis.differences import h2_error
     from lqo_mor.checkpoints import load_checkpoint
@@ -106,8 +129,9 @@ def compress(arguments) -> None:
     ragged = "ragged" if arguments.split and model.blocks[0].ssm.batch else None  # single systems differ by layer only
     target = arguments.to or ragged
     result.model.save(arguments.output, format=target)
-    if target is None or target == model.source.format:
-        stored = load_checkpoint(arguments.output, model.source.format, settings=model.source.settings)
+    source: Any = model.source
+    if target is None or target == source.format:
+        stored = load_checkpoint(arguments.output, source.format, settings=source.settings)
     else:
         stored = load_checkpoint(arguments.output, target)
     errors = [
@@ -137,7 +161,7 @@ def compress(arguments) -> None:
     )
 
 
-def _compress_layer_by_layer(arguments) -> None:
+def _compress_layer_by_layer(arguments: Namespace) -> None:
     from lqo_mor.checkpoints.streaming import compress_file
     from lqo_mor.report import compression_table, progress_bar
 
@@ -161,12 +185,14 @@ def _compress_layer_by_layer(arguments) -> None:
     console.print(f"\nwritten to {arguments.output}: {_size(arguments.file)} → {_size(arguments.output)}", markup=False)
 
 
-def compare(arguments) -> None:
+def compare(arguments: Namespace) -> None:
     """Compare two checkpoints."""
+    from lqo_mor.network.forward import ends
     from lqo_mor.network.inputs import input_kind, random_inputs, read_inputs
     from lqo_mor.report import comparison_table, progress_bar, systems_table
 
-    model, other = _load(arguments, arguments.file), _load(arguments, arguments.other)
+    model = _load(arguments, arguments.file)
+    other = _load_beside(arguments, model)
     console = _console()
     if not (model.runs and other.runs):
         if arguments.inputs:
@@ -178,7 +204,7 @@ def compare(arguments) -> None:
         _note_assumptions(console, model)
         return
     kinds = [
-        f"{input_kind(m)} and {m.decoder.n_outputs} outputs {'per sequence' if m.pooling else 'per time step'}"
+        f"{input_kind(m)} and {ends(m)[1].n_outputs} outputs {'per sequence' if m.pooling else 'per time step'}"
         for m in (model, other)
     ]
     if kinds[0] != kinds[1]:
@@ -194,11 +220,11 @@ def compare(arguments) -> None:
         with progress_bar(f"running {_name(name)}") as progress:
             outputs.append(m(inputs, progress=progress))
     console.print(f"{Path(arguments.file).name} and {Path(arguments.other).name} on {origin}\n", markup=False)
-    console.print(comparison_table(*outputs, labels))
+    console.print(comparison_table(outputs[0], outputs[1], labels))
     _note_assumptions(console, model)
 
 
-def demo(arguments) -> None:
+def demo(arguments: Namespace) -> None:
     """Run a demonstration."""
     from lqo_mor.demo import run
     from lqo_mor.report import progress_bar
@@ -206,7 +232,7 @@ def demo(arguments) -> None:
     run(_console(), progress_bar, arguments.model, arguments.text)
 
 
-def bench(arguments) -> None:
+def bench(arguments: Namespace) -> None:
     """Time our solvers beside others."""
     from lqo_mor.bench import output
     from lqo_mor.bench.claims import CLAIMS, run_claims
@@ -230,15 +256,15 @@ def bench(arguments) -> None:
             output.write_plot(report, arguments.plot)
 
 
-def _console():
+def _console() -> Console:
     from rich.console import Console
 
     class OurConsole(Console):
-        def on_broken_pipe(self):  # Rich would end the process with exit code 1
+        def on_broken_pipe(self) -> None:  # Rich would end the process with exit code 1
             raise BrokenPipeError
 
     with suppress(AttributeError, ValueError):
-        sys.stdout.reconfigure(errors="replace")  # rather an odd sign than no result on a terminal that lacks it
+        cast(Any, sys.stdout).reconfigure(errors="replace")  # rather an odd sign than no result on a terminal that lacks it
     console = OurConsole(highlight=False, soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe: no need to squeeze the tables
@@ -252,5 +278,5 @@ def _name(file: str) -> str:
     return escape(Path(file).name)
 
 
-def _size(path) -> str:
+def _size(path: FilePath) -> str:
     return f"{Path(path).stat().st_size / 1000:,.1f} kB"

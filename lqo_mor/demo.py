@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from lqo_mor.demo_imdb import run as run_imdb
 from lqo_mor.errors import InvalidInputError, StabilityWarning
 from lqo_mor.network import compress
 from lqo_mor.network.inputs import read_inputs
+from lqo_mor.typing import Bar
 
 _RUNS = (("modal", 16), ("balanced", 16), ("optimal", 16), ("modal", 8), ("balanced", 8), ("optimal", 8))
 
 
-def run(console: Console, progress: Callable, model: str = "digits", texts: Sequence[str] | None = None) -> None:
+def run(console: Console, progress: Bar, model: str = "digits", texts: Sequence[str] | None = None) -> None:
     """Compress one of the shipped models and show what becomes of it.
 
     Parameters
@@ -50,7 +51,7 @@ def run(console: Console, progress: Callable, model: str = "digits", texts: Sequ
         _digits(console, progress)
 
 
-def _digits(console: Console, progress: Callable) -> None:
+def _digits(console: Console, progress: Bar) -> None:
     data = files("lqo_mor") / "data"
     with as_file(data / "demo_digits.safetensors") as checkpoint, as_file(data / "demo_digits.npz") as sequences:
         model = load_checkpoint(checkpoint)
@@ -60,7 +61,7 @@ def _digits(console: Console, progress: Callable) -> None:
     console.print(
         f"A deep state-space model (S4D, {len(model.blocks)} layers, {model.blocks[0].width} channels of {states} states) that\n"
         f"reads an image of a handwritten digit as {steps} pixels. Every layer is reduced without retraining;\n"
-        f"accuracy is on {len(labels)} test images that it was not trained on.\n"
+        f"accuracy is on {len(inputs)} test images that it was not trained on.\n"
     )
     with progress("running the full model") as report:
         full = model(inputs, progress=report)
@@ -71,7 +72,7 @@ def _digits(console: Console, progress: Callable) -> None:
     table.add_row(
         str(states), "full model", f"{model.n_parameters:,}", f"{file_size / 1000:.0f} kB", "", f"{accuracy:.1%}", "", ""
     )
-    repaired = {}
+    repaired: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for method, size in _RUNS:
             with warnings.catch_warnings(), progress(f"{method}, {size} states (the first run also compiles)") as report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +20,7 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.network import compress
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.texts import windows
+from lqo_mor.typing import Bar
 
 STEPS = 1024  # bytes that the model was trained to read
 FULL = "imdb.safetensors"
@@ -37,7 +38,7 @@ EXAMPLES = (
 _SHOWN = 64  # characters of a sentence in the table
 
 
-def run(console: Console, progress: Callable, texts: Sequence[str] | None, stream: TextIO | None) -> None:
+def run(console: Console, progress: Bar, texts: Sequence[str] | None, stream: TextIO | None) -> None:
     """Classify sentences by the shipped model of film reviews and by a compressed version of it.
 
     Parameters
@@ -74,7 +75,7 @@ def run(console: Console, progress: Callable, texts: Sequence[str] | None, strea
             console.print(_table([line.strip() for line in lines], *models))
 
 
-def _models(console: Console, progress: Callable) -> tuple[DeepSSM, DeepSSM]:
+def _models(console: Console, progress: Bar) -> tuple[DeepSSM, DeepSSM]:
     """The full and the compressed model, with a few words on both."""
     data = files("lqo_mor") / "data"
     with as_file(data / FULL) as path:

@@ -53,6 +53,10 @@ class MissingDependencyError(LQOError, ImportError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {library}; install it with: pip install 'lqo-mor[{extra}]'")
+        self._parts = library, extra, purpose
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
+        return type(self), self._parts  # so that it comes back from a worker process
 
 
 class LQOWarning(UserWarning):

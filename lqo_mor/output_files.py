@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from lqo_mor.errors import OutputError
 
+FilePath: TypeAlias = str | PathLike[str]
 
-def check_new(path: str | PathLike, overwrite: bool) -> None:
+
+def check_new(path: FilePath, overwrite: bool) -> None:
     """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain."""
     path = Path(path)
     try:
@@ -33,14 +35,14 @@ def check_new(path: str | PathLike, overwrite: bool) -> None:
         raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
 
 
-def write_atomically(path: str | PathLike, payload: bytes, overwrite: bool) -> None:
+def write_atomically(path: FilePath, payload: bytes, overwrite: bool) -> None:
     """Write to a temporary file beside `path` and give it its name when it is complete."""
     with new_file(path, overwrite) as file:
         file.write(payload)
 
 
 @contextmanager
-def new_file(path: str | PathLike, overwrite: bool) -> Iterator[BinaryIO]:
+def new_file(path: FilePath, overwrite: bool) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, open for writing, which gets its name when the block ends without an error."""
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")  # short: the name of `path` may have the greatest length

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import pickle
+import secrets
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextvars import ContextVar, copy_context
 from importlib.metadata import version
 from itertools import islice
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import joblib
 import numba
 from joblib.parallel import get_active_backend
 
-from lqo_mor.errors import LQOWarning, OutputError, WorkerError, warn
+from lqo_mor.errors import InvalidInputError, LQOWarning, OutputError, WorkerError, warn
+
+Task: TypeAlias = tuple[Any, ...]  # arguments
 
 _PIECE = 16  # systems of a task: some 0.1 s of work; the same everywhere, so that kept results fit any number of workers
 _AHEAD = 4  # tasks per core that are on a cluster at a time
@@ -35,10 +40,11 @@ _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 @contextlib.contextmanager
-def kept(folder) -> Iterator[None]:
+def kept(folder: str | PathLike[str]) -> Iterator[None]:
     """Keep the results of finished tasks in a folder, and take them from there where the same is asked again.
 
-    For work that may be interrupted: run the same call once more, with as many workers as you like, and it goes on.
+    For work that may be interrupted: run the same call once more, with as many workers as you like, and it goes on. Tasks are
+    the pieces of batches and the layers of models; the reduction of a single system is none.
 
     Parameters
     ----------
@@ -73,14 +79,19 @@ def kept(folder) -> Iterator[None]:
         _folder.reset(token)
 
 
+def keeps() -> bool:
+    """Whether the results of tasks are kept in a folder."""
+    return _folder.get() is not None
+
+
 def pieces(count: int) -> list[slice]:
     """How a batch of `count` systems is cut into tasks: not at all where this process does them all, and nothing is kept."""
-    if _here() and _folder.get() is None:
+    if _here() and not keeps():
         return [slice(0, count)]
     return [slice(first, min(first + _PIECE, count)) for first in range(0, count, _PIECE)]
 
 
-def run(function: Callable, tasks: Sequence[tuple], progress: Callable | None = None) -> list:
+def run(function: Callable[..., Any], tasks: Sequence[Task], progress: Callable[[int, int], object] | None = None) -> list[Any]:
     """Call a function for every task, on the workers that joblib has been told of, or else in this process.
 
     A worker that dies is no harm: what it was at is done again.
@@ -104,15 +115,23 @@ def run(function: Callable, tasks: Sequence[tuple], progress: Callable | None = 
     WorkerError
         If there have been no workers for as long as joblib's Dask backend waits for them (``wait_for_workers_timeout``, ten
         seconds), or they break down time and again. Finished tasks are in the folder named by `kept`, or in a new one.
+        Also for the error of a task that cannot be sent from one process to another, with its text.
+    InvalidInputError
+        If joblib's backend would wait for ever for a worker that died (``"multiprocessing"``).
+    OutputError
+        If a result cannot be written into the folder named by `kept`.
     """
-    store, results = _folder.get(), {}
+    store, tasks = _folder.get(), list(tasks)
+    results: dict[int, Any] = {}
     tell = progress or (lambda done, total: None)
     if store is not None:
         files = [_file(store, function, task) for task in tasks]
-        results = {k: joblib.load(file) for k, file in enumerate(files) if file.is_file()}
+        for k, file in enumerate(files):
+            with contextlib.suppress(Exception):  # not there, or damaged: then it is done
+                results[k] = joblib.load(file)
         tell(100 * len(results), 100 * len(tasks))
 
-    def finish(k: int, result) -> None:
+    def finish(k: int, result: Any) -> None:
         results[k] = result
         if store is not None:
             _save(result, files[k])
@@ -120,15 +139,17 @@ def run(function: Callable, tasks: Sequence[tuple], progress: Callable | None = 
 
     missing = [k for k in range(len(tasks)) if k not in results]
     if _here():
+        inside = copy_context()
+        inside.run(_folder.set, None)  # the whole task is kept, and nothing within
         for k in missing:
             before = 100 * len(results)
 
-            def within(done, total, before=before):
+            def within(done: int, total: int, before: int = before) -> None:
                 tell(before + (100 * done) // max(total, 1), 100 * len(tasks))
 
-            finish(k, function(*tasks[k], progress=within))
+            finish(k, inside.run(functools.partial(function, *tasks[k], progress=within)))
         return [results[k] for k in range(len(tasks))]
-    said = set()
+    said: set[tuple[str, type[LQOWarning]]] = set()
     try:
         with contextlib.closing(_outcomes(function, {k: tasks[k] for k in missing})) as outcomes:
             for k, result, error, told in outcomes:
@@ -157,9 +178,11 @@ def _here() -> bool:
     return getattr(backend, "supports_sharedmem", False) or not (hasattr(backend, "client") or joblib.effective_n_jobs(None) > 1)
 
 
-def _outcomes(function: Callable, left: dict[int, tuple]) -> Iterator[_Outcome]:
+def _outcomes(function: Callable[..., Any], left: dict[int, Task]) -> Generator[_Outcome, None, None]:
     """What `_carried_out` returns for every task, as they end; tasks that a dead worker took along are started again."""
     backend, _ = get_active_backend()
+    if not (hasattr(backend, "client") or backend.supports_return_generator):
+        raise InvalidInputError(f"joblib's {type(backend).__name__} waits for ever for a worker that died; take 'loky' or 'dask'")
     stream = functools.partial(_from_dask, backend) if hasattr(backend, "client") else _from_joblib
     tries = 0
     while left:
@@ -176,7 +199,7 @@ def _outcomes(function: Callable, left: dict[int, tuple]) -> Iterator[_Outcome]:
                 raise _BreakdownError(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
 
 
-def _from_joblib(function: Callable, tasks: dict[int, tuple]) -> Iterator[_Outcome]:
+def _from_joblib(function: Callable[..., Any], tasks: dict[int, Task]) -> Iterator[_Outcome]:
     """By the backend in charge. No memory-mapped arguments: kernels would be compiled once more for arrays of that kind."""
     parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
     stream = parallel(joblib.delayed(_carried_out)(k, function, task, None) for k, task in tasks.items())
@@ -188,7 +211,7 @@ def _from_joblib(function: Callable, tasks: dict[int, tuple]) -> Iterator[_Outco
             stream.close()
 
 
-def _from_dask(backend, function: Callable, tasks: dict[int, tuple]) -> Iterator[_Outcome]:
+def _from_dask(backend: Any, function: Callable[..., Any], tasks: dict[int, Task]) -> Iterator[_Outcome]:
     """By the client of joblib's Dask backend.
 
     Not through the backend itself: it hands arguments to workers, with which they are lost, and waits for ever for a task that
@@ -197,7 +220,7 @@ def _from_dask(backend, function: Callable, tasks: dict[int, tuple]) -> Iterator
     from distributed import as_completed
 
     client, limit = backend.client, backend.wait_for_workers_timeout or 0
-    ended = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+    ended: Any = as_completed(loop=client.loop, with_results=True, raise_errors=False)
     running, todo = set(), iter(tasks.items())
 
     def cores() -> int:
@@ -232,7 +255,9 @@ def _from_dask(backend, function: Callable, tasks: dict[int, tuple]) -> Iterator
                 if cores():
                     seen = now
                 elif now - seen > limit:
-                    raise _BreakdownError(f"no worker for {limit:g} seconds")
+                    raise _BreakdownError(
+                        f"no worker for {limit:g} seconds; those that cannot import lqo_mor go, as their log says"
+                    )
     finally:
         with contextlib.suppress(Exception):  # the scheduler may be gone
             client.cancel(list(running))
@@ -247,7 +272,7 @@ class _Outcome(NamedTuple):
     warnings: list[tuple[str, type[LQOWarning]]]
 
 
-def _carried_out(k: int, function: Callable, task: tuple, threads: int | None) -> _Outcome:
+def _carried_out(k: int, function: Callable[..., Any], task: Task, threads: int | None) -> _Outcome:
     """On a worker; `threads` is how many it may use where the backend has not seen to that."""
     before, result, error = numba.get_num_threads(), None, None
     with warnings.catch_warnings(record=True) as told:
@@ -256,24 +281,38 @@ def _carried_out(k: int, function: Callable, task: tuple, threads: int | None) -
             numba.set_num_threads(threads or before)
             result = function(*task, progress=None)
         except Exception as raised:
-            error = raised, traceback.format_exc()
+            error = _sendable(raised), traceback.format_exc()
         finally:
             numba.set_num_threads(before)
     return _Outcome(k, result, error, [(str(one.message), one.category) for one in told if issubclass(one.category, LQOWarning)])
 
 
-def _file(folder: Path, function: Callable, task: tuple) -> Path:
+def _sendable(error: Exception) -> Exception:
+    """The error itself, or its text where it cannot be pickled, by which a worker would break down."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return WorkerError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _file(folder: Path, function: Callable[..., Any], task: Task) -> Path:
     name = joblib.hash((version("lqo-mor"), function.__module__, function.__qualname__, task))
     return folder / f"{name}.pickle"
 
 
-def _save(result, file: Path) -> None:
-    part = file.with_suffix(".part")  # an interrupt leaves no half of a result
-    joblib.dump(result, part)
-    part.replace(file)
+def _save(result: Any, file: Path) -> None:
+    part = file.with_suffix(f".{secrets.token_hex(4)}.part")  # an interrupt leaves no half of a result
+    try:
+        joblib.dump(result, part)
+        part.replace(file)
+    except OSError as error:
+        raise OutputError(f"the result of a task cannot be kept in {file.parent}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _kept_hint(store: Path | None, function: Callable, tasks, results: dict) -> str:
+def _kept_hint(store: Path | None, function: Callable[..., Any], tasks: Sequence[Task], results: dict[int, Any]) -> str:
     """Where finished tasks are, which are saved now if no folder was named."""
     if store is None:
         store = Path(tempfile.mkdtemp(prefix="lqo-mor-"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lqo_mor.analysis.gramians import hankel_singular_values
@@ -9,11 +11,16 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction.curve_plot import figure_of, plot_error_curve
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.typing import System
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_error_curve", "plot_reduction"]
 
 
-def plot_reduction(sys, reduction: Reduction, steps: int = 400):
+def plot_reduction(sys: System, reduction: Reduction, steps: int = 400) -> Figure:
     """Poles, Hankel singular values and impulse responses of a system and its reduction, side by side.
 
     Parameters
@@ -44,20 +51,20 @@ def plot_reduction(sys, reduction: Reduction, steps: int = 400):
     left, middle, right = figure.subplots(1, 3)
     _poles(left, sys, reduction.system)
     values = reduction.hsv if reduction.hsv is not None else hankel_singular_values(sys, reduction.horizon)
-    _singular_values(middle, values, reduction.system.order)
+    _singular_values(middle, values, int(reduction.system.order))
     _responses(right, sys, reduction, steps)
     relative = f"relative h2 error {reduction.relative_error:.2e}"
     figure.suptitle(f"{reduction.method}: order {sys.order} to {reduction.system.order}, {relative}")
     return figure
 
 
-def _all_poles(sys) -> np.ndarray:
+def _all_poles(sys: System) -> np.ndarray:
     if isinstance(sys, LQOSystem):
         return np.linalg.eigvals(sys.A)
     return np.concatenate([sys.poles, sys.poles[~sys.is_real_pole].conj()])
 
 
-def _poles(axes, sys, rom) -> None:
+def _poles(axes: Axes, sys: System, rom: System) -> None:
     full, reduced = _all_poles(sys), _all_poles(rom)
     axes.plot(full.real, full.imag, "o", mfc="none", color="C0", label="full")
     axes.plot(reduced.real, reduced.imag, "x", color="C1", label="reduced")
@@ -71,7 +78,7 @@ def _poles(axes, sys, rom) -> None:
     axes.legend(loc="best")
 
 
-def _singular_values(axes, values: np.ndarray, order: int) -> None:
+def _singular_values(axes: Axes, values: np.ndarray, order: int) -> None:
     positive = values[values > values[0] * np.finfo(float).eps]
     index = np.arange(1, positive.size + 1)
     axes.semilogy(index, positive, ".-", color="C0")
@@ -80,7 +87,7 @@ def _singular_values(axes, values: np.ndarray, order: int) -> None:
     axes.legend(loc="best")
 
 
-def _responses(axes, sys, reduction: Reduction, steps: int) -> None:
+def _responses(axes: Axes, sys: System, reduction: Reduction, steps: int) -> None:
     if sys.is_continuous:
         slowest = -1 / np.max(_all_poles(reduction.system).real)
         time, unit = np.linspace(0, reduction.horizon or 3 * slowest, steps), "time (s)"
@@ -92,7 +99,7 @@ def _responses(axes, sys, reduction: Reduction, steps: int) -> None:
     axes.legend(loc="best")
 
 
-def _impulse_response(sys, time: np.ndarray) -> np.ndarray:
+def _impulse_response(sys: System, time: np.ndarray) -> np.ndarray:
     """Linear kernel from the first input to the first output at evenly spaced times."""
     if isinstance(sys, LQOSystem):
         from scipy.linalg import expm

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -10,8 +12,10 @@ from rich.table import Table
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import DimensionError, LQOWarning, warn
-from lqo_mor.network.compression_report import CompressionReport
+from lqo_mor.network.compression_report import CompressionReport, LayerReport
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import FloatOrBatch
 
 
 def model_table(model: DeepSSM) -> Table:
@@ -33,12 +37,12 @@ def model_table(model: DeepSSM) -> Table:
     return table
 
 
-def _states(layer) -> str:
+def _states(layer: LayerReport) -> str:
     """States of each system after the reduction, or their mean where the channels differ."""
     return f"{layer.states_after}" if layer.mean_states == layer.states_after else f"{layer.mean_states:.1f}"
 
 
-def compression_table(report: CompressionReport, stored_errors: list[np.ndarray]) -> Table:
+def compression_table(report: CompressionReport, stored_errors: Sequence[FloatOrBatch]) -> Table:
     """One row per layer, with the relative h2 errors of the systems as they were written to the file."""
     table = _table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
     for layer, errors in zip(report.layers, stored_errors, strict=True):
@@ -76,7 +80,7 @@ def systems_table(model: DeepSSM, other: DeepSSM) -> Table:
     return table
 
 
-def _shape(ssm) -> tuple:
+def _shape(ssm: DiagonalLQOSystem) -> tuple[tuple[int, ...], int, int]:
     return ssm.batch, ssm.n_inputs, ssm.n_outputs
 
 
@@ -127,15 +131,15 @@ def _table(*columns: str) -> Table:
 class progress_bar:
     """A progress bar on standard error, as a context that gives a ``progress(done, total)`` callback."""
 
-    def __init__(self, description: str):
+    def __init__(self, description: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         console = Console(stderr=True)
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(description, total=None)
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[int, int], object]:
         self._bar.start()
         return lambda done, total: self._bar.update(self._task, completed=done, total=total)
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._bar.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 VOCABULARY = 128
@@ -49,7 +51,7 @@ def window_places(lengths: np.ndarray, steps: int, first: np.ndarray | None = No
     return (first[:, np.newaxis] + np.arange(steps)) % periods[:, np.newaxis]
 
 
-def windows(texts, steps: int) -> np.ndarray:
+def windows(texts: Iterable[str | bytes], steps: int) -> np.ndarray:
     """The windows of evaluation of some texts, which end with their last tokens.
 
     Parameters

@@ -42,7 +42,7 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     Raises
     ------
     InvalidInputError
-        If the system is continuous, or `backward` does not fit.
+        If it is no diagonal system, or a continuous one, or `backward` does not fit.
     UnstableSystemError
         If a pole lies outside of the unit circle.
     DimensionError
@@ -61,6 +61,8 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     >>> y.item()
     0.5
     """
+    if not isinstance(ssm, DiagonalLQOSystem):
+        raise InvalidInputError(f"expected a DiagonalLQOSystem, got {type(ssm).__name__}; to_diagonal converts an LQOSystem")
     if ssm.is_continuous:
         raise InvalidInputError("the system is continuous, a layer needs a discrete one")
     if len(ssm.batch) > 1 or (ssm.batch and ssm.n_inputs != 1):
@@ -75,6 +77,14 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     if largest > 1 + _MARGIN:
         raise UnstableSystemError(f"a pole has modulus {largest:.6g}, but every value of a layer's parameters is a stable system")
     return SSMLayer(ssm, backward)
+
+
+def check_precision(u: Tensor, parameter: Tensor) -> None:
+    """Raise `InvalidInputError` unless inputs have the precision of a module, which its FFT would hide and its maps refuse."""
+    if u.dtype != parameter.dtype:
+        raise InvalidInputError(
+            f"u is {u.dtype} and the module {parameter.dtype}; convert u, or the module by .float() or .double()"
+        )
 
 
 class SSMLayer(nn.Module):
@@ -107,7 +117,18 @@ class SSMLayer(nn.Module):
         As a buffer: 0 for a pair, 1 and -1 for a real pole of that sign, 2 for padding.
     """
 
-    def __init__(self, ssm: DiagonalLQOSystem, backward: int | None = None):
+    kind: Tensor
+    nu_log: nn.Parameter
+    theta: nn.Parameter
+    residue: nn.Parameter
+    B: nn.Parameter
+    C: nn.Parameter
+    D: nn.Parameter
+    U: nn.Parameter
+    V: nn.Parameter
+    W: nn.Parameter
+
+    def __init__(self, ssm: DiagonalLQOSystem, backward: int | None = None) -> None:
         super().__init__()
         self.backward, self.dt, self.is_batch, self.n_outputs = backward, ssm.dt, bool(ssm.batch), ssm.n_outputs
         arrays = system_arrays(ssm)
@@ -130,8 +151,11 @@ class SSMLayer(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Outputs (batch, steps, outputs) of inputs (batch, steps, features), from rest."""
-        if u.ndim != 3 or u.shape[2] != self.n_features:
-            raise DimensionError(f"u has shape {tuple(u.shape)}, expected (batch, steps, {self.n_features})")
+        if u.ndim != 3 or u.shape[2] != self.n_features or 0 in u.shape:
+            raise DimensionError(
+                f"u has shape {tuple(u.shape)}, expected (batch, steps, {self.n_features}) with at least one sequence and step"
+            )
+        check_precision(u, self.nu_log)
         y = self._outputs(self._row_signals(u), u)
         if self.backward is None:
             return y
@@ -163,7 +187,7 @@ class SSMLayer(nn.Module):
         Raises
         ------
         InvalidInputError
-            If the layer runs backward in time.
+            If the layer runs backward in time, or `u` has another precision.
         DimensionError
             If `u` or `state` has the wrong shape.
         """
@@ -174,6 +198,7 @@ class SSMLayer(nn.Module):
                 f"u and state have shapes {tuple(u.shape)} and {tuple(state.shape)}, expected (batch, {self.n_features}) and "
                 f"(batch, {', '.join(map(str, self.kind.shape))})"
             )
+        check_precision(u, self.nu_log)
         modulus = torch.exp(-torch.exp(self.nu_log))
         pair = self.kind == _PAIR
         cosine = torch.where(pair, torch.cos(self.theta), torch.where(self.kind == -1, -1, 1))
@@ -189,7 +214,8 @@ class SSMLayer(nn.Module):
         kind = self.kind.cpu().numpy()
         mask = self._mask().detach()
         arrays = {}
-        for name, value in self.named_parameters():
+        for name, parameter in self.named_parameters():
+            value: Tensor = parameter
             if name in ("residue", "C", "U", "V"):
                 value = value * mask[..., None, :, :]
             elif name == "B":
@@ -213,7 +239,7 @@ class SSMLayer(nn.Module):
 
     def _rows(self) -> Tensor:
         """The complex rows of the linear outputs, then U and V, (..., q, n), with the factor 2 of the pairs."""
-        rows = [self.residue if self.is_batch else self.C, *([self.U, self.V] if self.has_quadratic else [])]
+        rows: list[Tensor] = [self.residue if self.is_batch else self.C, *([self.U, self.V] if self.has_quadratic else [])]
         weights = self._mask() * torch.where(self.kind == _PAIR, 2.0, 1.0)[..., None]
         return torch.view_as_complex(torch.cat(rows, dim=-3) * weights.to(self.nu_log.dtype)[..., None, :, :])
 

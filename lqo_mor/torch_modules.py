@@ -7,7 +7,11 @@ A model trained here is saved in the LQO format, read by `lqo_mor.load_checkpoin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
+
+from lqo_mor.output_files import FilePath
 
 try:
     import torch
@@ -23,7 +27,7 @@ from lqo_mor.checkpoints.lqo import check_config, make_config
 from lqo_mor.checkpoints.registry import load_checkpoint
 from lqo_mor.errors import CheckpointError, DimensionError, InvalidInputError
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
@@ -39,14 +43,14 @@ class _Convolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, kernels: Tensor, u: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: Tensor, u: Tensor) -> Tensor:
         transfer, spectrum = _spectrum(kernels, (2, 0, 1)), _spectrum(u, (2, 1, 0))
         ctx.save_for_backward(transfer, spectrum)
         return _signal(transfer @ spectrum, (2, 1, 0))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         transfer, spectrum = ctx.saved_tensors
         outer = _spectrum(gradient, (2, 1, 0))
         kernels = _signal(outer @ _adjoint(spectrum), (1, 2, 0)) if ctx.needs_input_grad[0] else None
@@ -99,7 +103,7 @@ class LQOLayer(nn.Module):
     scaled so that for white inputs of variance 1 each state and both outputs have variance of order 1.
     """
 
-    def __init__(self, width: int, n_slots: int, quadratic_rank: int = 0):
+    def __init__(self, width: int, n_slots: int, quadratic_rank: int = 0) -> None:
         super().__init__()
         self.quadratic_rank = quadratic_rank
 
@@ -130,7 +134,7 @@ class LQOLayer(nn.Module):
 
     def rows(self, u: Tensor) -> Tensor:
         """Signals ``2 Re(C x)``, ``2 Re(U x)`` and ``2 Re(V x)`` of inputs (batch, d, steps), shape (batch, d + 2c, steps)."""
-        return _Convolution.apply(self.kernels(u.shape[-1]), u)
+        return _Convolution.apply(self.kernels(u.shape[-1]), u)  # type: ignore[no-untyped-call]  # torch does not type it
 
     def forward(self, u: Tensor) -> Tensor:
         """Outputs (batch, d, steps) of inputs of the same shape."""
@@ -146,7 +150,9 @@ class LQOLayer(nn.Module):
 class LQOBlock(nn.Module):
     """Residual block on (batch, steps, d): normalisation before or after, system, activation, dropout, linear map with gate."""
 
-    def __init__(self, width, n_slots, quadratic_rank, prenorm, activation, gate, dropout):
+    def __init__(
+        self, width: int, n_slots: int, quadratic_rank: int, prenorm: bool, activation: str, gate: str | None, dropout: float
+    ) -> None:
         super().__init__()
         self.prenorm, self.gate = prenorm, gate
         self.activation = _ACTIVATIONS[activation]
@@ -212,7 +218,7 @@ class LQODeepSSM(nn.Module):
         gate: str | None = "glu",
         pooling: str | None = "mean",
         dropout: float = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         self.config = make_config(
             n_features=n_features,
@@ -234,7 +240,7 @@ class LQODeepSSM(nn.Module):
             raise InvalidInputError(str(err)) from None
         slots = n_slots if isinstance(n_slots, list) else [n_slots] * n_layers
         ranks = quadratic_rank if isinstance(quadratic_rank, list) else [quadratic_rank] * n_layers
-        self.encoder = nn.Linear(n_features, width) if vocabulary is None else nn.Embedding(vocabulary, width)
+        self.encoder = nn.Linear(cast(int, n_features), width) if vocabulary is None else nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(
             LQOBlock(width, n, c, prenorm, activation, gate, dropout) for n, c in zip(slots, ranks, strict=True)
         )
@@ -259,7 +265,7 @@ class LQODeepSSM(nn.Module):
             x = x[:, -1]
         return self.decoder(x)
 
-    def save(self, path, overwrite: bool = False) -> None:
+    def save(self, path: FilePath, overwrite: bool = False) -> None:
         """Write the parameters and the configuration; the suffix picks the container (.pth, .safetensors, .npz).
 
         Parameters
@@ -273,7 +279,7 @@ class LQODeepSSM(nn.Module):
         write_file(Path(path), state, None, {"config": self.config}, overwrite)
 
     @classmethod
-    def load(cls, path) -> LQODeepSSM:
+    def load(cls, path: FilePath) -> LQODeepSSM:
         """The module stored in a file of the LQO format, for instance a compressed one.
 
         Parameters
@@ -286,7 +292,7 @@ class LQODeepSSM(nn.Module):
         LQODeepSSM
             In the precision of the file, in training mode.
         """
-        original = load_checkpoint(path, "lqo").source.original  # checks the file completely
+        original = cast(Any, load_checkpoint(path, "lqo").source).original  # checks the file completely
         model = cls(**check_config(original.extras))
         tensors = {key: torch.from_numpy(value) for key, value in original.state.items()}
         model.to(next(iter(tensors.values())).dtype)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from lqo_mor.checkpoints.contract import listing
 from lqo_mor.errors import DimensionError, InvalidInputError, MissingDependencyError
@@ -20,7 +20,7 @@ try:
 except ImportError:
     raise MissingDependencyError("torch", "torch", "lqo_mor.torch_network") from None
 
-from lqo_mor.torch_layers import torch_layer
+from lqo_mor.torch_layers import check_precision, torch_layer
 from lqo_mor.torch_modules import _ACTIVATIONS
 
 
@@ -40,10 +40,12 @@ def torch_model(model: DeepSSM) -> SSMModel:
     Raises
     ------
     InvalidInputError
-        If only the systems of the model are known; `torch_layer` makes a layer of each.
+        If it is no DeepSSM, or only its systems are known; `torch_layer` makes a layer of each.
     UnstableSystemError
         If a system is unstable.
     """
+    if not isinstance(model, DeepSSM):
+        raise InvalidInputError(f"expected a DeepSSM, from load_checkpoint or compress(...).model, got {type(model).__name__}")
     if not model.runs:
         raise InvalidInputError(
             "only the systems of this model are known, not what is between them; "
@@ -73,13 +75,15 @@ def update_model(model: DeepSSM, module: SSMModel) -> DeepSSM:
     InvalidInputError
         If the module was made of a model with other sizes.
     """
+    if not isinstance(module, SSMModel):
+        raise InvalidInputError(f"expected an SSMModel, from torch_model, got {type(module).__name__}")
     before = torch_model(model).to(next(module.parameters()))
     sizes, wanted = ({key: tuple(value.shape) for key, value in m.state_dict().items()} for m in (module, before))
     different = [key for key in sizes | wanted if sizes.get(key) != wanted.get(key)]
     if different:
         raise InvalidInputError(f"the module was not made of this model; different: {listing(different)}")
 
-    def new(name, record):
+    def new(name: str, record: Any) -> Any:
         if record is None or _equal(module.get_submodule(name), before.get_submodule(name)):
             return record
         values = module.get_submodule(name).state_dict()
@@ -87,8 +91,8 @@ def update_model(model: DeepSSM, module: SSMModel) -> DeepSSM:
 
     blocks = []
     for i, block in enumerate(model.blocks):
-        layer = module.blocks[i].ssm
-        ssm = block.ssm if _equal(layer, before.blocks[i].ssm) else layer.system()
+        layer, old = (cast(SSMBlock, m.blocks[i]).ssm for m in (module, before))
+        ssm = block.ssm if _equal(layer, old) else layer.system()
         norm, mixing = new(f"blocks.{i}.norm", block.norm), new(f"blocks.{i}.mixing", block.mixing)
         blocks.append(replace(block, ssm=ssm, norm=norm, mixing=mixing))
     outer = {name: new(name, getattr(model, name)) for name in ("encoder", "norm", "decoder")}
@@ -116,13 +120,13 @@ class SSMModel(nn.Module):
         A whole model.
     """
 
-    def __init__(self, model: DeepSSM):
+    def __init__(self, model: DeepSSM) -> None:
         super().__init__()
         self.pooling = model.pooling
         self.encoder = _module(model.encoder)
         self.blocks = nn.ModuleList(SSMBlock(block) for block in model.blocks)
         self.norm = _module(model.norm)
-        self.decoder = _module(model.decoder)
+        self.decoder = cast(nn.Linear, _module(model.decoder))
 
     def forward(self, u: Tensor) -> Tensor:
         """Outputs (batch, outputs) of inputs (batch, steps, features), or of tokens (batch, steps).
@@ -143,7 +147,7 @@ class SSMModel(nn.Module):
     def initial_state(self, batch: int) -> ModelState:
         """The state of `batch` sequences before their first step."""
         total = self.decoder.weight.new_zeros(batch, self.decoder.in_features)
-        return ModelState(tuple(block.ssm.initial_state(batch) for block in self.blocks), total, 0)
+        return ModelState(tuple(cast(SSMBlock, block).ssm.initial_state(batch) for block in self.blocks), total, 0)
 
     def step(self, u: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """One time step.
@@ -171,7 +175,7 @@ class SSMModel(nn.Module):
         self._check(u, 1, "(batch,)")
         x, layers = self.encoder(u), []
         for block, old in zip(self.blocks, state.layers, strict=True):
-            x, new = block.step(x, old)
+            x, new = cast(SSMBlock, block).step(x, old)
             layers.append(new)
         x = self.norm(x)
         state = ModelState(tuple(layers), state.total + x, state.steps + 1)
@@ -180,9 +184,11 @@ class SSMModel(nn.Module):
     def _check(self, u: Tensor, axes: int, meaning: str) -> None:
         tokens = isinstance(self.encoder, nn.Embedding)
         fits = u.ndim == axes if tokens else u.ndim == axes + 1 and u.shape[-1] == self.encoder.in_features
-        if not fits:
+        if not fits or 0 in u.shape:
             wanted = f"{meaning} of tokens" if tokens else f"{meaning} and {self.encoder.in_features} features as the last axis"
             raise DimensionError(f"u has shape {tuple(u.shape)}, expected {wanted}")
+        if not tokens:
+            check_precision(u, cast(Tensor, self.encoder.weight))
 
 
 class SSMBlock(nn.Module):
@@ -194,7 +200,7 @@ class SSMBlock(nn.Module):
         What it does.
     """
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block) -> None:
         super().__init__()
         self.prenorm, self.gate, self.residual = block.prenorm, block.gate, block.residual
         self.activation = _ACTIVATIONS[block.activation]
@@ -226,7 +232,7 @@ class SSMBlock(nn.Module):
 class FeatureScale(nn.Module):
     """A `BatchNorm` with the stored statistics in its affine map, ``weight ∘ x + bias`` with vectors (width,)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
@@ -239,6 +245,7 @@ def _module(record: Linear | Embedding | LayerNorm | BatchNorm | None) -> nn.Mod
     """The module of a map of tokens in double precision; the identity for None."""
     if record is None:
         return nn.Identity()
+    module: nn.Module
     if isinstance(record, Linear):
         module = nn.Linear(record.n_inputs, record.n_outputs, bias=record.bias is not None)
     elif isinstance(record, Embedding):

@@ -10,12 +10,14 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from lqo_mor.checkpoints.contract import listing
 from lqo_mor.checkpoints.files import write_file
 from lqo_mor.checkpoints.ragged import PI32, check_entry, make_entry
 from lqo_mor.checkpoints.registry import load_checkpoint
 from lqo_mor.errors import DimensionError, InvalidInputError, MissingDependencyError
+from lqo_mor.output_files import FilePath
 
 try:
     import torch
@@ -48,7 +50,9 @@ class RaggedSlots(nn.Module):
         Real and imaginary part of R.
     """
 
-    def __init__(self, counts: Sequence[int]):
+    count: Tensor
+
+    def __init__(self, counts: Sequence[int] | Tensor) -> None:
         super().__init__()
         count = torch.as_tensor(counts)
         if count.ndim != 1 or not len(count) or count.is_floating_point() or count.min() < 0:
@@ -65,7 +69,7 @@ class RaggedSlots(nn.Module):
         energy = -torch.expm1(-2 * torch.exp(self.nu_log.detach())) / torch.repeat_interleave(count, count)
         self.residue = nn.Parameter(torch.randn(n, 2) * torch.sqrt(energy / 4)[:, None])
         for parameter in (self.nu_log, self.theta):
-            parameter._optim = {"weight_decay": 0.0}  # as the original class marks its poles, for its training script
+            cast(Any, parameter)._optim = {"weight_decay": 0.0}  # as the original class marks its poles, for its training script
 
     def forward(self, steps: int) -> Tensor:
         """The kernels, shape (H, steps)."""
@@ -94,7 +98,7 @@ class RaggedS4D(nn.Module):
         Whether the layer returns a pair ``(y, None)``, as the original class does, or `y` alone.
     """
 
-    def __init__(self, counts: Sequence[int], dropout: float = 0.0, returns_state: bool = True):
+    def __init__(self, counts: Sequence[int] | Tensor, dropout: float = 0.0, returns_state: bool = True) -> None:
         super().__init__()
         self.slots = RaggedSlots(counts)
         self.d_output = d_model = len(self.slots.count)
@@ -110,7 +114,7 @@ class RaggedS4D(nn.Module):
         product = torch.fft.rfft(u, n=size) * torch.fft.rfft(self.slots(steps), n=size)
         return torch.fft.irfft(product, n=size)[..., :steps] + self.D[:, None] * u
 
-    def forward(self, u: Tensor, **kwargs):
+    def forward(self, u: Tensor, **kwargs: object) -> Tensor | tuple[Tensor, None]:
         """Output of the shape of `u`, by default in a pair with None; other arguments are ignored, as in the original."""
         if u.ndim != 3 or u.shape[1] != self.d_output:
             raise DimensionError(f"u has shape {tuple(u.shape)}, expected (batch, {self.d_output}, time)")
@@ -135,7 +139,9 @@ class RaggedS4DModel(nn.Module):
         Dropout probability in training.
     """
 
-    def __init__(self, d_input: int, d_output: int, counts: Sequence[Sequence[int]], prenorm: bool = False, dropout: float = 0.0):
+    def __init__(
+        self, d_input: int, d_output: int, counts: Sequence[Sequence[int] | Tensor], prenorm: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         d_model = len(counts[0])
         self.prenorm = prenorm
@@ -154,7 +160,7 @@ class RaggedS4DModel(nn.Module):
             x = x + z if self.prenorm else norm(x + z)
         return self.decoder(x.mean(dim=1))
 
-    def save(self, path, overwrite: bool = False) -> None:
+    def save(self, path: FilePath, overwrite: bool = False) -> None:
         """Write the model in the ragged format; the suffix picks the container (.pth, .safetensors, .npz).
 
         Parameters
@@ -168,7 +174,7 @@ class RaggedS4DModel(nn.Module):
         write_file(Path(path), state, None, make_entry(self.prenorm), overwrite)
 
     @classmethod
-    def load(cls, path, dropout: float = 0.0) -> RaggedS4DModel:
+    def load(cls, path: FilePath, dropout: float = 0.0) -> RaggedS4DModel:
         """The model in a file of the ragged format.
 
         Parameters
@@ -196,7 +202,7 @@ class RaggedS4DModel(nn.Module):
         return model
 
 
-def replace_s4d_layers(model: nn.Module, path, returns_state: bool = True) -> nn.Module:
+def replace_s4d_layers(model: nn.Module, path: FilePath, returns_state: bool = True) -> nn.Module:
     """Put the layers of a ragged file into a model of the S4D example, and load the other tensors of the file too.
 
     Parameters
@@ -225,18 +231,18 @@ def replace_s4d_layers(model: nn.Module, path, returns_state: bool = True) -> nn
     tensors, prenorm = _tensors(path)
     _check_fits(model, tensors, prenorm)
     layers = []
-    for old, count in zip(model.s4_layers, _counts(tensors), strict=True):
-        layer = RaggedS4D(count, returns_state=returns_state).to(old.D)
-        layer.dropout = old.dropout
+    for old, count in zip(cast(nn.ModuleList, model.s4_layers), _counts(tensors), strict=True):
+        layer = RaggedS4D(count, returns_state=returns_state).to(cast(Tensor, old.D))
+        layer.dropout = cast(nn.Dropout, old.dropout)
         layers.append(layer.train(old.training))
     model.s4_layers = nn.ModuleList(layers)
     model.load_state_dict(tensors)
     return model
 
 
-def _tensors(path) -> tuple[dict[str, Tensor], bool]:
+def _tensors(path: FilePath) -> tuple[dict[str, Tensor], bool]:
     """The tensors of a ragged file, which is checked completely, and whether it normalises first."""
-    original = load_checkpoint(path, "ragged").source.original
+    original = cast(Any, load_checkpoint(path, "ragged").source).original
     return {key: torch.from_numpy(value) for key, value in original.state.items()}, check_entry(original.extras)
 
 
@@ -248,7 +254,7 @@ def _counts(tensors: dict[str, Tensor]) -> list[Tensor]:
 def _check_fits(model: nn.Module, tensors: dict[str, Tensor], prenorm: bool) -> None:
     """Raise where the tensors outside the kernels have other names or shapes in the model than in the file."""
 
-    def outer(state):
+    def outer(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         return {key: tuple(value.shape) for key, value in state.items() if not re.search(r"\.(kernel|slots)\.", key)}
 
     own, wanted = outer(model.state_dict()), outer(tensors)
@@ -256,7 +262,7 @@ def _check_fits(model: nn.Module, tensors: dict[str, Tensor], prenorm: bool) -> 
     if different:
         shown = [f"{key}: {own.get(key, 'missing')} in the model, {wanted.get(key, 'missing')} in the file" for key in different]
         raise InvalidInputError(f"the model does not fit the file; {listing(shown, 3)}")
-    if not all(getattr(layer, "transposed", True) for layer in model.s4_layers):
+    if not all(getattr(layer, "transposed", True) for layer in cast(nn.ModuleList, model.s4_layers)):
         raise InvalidInputError("the layers of the model take (batch, time, d_model); only (batch, d_model, time) is supported")
     if getattr(model, "prenorm", prenorm) != prenorm:
         raise InvalidInputError(f"the model has prenorm = {model.prenorm}, the file says {prenorm}")

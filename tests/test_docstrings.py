@@ -105,8 +105,9 @@ def test_the_parser_sees_a_missing_parameter():
 def test_our_errors_inherit_the_builtin_that_a_caller_expects():
     for name, kind in vars(errors).items():
         if inspect.isclass(kind) and issubclass(kind, errors.LQOError) and kind is not errors.LQOError:
-            assert any(issubclass(kind, builtin) for builtin in (ValueError, TypeError, ImportError, OSError, ArithmeticError)), (
-                name
-            )
+            assert any(
+                issubclass(kind, builtin)
+                for builtin in (ValueError, TypeError, ImportError, OSError, ArithmeticError, RuntimeError)
+            ), name
         if inspect.isclass(kind) and issubclass(kind, Warning):
             assert issubclass(kind, errors.LQOWarning), name

@@ -198,6 +198,35 @@ def test_what_a_layer_refuses():
         layer.step(torch.zeros(2, 3), torch.zeros(3, 5))
 
 
+def test_inputs_of_another_precision_or_length_zero():
+    for name in ("channels", "one system"):
+        layer = torch_layer(draw(name))
+        for u in (torch.zeros(1, 4, 3), torch.zeros(1, 4, 3, dtype=torch.int64)):
+            with pytest.raises(InvalidInputError, match=r"float64; convert u, or the module by \.float"):
+                layer(u)
+            with pytest.raises(InvalidInputError, match="convert u"):
+                layer.step(u[:, 0], layer.initial_state(1))
+        for shape in ((1, 0, 3), (0, 4, 3)):
+            with pytest.raises(DimensionError, match="at least one sequence and step"):
+                layer(torch.zeros(shape).double())
+        close(layer(torch.ones(1, 1, 3).double()), steps_of(layer, torch.ones(1, 1, 3).double()), 1e-14)
+    model, u = model_and_inputs({})
+    with pytest.raises(InvalidInputError, match="convert u"):
+        torch_model(model)(torch.from_numpy(u).float())
+    with pytest.raises(DimensionError, match="expected"):
+        torch_model(model)(torch.from_numpy(u[:, :0]))
+
+
+def test_things_of_another_kind_are_named():
+    for call, message in (
+        (lambda: torch_layer(lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]])), "to_diagonal converts"),
+        (lambda: torch_model(draw("channels")), "expected a DeepSSM"),
+        (lambda: update_model(model_and_inputs({})[0], torch.nn.Identity()), "expected an SSMModel"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            call()
+
+
 MODELS = [
     {},
     {"prenorm": True, "pooling": None, "activation": "gelu_tanh", "rank": 2},

@@ -11,9 +11,10 @@ import numpy as np
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import System
 
 
-def quadratic_of(sys) -> QuadraticOutput | np.ndarray | None:
+def quadratic_of(sys: System) -> QuadraticOutput | np.ndarray | None:
     """The quadratic output of a dense or diagonal system, as it is stored."""
     return sys.M if isinstance(sys, LQOSystem) else sys.quadratic
 
@@ -40,13 +41,13 @@ def row_products(left: np.ndarray, plain: np.ndarray, hermitian: np.ndarray, rig
     return 2 * (left @ (plain @ transposed + hermitian @ transposed.conj())).real
 
 
-def split(S: np.ndarray, p: int, c: int, p_r: int, c_r: int):
+def split(S: np.ndarray, p: int, c: int, p_r: int, c_r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The blocks of ``Z X Z_rᵀ`` that enter norms: the linear one, and those of the factors U and V."""
     u, v, u_r, v_r = slice(p, p + c), slice(p + c, p + 2 * c), slice(p_r, p_r + c_r), slice(p_r + c_r, p_r + 2 * c_r)
     return S[..., :p, :p_r], S[..., u, u_r], S[..., u, v_r], S[..., v, u_r], S[..., v, v_r]
 
 
-def quadratic_inner(uu, uv, vu, vv, W: np.ndarray, W_r: np.ndarray):
+def quadratic_inner(uu: np.ndarray, uv: np.ndarray, vu: np.ndarray, vv: np.ndarray, W: np.ndarray, W_r: np.ndarray) -> np.ndarray:
     """``Σ_i tr(M_i X M_{r,i} Xᵀ) = ½ Σ (WᵀW_r) ∘ (S_uu ∘ S_vv + S_uv ∘ S_vu)``."""
     weights = np.swapaxes(W, -1, -2) @ W_r
     return 0.5 * np.sum(weights * (uu * vv + uv * vu), axis=(-1, -2))
@@ -60,9 +61,14 @@ def observed_rows(quadratic: QuadraticOutput, root: np.ndarray) -> np.ndarray:
     """
     W = quadratic.W
     if W.shape[0] > W.shape[1]:
-        W = np.linalg.qr(W, mode="r")
+        W = triangle(W)
     right, left = (quadratic.V @ root).T, (quadratic.U @ root).T
     small = np.concatenate([np.hstack([right * w, left * w]) for w in W]) if W.shape[0] else np.zeros((0, 2 * quadratic.rank))
     if small.shape[0] > small.shape[1]:
-        small = np.linalg.qr(small, mode="r")
+        small = triangle(small)
     return 0.5 * small @ np.concatenate([quadratic.U, quadratic.V])
+
+
+def triangle(rows: np.ndarray) -> np.ndarray:
+    """The triangular factor of a QR decomposition: fewer rows with the same ``rowsᴴ rows``."""
+    return np.linalg.qr(rows, mode="r")  # type: ignore[return-value]  # NumPy types all modes as pairs

@@ -5,25 +5,30 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis._rows import quadratic_of
 from lqo_mor.analysis.gramians import state_factor
 from lqo_mor.analysis.norms import check_comparable, markov, scalar, strictly_proper_inner
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.analysis.weighted import check_spectrum, output_covariance, output_mean, state_covariance, weigh_both
 from lqo_mor.errors import InvalidInputError, LQOError
-from lqo_mor.systems.convert import real_rows, to_dense
+from lqo_mor.systems.convert import as_dense, member, real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import FloatOrBatch, System
 
 _EPS = np.finfo(float).eps
 _CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits
 
 
 def h2_error(
-    sys, rom, horizon: float | None = None, relative: bool = False, delay: int = 1, spectrum: InputSpectrum | None = None
-):
+    sys: System,
+    rom: System,
+    horizon: float | None = None,
+    relative: bool = False,
+    delay: int = 1,
+    spectrum: InputSpectrum | None = None,
+) -> FloatOrBatch:
     """The h² norm of the difference of two systems.
 
     Parameters
@@ -75,7 +80,9 @@ def h2_error(
     return _divided(error, squared_norm) if relative else error
 
 
-def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None):
+def error_and_digits(
+    sys: System, rom: System, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None
+) -> tuple[FloatOrBatch, FloatOrBatch, int | np.ndarray]:
     """`h2_error`, absolute and relative, and an estimate of how many decimal digits rounding has left (0 to 15).
 
     Parameters
@@ -105,14 +112,16 @@ def error_and_digits(sys, rom, horizon: float | None = None, delay: int = 1, spe
     return scalar(error), _divided(error, squared_norm), scalar(np.clip(np.floor(digits), 0, 15).astype(int))
 
 
-def _moved(sys) -> LQOSystem:
+def _moved(sys: System) -> LQOSystem:
     """The dense system with every entry of its state matrix moved by one unit roundoff, equal shapes alike."""
-    sys = to_dense(sys) if isinstance(sys, DiagonalLQOSystem) else sys
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], sys.A.shape)
-    return LQOSystem(sys.A * (1 + _EPS * signs), sys.B, sys.C, sys.D, sys.M, sys.dt)
+    dense = as_dense(sys)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], dense.A.shape)
+    return LQOSystem(dense.A * (1 + _EPS * signs), dense.B, dense.C, dense.D, dense.M, dense.dt)
 
 
-def _error_and_noise(sys, rom, horizon, delay, spectrum=None):
+def _error_and_noise(
+    sys: System, rom: System, horizon: float | None, delay: int, spectrum: InputSpectrum | None = None
+) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
     """`h2_error`, its rounding error if Gramians are good to a few units roundoff, and the squared norm of `sys`."""
     check_system(sys, horizon)
     check_system(rom, horizon)
@@ -129,9 +138,7 @@ def _error_and_noise(sys, rom, horizon, delay, spectrum=None):
     squared, noise = np.array(squared), np.array(_EPS * (full + reduced))  # each term is good to a few units roundoff
     noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
     for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
-        squared[index], noise[index] = _squared_error_by_factor(
-            sys[index] if index else sys, rom[index] if index else rom, horizon
-        )
+        squared[index], noise[index] = _squared_error_by_factor(member(sys, index), member(rom, index), horizon)
     change = sys.D - rom.D
     if sys.is_continuous:
         squared = squared + np.where(np.any(change != 0, axis=(-1, -2)), np.inf, 0.0)
@@ -142,7 +149,9 @@ def _error_and_noise(sys, rom, horizon, delay, spectrum=None):
     return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, _with_feedthrough(sys, full, delay)
 
 
-def _weighted_error_and_noise(sys, rom, delay, spectrum):
+def _weighted_error_and_noise(
+    sys: System, rom: System, delay: int, spectrum: InputSpectrum
+) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
     """The same for an input with a spectrum: the covariance of the error, in three terms or by a factor, and its mean."""
     a, b = weigh_both(sys, rom, spectrum)
     P, X, Q = state_covariance(a, a), state_covariance(a, b), state_covariance(b, b)
@@ -152,20 +161,20 @@ def _weighted_error_and_noise(sys, rom, delay, spectrum):
     noise = np.array(_EPS * (full + reduced))
     noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
     for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
-        pair = (one[index] if index else one for one in (a.sys, b.sys))
-        squared[index], noise[index] = _squared_error_by_factor(*pair, None, delay, channel(spectrum, index))
+        full_one, reduced_one = (member(one, index) for one in (a.sys, b.sys))
+        squared[index], noise[index] = _squared_error_by_factor(full_one, reduced_one, None, delay, channel(spectrum, index))
     squared = squared + np.sum(np.abs(means[0] - means[1]) ** 2, axis=-1)
     noise = noise + _EPS * np.sqrt(np.sum((np.abs(means[0]) + np.abs(means[1])) ** 2, axis=-1))
     return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1)
 
 
-def relative_to(sys, error, horizon: float | None = None, delay: int = 1):
+def relative_to(sys: System, error: FloatOrBatch, horizon: float | None = None, delay: int = 1) -> FloatOrBatch:
     """An h² error divided by the norm of `sys`; in continuous time by that of its strictly proper part."""
     squared_norm = np.asarray(strictly_proper_inner(sys, sys, finite(horizon))).real
     return _divided(error, _with_feedthrough(sys, squared_norm, delay))
 
 
-def _with_feedthrough(sys, squared_norm, delay: int):
+def _with_feedthrough(sys: System, squared_norm: np.ndarray, delay: int) -> np.ndarray:
     """The squared norm of `sys`, in discrete time with its feedthrough, from that of its strictly proper part."""
     if not sys.is_continuous:
         squared_norm = squared_norm + np.sum(np.abs(sys.D) ** 2, axis=(-1, -2))
@@ -174,13 +183,15 @@ def _with_feedthrough(sys, squared_norm, delay: int):
     return squared_norm
 
 
-def _divided(error, squared_norm):
+def _divided(error: FloatOrBatch, squared_norm: np.ndarray) -> FloatOrBatch:
     """An error divided by a norm; infinite where only the norm is zero."""
     norm, error = np.sqrt(np.maximum(squared_norm, 0.0)), np.asarray(error)
     return scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
 
 
-def _squared_error_by_factor(sys, rom, horizon, delay=1, spectrum=None) -> tuple[float, float]:
+def _squared_error_by_factor(
+    sys: System, rom: System, horizon: float | None, delay: int = 1, spectrum: InputSpectrum | None = None
+) -> tuple[float, float]:
     """The squared norm of one error system from a factor of its controllability Gramian, and the noise of the norm.
 
     Without a spectrum that of the strictly proper part; with one the power without the mean.
@@ -196,12 +207,14 @@ def _squared_error_by_factor(sys, rom, horizon, delay=1, spectrum=None) -> tuple
         )
         R = state_factor(joined, horizon, spectrum)
         real = joined.is_real_pole
-        C, M = real_rows(joined.C, real), None
+        C = real_rows(joined.C, real)
+        M: np.ndarray | QuadraticOutput | None = None
         if sys.quadratic is not None or rom.quadratic is not None:
-            q = _joined(*(_factored(s.quadratic, s.n_slots, s.n_outputs) for s in (sys, rom)), extra)
+            q, q_r = (_factored(s.quadratic, s.n_slots, s.n_outputs) for s in (sys, rom))
+            q = _joined(q, q_r, extra)
             M = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
     else:
-        a, b = (to_dense(s) if isinstance(s, DiagonalLQOSystem) else s for s in (sys, rom))
+        a, b = as_dense(sys), as_dense(rom)
         C, M = np.hstack([a.C, -b.C, change]), _difference(a, b, extra)
         A, B = scipy.linalg.block_diag(a.A, b.A, np.zeros((extra, extra))), np.vstack([a.B, b.B, np.eye(a.n_inputs)[:extra]])
         if extra and delay == 1:  # the state sees the input one step after the feedthrough
@@ -222,15 +235,15 @@ def _squared_error_by_factor(sys, rom, horizon, delay=1, spectrum=None) -> tuple
     return float(squared), float(_EPS * np.sqrt(size))
 
 
-def _difference(a: LQOSystem, b: LQOSystem, extra: int):
+def _difference(a: LQOSystem, b: LQOSystem, extra: int) -> np.ndarray | QuadraticOutput | None:
     """The quadratic output of the error system of two dense systems."""
     if a.M is None and b.M is None:
         return None
-    if isinstance(quadratic_of(a), np.ndarray) or isinstance(quadratic_of(b), np.ndarray):
+    if isinstance(a.M, np.ndarray) or isinstance(b.M, np.ndarray):
         M, M_r = (_dense_M(s) for s in (a, b))
         none = np.zeros((extra, extra))
         return np.stack([scipy.linalg.block_diag(Mi, -Mri, none) for Mi, Mri in zip(M, M_r, strict=True)])
-    return _joined(*(_factored(s.M, s.order, s.n_outputs) for s in (a, b)), extra)
+    return _joined(_factored(a.M, a.order, a.n_outputs), _factored(b.M, b.order, b.n_outputs), extra)
 
 
 def _joined(q: QuadraticOutput, q_r: QuadraticOutput, extra: int) -> QuadraticOutput:

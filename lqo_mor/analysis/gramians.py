@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis._rows import observed_rows, pair_weights, row_products, split, stack_rows
+from lqo_mor.analysis._rows import observed_rows, pair_weights, row_products, split, stack_rows, triangle
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.analysis.weighted import check_spectrum, state_covariance, weigh, weighted_factor
@@ -17,9 +19,10 @@ from lqo_mor.systems.convert import real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import System
 
 
-def controllability_gramian(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def controllability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Controllability Gramian ``P = Σ_{k<L} A^k B Bᴴ (Aᴴ)^k`` (continuous: ``∫ e^{At} B Bᴴ e^{Aᴴt} dt``).
 
     Over the infinite horizon it solves ``A P Aᴴ − P + B Bᴴ = 0`` (continuous: ``A P + P Aᴴ + B Bᴴ = 0``). It is the
@@ -58,11 +61,11 @@ def controllability_gramian(sys, horizon: float | None = None, spectrum: InputSp
         return real_form(plain, hermitian, sys.is_real_pole, sys.is_real_pole)
     if spectrum is not None:
         weighted = weigh(sys, spectrum, horizon)
-        return _hermitian(state_covariance(weighted, weighted))
+        return _hermitian(cast(np.ndarray, state_covariance(weighted, weighted)))  # of a dense system
     return _hermitian(_solve(sys, sys.A, sys.B @ sys.B.conj().T, finite(horizon)))
 
 
-def observability_gramian(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def observability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Observability Gramian of a linear-quadratic-output system.
 
     ``Q = Σ_{k<L} (Aᴴ)^k (CᴴC + Σ_i M_iᴴ conj(P) M_i) A^k`` with the controllability Gramian `P` of the same
@@ -120,17 +123,19 @@ def observability_gramian(sys, horizon: float | None = None, spectrum: InputSpec
     return real_form(plain.conj(), hermitian.conj(), real, real)
 
 
-def half_gramians(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) -> tuple[np.ndarray, np.ndarray]:
+def half_gramians(
+    sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` of the slots of a diagonal system, both (..., s, s)."""
     if spectrum is not None:
         weighted = weigh(sys, spectrum, horizon)
-        return state_covariance(weighted, weighted)
+        return cast(tuple[np.ndarray, np.ndarray], state_covariance(weighted, weighted))  # of a diagonal system
     norm = pairing(sys.is_continuous, horizon)
     plain = solve_diagonal(norm, sys.poles, sys.B, sys.poles, sys.B)
     return plain, solve_diagonal(norm, sys.poles, sys.B, sys.poles.conj(), sys.B.conj())
 
 
-def row_weights(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) -> np.ndarray:
+def row_weights(sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``."""
     p, q = sys.n_outputs, sys.quadratic
     if q is None:
@@ -157,7 +162,9 @@ def _hermitian(P: np.ndarray) -> np.ndarray:
     return 0.5 * (P + P.conj().T)
 
 
-def gramian_factors(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> tuple[np.ndarray, np.ndarray]:
+def gramian_factors(
+    sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Factors `R`, `S` of both Gramians, ``P = R Rᴴ`` and ``Q = S Sᴴ``, of one system, without forming `P` and `Q`.
 
     Parameters
@@ -185,14 +192,14 @@ def gramian_factors(sys, horizon: float | None = None, spectrum: InputSpectrum |
     if isinstance(sys, DiagonalLQOSystem):
         return _diagonal_factors(sys, horizon, spectrum)
 
-    def rows(R):
+    def rows(R: np.ndarray) -> np.ndarray:
         parts = [sys.C]
         if isinstance(sys.M, QuadraticOutput):
             parts.append(observed_rows(sys.M, R))
         elif sys.M is not None:
             parts.extend(R.T @ Mi for Mi in sys.M)
         rows = np.concatenate(parts)
-        return np.linalg.qr(rows, mode="r") if rows.shape[0] > rows.shape[1] else rows
+        return triangle(rows) if rows.shape[0] > rows.shape[1] else rows
 
     if spectrum is not None:
         R = state_factor(sys, horizon, spectrum)
@@ -200,7 +207,7 @@ def gramian_factors(sys, horizon: float | None = None, spectrum: InputSpectrum |
     return factor_pair(sys.is_continuous, sys.A, sys.B, rows, horizon)
 
 
-def state_factor(sys, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def state_factor(sys: System, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """A factor `R` of the controllability Gramian ``P = R Rᴴ`` of one system, without forming `P`."""
     if spectrum is not None:
         return weighted_factor(weigh(sys, spectrum, horizon))
@@ -211,19 +218,21 @@ def state_factor(sys, horizon: float | None, spectrum: InputSpectrum | None = No
     return stein_factor(sys.A, sys.B, None if horizon is None else int(horizon))
 
 
-def _diagonal_factors(sys: DiagonalLQOSystem, horizon: float | None, spectrum) -> tuple[np.ndarray, np.ndarray]:
+def _diagonal_factors(
+    sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None
+) -> tuple[np.ndarray, np.ndarray]:
     norm, real, q = pairing(sys.is_continuous, horizon), sys.is_real_pole, sys.quadratic
     R, rows = state_factor(sys, horizon, spectrum), sys.C
     if q is not None:
         real_q = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
         rows = np.concatenate([rows, slot_rows(observed_rows(real_q, R), real)])
     if rows.shape[0] > sys.order:  # rows of a real system: an orthogonal change of them keeps the Gramian
-        rows = slot_rows(np.linalg.qr(real_rows(rows, real), mode="r"), real)
+        rows = slot_rows(triangle(real_rows(rows, real)), real)
     # a row acts on the real coordinates like a state with the conjugate entries
     return R, diagonal_gramian_factor(norm, sys.poles.conj(), rows.conj().T)
 
 
-def hankel_singular_values(sys, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Hankel singular values: the singular values of ``Sᴴ R`` with factors of both Gramians.
 
     For ``M = 0`` and an infinite horizon these are the Hankel singular values of the linear system; with a
@@ -261,11 +270,11 @@ def hankel_singular_values(sys, horizon: float | None = None, spectrum: InputSpe
         check_system(sys, horizon)
         if spectrum is not None:
             check_spectrum(sys, spectrum, horizon)
-        values = [hankel_singular_values(sys[i], horizon, channel(spectrum, i)) for i in np.ndindex(sys.batch)]
-        out = np.zeros((len(values), int(np.max(sys.order))))
-        for row, value in zip(out, values, strict=True):
+        channels = [hankel_singular_values(sys[i], horizon, channel(spectrum, i)) for i in np.ndindex(sys.batch)]
+        joint = np.zeros((len(channels), int(np.max(sys.order))))
+        for row, value in zip(joint, channels, strict=True):
             row[: value.size] = value
-        return out.reshape(*sys.batch, -1)
+        return joint.reshape(*sys.batch, -1)
     R, S = gramian_factors(sys, horizon, spectrum)
     out = np.zeros(sys.order)
     values = _graded_singular_values(S.conj().T @ R)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lqo_mor.analysis._rows import pair_weights, quadratic_inner, row_products, split, stack_rows
@@ -12,14 +14,16 @@ from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, w
 from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.convert import as_dense
+from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import FloatOrBatch, System
 
 _EPS = np.finfo(float).eps
 
 
-def h2_norm(sys, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None):
+def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None) -> FloatOrBatch:
     """The h² norm (continuous time: H2 norm) of a linear-quadratic-output system.
 
     ``‖Σ‖² = ‖D‖_F² + Σ_k ‖C A^k B‖_F² + Σ_i Σ_{k,l} ‖Bᵀ(A^k)ᵀ M_i A^l B‖_F²``, each sum over the horizon; with
@@ -71,7 +75,9 @@ def h2_norm(sys, horizon: float | None = None, delay: int = 1, spectrum: InputSp
     return scalar(np.sqrt(np.maximum(squared, 0.0)))
 
 
-def h2_inner(sys, other, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None):
+def h2_inner(
+    sys: System, other: System, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None
+) -> complex | np.ndarray:
     """The h² inner product of two systems with the same inputs and outputs.
 
     ``⟨Σ, Σ'⟩ = tr(C X C'ᴴ) + Σ_i tr(M_i X M_i'ᴴ Xᵀ) + tr(D D'ᴴ)`` with the cross Gramian
@@ -125,7 +131,7 @@ def h2_inner(sys, other, horizon: float | None = None, delay: int = 1, spectrum:
     return scalar(strictly_proper_inner(sys, other, finite(horizon)) + feedthrough)
 
 
-def check_comparable(sys, other) -> None:
+def check_comparable(sys: System, other: System) -> None:
     """Raise `DimensionError` unless two systems have the same inputs, outputs, batch and kind of time."""
     for name in ("n_inputs", "n_outputs"):
         if getattr(sys, name) != getattr(other, name):
@@ -138,23 +144,22 @@ def check_comparable(sys, other) -> None:
         raise InvalidInputError(f"the systems have different sampling times: dt is {sys.dt!r} and {other.dt!r}")
 
 
-def markov(sys) -> np.ndarray:
+def markov(sys: System) -> np.ndarray:
     """The first Markov parameter ``C B``, (..., p, m)."""
     if isinstance(sys, DiagonalLQOSystem):
         return 2 * ((sys.C * pair_weights(sys)[..., np.newaxis, :]) @ sys.B).real
     return sys.C @ sys.B
 
 
-def strictly_proper_inner(sys, other, horizon):
+def strictly_proper_inner(sys: System, other: System, horizon: float | None) -> np.ndarray:
     """The inner product without the feedthrough."""
     if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
         return _diagonal_inner(sys, other, horizon)
-    a = to_dense(sys) if isinstance(sys, DiagonalLQOSystem) else sys
-    b = a if other is sys else to_dense(other) if isinstance(other, DiagonalLQOSystem) else other
-    return _dense_inner(a, b, horizon)
+    a = as_dense(sys)
+    return _dense_inner(a, a if other is sys else as_dense(other), horizon)
 
 
-def _diagonal_inner(sys, other, horizon):
+def _diagonal_inner(sys: DiagonalLQOSystem, other: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
     norm = pairing(sys.is_continuous, horizon)
     plain = solve_diagonal(norm, sys.poles, sys.B, other.poles, other.B)
     hermitian = solve_diagonal(norm, sys.poles, sys.B, other.poles.conj(), other.B.conj())
@@ -170,7 +175,7 @@ def _diagonal_inner(sys, other, horizon):
     return np.trace(linear, axis1=-2, axis2=-1) + quadratic_inner(uu, uv, vu, vv, q.W, q_r.W)
 
 
-def _dense_inner(sys, other, horizon):
+def _dense_inner(sys: LQOSystem, other: LQOSystem, horizon: float | None) -> np.ndarray:
     Q = sys.B @ other.B.conj().T
     if sys.is_continuous:
         X = solve_lyapunov(sys.A, other.A, Q, horizon)
@@ -188,6 +193,6 @@ def _dense_inner(sys, other, horizon):
     return inner + sum(np.sum((Mi @ X) * (X @ Mri.conj())) for Mi, Mri in zip(M, M_r, strict=True))
 
 
-def scalar(value):
+def scalar(value: Any) -> Any:
     """A Python number instead of an array without axes."""
     return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value

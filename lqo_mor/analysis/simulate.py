@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.analysis.stability import check_system
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems._checks import as_array
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import System
 
 
-def simulate(sys, u: np.ndarray, delay: int = 1) -> np.ndarray:
+def simulate(sys: System, u: ArrayLike, delay: int = 1) -> np.ndarray:
     """Output of a discrete-time system that starts at rest.
 
     Parameters
@@ -72,7 +74,7 @@ def simulate(sys, u: np.ndarray, delay: int = 1) -> np.ndarray:
             states[..., k, :] = x
     scale = np.where(sys.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
 
-    def rows(Z):
+    def rows(Z: np.ndarray) -> np.ndarray:
         return (states @ np.swapaxes(scale * Z, -1, -2)).real
 
     y = rows(sys.C) + u @ np.swapaxes(sys.D, -1, -2)

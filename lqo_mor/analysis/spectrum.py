@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError, UnstableSystemError
 from lqo_mor.matrix_equations.stein import solve_stein
@@ -57,7 +59,11 @@ class InputSpectrum:
 
     covariances: np.ndarray
 
-    def __post_init__(self):
+    if TYPE_CHECKING:  # what may be given; the annotation above is of what is stored
+
+        def __init__(self, covariances: ArrayLike) -> None: ...
+
+    def __post_init__(self) -> None:
         R = as_array("covariances", self.covariances, np.float64)
         if R.ndim == 1:
             R = as_array("covariances", R[:, np.newaxis, np.newaxis])
@@ -80,7 +86,7 @@ class InputSpectrum:
         object.__setattr__(self, "covariances", R)
 
     @classmethod
-    def from_data(cls, u: np.ndarray, lags: int | None = None) -> InputSpectrum:
+    def from_data(cls, u: ArrayLike, lags: int | None = None) -> InputSpectrum:
         """The biased estimate ``R_j = Σ_t u_{t+j} u_tᵀ / steps`` from input sequences, averaged over them.
 
         The mean is not subtracted. A sequence counts as zero outside of its steps, so that with all lags the expected power
@@ -117,7 +123,7 @@ class InputSpectrum:
         return cls(R)
 
     @classmethod
-    def from_autoregression(cls, coefficients: np.ndarray, noise: np.ndarray = 1.0, lags: int | None = None) -> InputSpectrum:
+    def from_autoregression(cls, coefficients: ArrayLike, noise: ArrayLike = 1.0, lags: int | None = None) -> InputSpectrum:
         """The spectrum of the stationary process ``u_t = Σ_{i=1}^{q} Φ_i u_{t-i} + w_t`` with white noise `w`.
 
         Parameters
@@ -181,7 +187,7 @@ class InputSpectrum:
         R[..., 0, :, :] *= 1 + fraction
         return InputSpectrum(R)
 
-    def density(self, frequencies: np.ndarray) -> np.ndarray:
+    def density(self, frequencies: ArrayLike) -> np.ndarray:
         """The spectral density ``Σ_{j∈Z} R_j e^{-iωj}``, whose mean over ``[-π, π]`` is ``R_0``.
 
         Parameters
@@ -220,7 +226,7 @@ class InputSpectrum:
         """Number of inputs `m`."""
         return self.covariances.shape[-1]
 
-    def __getitem__(self, index) -> InputSpectrum:
+    def __getitem__(self, index: Any) -> InputSpectrum:
         """The spectra of the batch at `index`, as for the leading axes of an array."""
         count = int(np.prod(self.batch))
         chosen = np.arange(count).reshape(self.batch)[index]  # refuses an index that reaches beyond the batch
@@ -233,12 +239,16 @@ class InputSpectrum:
         return f"InputSpectrum({batch}inputs={self.n_inputs}, lags={self.lags}, power={values})"
 
 
-def channel(spectrum: InputSpectrum | None, index) -> InputSpectrum | None:
+@overload
+def channel(spectrum: InputSpectrum, index: Any) -> InputSpectrum: ...
+@overload
+def channel(spectrum: None, index: Any) -> None: ...
+def channel(spectrum: InputSpectrum | None, index: Any) -> InputSpectrum | None:
     """The spectrum of one channel of a batch; one without batch axes is that of every channel."""
     return spectrum[index] if spectrum is not None and spectrum.batch else spectrum
 
 
-def _positive(name: str, value) -> int:
+def _positive(name: str, value: object) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InvalidInputError(f"{name} must be a positive integer, got {value!r}")
     return int(value)

@@ -12,13 +12,14 @@ from lqo_mor.matrix_equations.diagonal import check_horizon
 from lqo_mor.matrix_equations.lyapunov import cayley_transform
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import System
 
 _WORTH_SQUARING = 200  # order from which squaring beats the eigenvalues as a test of stability
 _MOST_SQUARINGS, _HOPELESS = 40, 1e100
 _MOST_GROWTH = 300.0  # logarithm; squares of e^350 overflow
 
 
-def check_system(sys, horizon: float | None = None) -> None:
+def check_system(sys: System, horizon: float | None = None) -> None:
     """Raise unless `sys` is a system and `horizon` fits it; an infinite one needs asymptotic stability.
 
     Raises
@@ -30,9 +31,10 @@ def check_system(sys, horizon: float | None = None) -> None:
     """
     if not isinstance(sys, (LQOSystem, DiagonalLQOSystem)):
         raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
-    if finite(horizon) is not None:
-        check_horizon(sys.is_continuous, horizon)
-        _check_growth(sys, horizon)
+    length = finite(horizon)
+    if length is not None:
+        check_horizon(sys.is_continuous, length)
+        _check_growth(sys, length)
         return
     if isinstance(sys, LQOSystem) and sys.order > _WORTH_SQUARING and _stable_by_squaring(sys):
         return
@@ -54,7 +56,7 @@ def check_system(sys, horizon: float | None = None) -> None:
         )
 
 
-def _check_growth(sys, horizon: float) -> None:
+def _check_growth(sys: System, horizon: float) -> None:
     """Raise where a state that grows over a finite horizon would overflow."""
     if isinstance(sys, LQOSystem):
         if sys.order > _WORTH_SQUARING:

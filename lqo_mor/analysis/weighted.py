@@ -12,6 +12,7 @@ series ``Φ(λ) = Σ_j λ^j R_j``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -23,10 +24,13 @@ from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
 from lqo_mor.matrix_equations.diagonal import diagonal_gramian_factor, pairing, solve_diagonal
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
-from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import System
+
+Covariance: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]  # of the states: dense, or plain and hermitian of slots
 
 _EPS = np.finfo(float).eps
 _NEGATIVE = 1e-6  # part of a covariance that may be negative, from rounding, without a word
@@ -48,13 +52,13 @@ class Weighted:
         ``E[x_t u_tᵀ]`` where the state includes ``u_t`` (delay 0), and where it does not yet (delay 1).
     """
 
-    sys: LQOSystem | DiagonalLQOSystem
+    sys: System
     start: np.ndarray
     F: np.ndarray
     seen: tuple[np.ndarray, np.ndarray]
 
 
-def check_spectrum(sys, spectrum: InputSpectrum, horizon: float | None = None) -> None:
+def check_spectrum(sys: System, spectrum: InputSpectrum, horizon: float | None = None) -> None:
     """Raise unless `spectrum` is one of the inputs of `sys`, which is discrete and stable, over the infinite horizon.
 
     Raises
@@ -82,7 +86,7 @@ def check_spectrum(sys, spectrum: InputSpectrum, horizon: float | None = None) -
         raise DimensionError(f"the spectrum has the batch {spectrum.batch}, expected none or that of the system, {batch}")
 
 
-def weigh(sys, spectrum: InputSpectrum, horizon: float | None = None) -> Weighted:
+def weigh(sys: System, spectrum: InputSpectrum, horizon: float | None = None) -> Weighted:
     """The system with its input weighted by `spectrum`, checked by `check_spectrum`; one pass over the lags."""
     check_spectrum(sys, spectrum, horizon)
     R, start = spectrum.covariances, spectrum.covariances[..., 0, :, :]
@@ -90,7 +94,7 @@ def weigh(sys, spectrum: InputSpectrum, horizon: float | None = None) -> Weighte
         count, s, m = int(np.prod(sys.batch)), sys.n_slots, sys.n_inputs
         # copies, since kernels would be compiled once more for read-only arrays
         lam, B, R = np.array(sys.poles.reshape(count, s)), np.array(sys.B.reshape(count, s, m)), np.array(R)
-        ahead = np.empty((count, s, m), complex)
+        ahead: np.ndarray = np.empty((count, s, m), complex)
         _ahead(R.reshape(-1, *R.shape[-3:]), lam, B, ahead)
         ahead = ahead.reshape(sys.B.shape)
         later = sys.poles[..., np.newaxis] * ahead
@@ -104,7 +108,7 @@ def weigh(sys, spectrum: InputSpectrum, horizon: float | None = None) -> Weighte
 
 
 @njit(cache=True, error_model="numpy")
-def _ahead(R, lam, B, out):
+def _ahead(R: np.ndarray, lam: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
     """``Σ_{j≥0} λ^j b R_{j+1}ᵀ`` for every slot, (h, s, m), by Horner's rule; `R` (h or 1, lags, m, m).
 
     Real and imaginary parts are apart, so that the loop over the slots is made of vector instructions.
@@ -134,7 +138,7 @@ def _ahead(R, lam, B, out):
                 out[h, i, a] = complex(sums[2 * a, i], sums[2 * a + 1, i])
 
 
-def _ahead_numpy(R, lam, B):
+def _ahead_numpy(R: np.ndarray, lam: np.ndarray, B: np.ndarray) -> np.ndarray:
     """NumPy twin of `_ahead`."""
     out = np.zeros(B.shape, complex)
     for j in range(R.shape[1] - 1, 0, -1):
@@ -142,20 +146,20 @@ def _ahead_numpy(R, lam, B):
     return out
 
 
-def state_covariance(a: Weighted, b: Weighted):
+def state_covariance(a: Weighted, b: Weighted) -> Covariance:
     """``E[x x'ᴴ]`` of the states of two systems with the same input, (n, r).
 
     Of two diagonal systems ``E[x x'ᵀ]`` and ``E[x x'ᴴ]`` between their slots, a pair of arrays (..., s, t).
     """
-    if isinstance(a.sys, DiagonalLQOSystem):
-        left, right = np.concatenate([a.sys.B, a.F], axis=-1), np.concatenate([b.F, b.sys.B], axis=-1)
-        norm = pairing(False)
-        plain = solve_diagonal(norm, a.sys.poles, left, b.sys.poles, right)
-        return plain, solve_diagonal(norm, a.sys.poles, left, b.sys.poles.conj(), right.conj())
-    return solve_stein(a.sys.A, b.sys.A, a.sys.B @ b.F.conj().T + a.F @ b.sys.B.conj().T)
+    if isinstance(a.sys, LQOSystem) or isinstance(b.sys, LQOSystem):
+        return solve_stein(as_dense(a.sys).A, as_dense(b.sys).A, a.sys.B @ b.F.conj().T + a.F @ b.sys.B.conj().T)
+    left, right = np.concatenate([a.sys.B, a.F], axis=-1), np.concatenate([b.F, b.sys.B], axis=-1)
+    norm = pairing(False)
+    plain = solve_diagonal(norm, a.sys.poles, left, b.sys.poles, right)
+    return plain, solve_diagonal(norm, a.sys.poles, left, b.sys.poles.conj(), right.conj())
 
 
-def output_covariance(a: Weighted, b: Weighted, X, delay: int):
+def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np.ndarray:
     """``Σ_i (E[y_i y'_iᴴ] − E[y_i] E[y'_i]ᴴ)`` of two systems, without the means, from their `state_covariance`.
 
     The linear part and its mixed moments with the feedthrough are ``tr(C X C'ᴴ)`` and so on; a Gaussian input makes the
@@ -163,21 +167,22 @@ def output_covariance(a: Weighted, b: Weighted, X, delay: int):
     """
     cross = _through(a, delay) * b.sys.D.conj() + a.sys.D * _through(b, delay).conj() + (a.sys.D @ a.start) * b.sys.D.conj()
     total = np.sum(cross, axis=(-1, -2))
-    if isinstance(a.sys, DiagonalLQOSystem):
+    if isinstance(a.sys, DiagonalLQOSystem) and isinstance(b.sys, DiagonalLQOSystem):
         left, right = (pair_weights(s)[..., np.newaxis, :] for s in (a.sys, b.sys))
         q, r, p = a.sys.quadratic, b.sys.quadratic, a.sys.n_outputs
+        plain, hermitian = X
         if q is None or r is None:
-            return total + np.trace(row_products(left * a.sys.C, *X, right * b.sys.C), axis1=-2, axis2=-1)
-        S = row_products(left * stack_rows(a.sys.C, q), *X, right * stack_rows(b.sys.C, r))
-        linear, *parts = split(S, p, q.rank, p, r.rank)
-        return total + np.trace(linear, axis1=-2, axis2=-1) + 2 * quadratic_inner(*parts, q.W, r.W)
+            return total + np.trace(row_products(left * a.sys.C, plain, hermitian, right * b.sys.C), axis1=-2, axis2=-1)
+        S = row_products(left * stack_rows(a.sys.C, q), plain, hermitian, right * stack_rows(b.sys.C, r))
+        linear, uu, uv, vu, vv = split(S, p, q.rank, p, r.rank)
+        return total + np.trace(linear, axis1=-2, axis2=-1) + 2 * quadratic_inner(uu, uv, vu, vv, q.W, r.W)
     total = total + np.sum((a.sys.C @ X) * b.sys.C.conj())
-    M, N = a.sys.M, b.sys.M
+    M, N = quadratic_of(a.sys), quadratic_of(b.sys)
     if M is None or N is None:
         return total
     if isinstance(M, QuadraticOutput) and isinstance(N, QuadraticOutput):
-        parts = (left @ X @ right.conj().T for left in (M.U, M.V) for right in (N.U, N.V))
-        return total + 2 * quadratic_inner(*parts, M.W, N.W.conj())
+        uu, uv, vu, vv = (left @ X @ right.conj().T for left in (M.U, M.V) for right in (N.U, N.V))
+        return total + 2 * quadratic_inner(uu, uv, vu, vv, M.W, N.W.conj())
     M, N = (one.to_dense() if isinstance(one, QuadraticOutput) else one for one in (M, N))
     return total + 2 * sum(np.sum((Mi @ X) * (X @ Ni.conj())) for Mi, Ni in zip(M, N, strict=True))
 
@@ -189,14 +194,15 @@ def _through(a: Weighted, delay: int) -> np.ndarray:
     return a.sys.C @ a.seen[delay]
 
 
-def output_mean(a: Weighted, P) -> np.ndarray:
+def output_mean(a: Weighted, P: Covariance) -> np.ndarray:
     """The mean ``E[xᵀ M_i x]`` of every output, (..., p), from the `state_covariance` of the system with itself."""
     if isinstance(a.sys, DiagonalLQOSystem):
         q = a.sys.quadratic
         if q is None:
             return np.zeros((*a.sys.batch, a.sys.n_outputs))
         weights = pair_weights(a.sys)[..., np.newaxis, :]
-        S = row_products(weights * q.U, *P, weights * q.V)
+        plain, hermitian = P
+        S = row_products(weights * q.U, plain, hermitian, weights * q.V)
         return (q.W @ np.diagonal(S, axis1=-2, axis2=-1)[..., np.newaxis])[..., 0]
     M = a.sys.M
     if M is None:
@@ -208,7 +214,7 @@ def output_mean(a: Weighted, P) -> np.ndarray:
     return np.sum(M * P, axis=(-1, -2))
 
 
-def weighted_inner(sys, other, spectrum: InputSpectrum, delay: int = 1):
+def weighted_inner(sys: System, other: System, spectrum: InputSpectrum, delay: int = 1) -> np.ndarray:
     """``E[y'ᴴ y]`` for the outputs of two systems with the same stationary (Gaussian) input."""
     a, b = weigh_both(sys, other, spectrum)
     X = state_covariance(a, b)
@@ -220,13 +226,13 @@ def weighted_inner(sys, other, spectrum: InputSpectrum, delay: int = 1):
     return total + np.sum(first * second.conj(), axis=-1)
 
 
-def weigh_both(sys, other, spectrum: InputSpectrum) -> tuple[Weighted, Weighted]:
+def weigh_both(sys: System, other: System, spectrum: InputSpectrum) -> tuple[Weighted, Weighted]:
     """Both systems weighted, of one kind: dense where one of them is."""
     if other is sys:
         a = weigh(sys, spectrum)
         return a, a
     if isinstance(sys, LQOSystem) or isinstance(other, LQOSystem):
-        sys, other = (to_dense(one) if isinstance(one, DiagonalLQOSystem) else one for one in (sys, other))
+        sys, other = as_dense(sys), as_dense(other)
     return weigh(sys, spectrum), weigh(other, spectrum)
 
 
@@ -235,7 +241,7 @@ def is_linear(a: Weighted) -> bool:
     return quadratic_of(a.sys) is None
 
 
-def weighted_factor(a: Weighted, squares: list | None = None) -> np.ndarray:
+def weighted_factor(a: Weighted, squares: list[np.ndarray] | None = None) -> np.ndarray:
     """A factor `R` of the state covariance ``P = R Rᴴ`` of one system, in its (for a diagonal one real) coordinates.
 
     `P` is half the difference of the Gramians with the inputs ``B + F`` and ``B − F``, each of whose factors is known as well

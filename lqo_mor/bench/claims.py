@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from lqo_mor import __version__
 from lqo_mor.bench.dense import both_gramians, finite_horizon, lyapunov_dense, stein_dense
@@ -13,7 +14,7 @@ from lqo_mor.bench.hankel import hankel_values
 from lqo_mor.bench.low_rank import low_rank
 from lqo_mor.bench.machine import machine_facts
 from lqo_mor.bench.peers import installed
-from lqo_mor.bench.timing import Row
+from lqo_mor.bench.timing import Row, Tell
 
 _RESIDUAL, _ERROR = "residual", "largest error"
 
@@ -33,7 +34,7 @@ class Claim:
     """
 
     title: str
-    run: Callable[[bool, Callable[[str], None]], list[Row]]
+    run: Callable[[bool, Tell], list[Row]]
     accuracy: str = _RESIDUAL
 
 
@@ -71,16 +72,14 @@ class Report:
     """
 
     rows: dict[str, list[Row]]
-    machine: dict
+    machine: dict[str, Any]
     missing: dict[str, str]
     quick: bool
     seconds: float
     version: str = __version__
 
 
-def run_claims(
-    names: Iterable[str] = tuple(CLAIMS), quick: bool = False, progress: Callable[[str], None] | None = None
-) -> Report:
+def run_claims(names: Iterable[str] = tuple(CLAIMS), quick: bool = False, progress: Tell | None = None) -> Report:
     """Measure the named claims, one after the other.
 
     Parameters
@@ -97,7 +96,10 @@ def run_claims(
     Report
     """
     begin = time.perf_counter()
-    tell = progress or (lambda text: None)
+
+    def tell(name: str) -> Tell:
+        return lambda text: None if progress is None else progress(f"{name}: {text}")
+
     missing = {peer: why for peer, why in installed().items() if isinstance(why, str)}
-    rows = {name: CLAIMS[name].run(quick, lambda text, name=name: tell(f"{name}: {text}")) for name in names}
+    rows = {name: CLAIMS[name].run(quick, tell(name)) for name in names}
     return Report(rows, machine_facts(*PACKAGES), missing, quick, time.perf_counter() - begin)

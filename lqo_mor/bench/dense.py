@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import numpy as np
 import scipy.linalg
 
 from lqo_mor.bench import peers
-from lqo_mor.bench.timing import Row, compare, measure
+from lqo_mor.bench.timing import Row, Tell, compare, measure
 from lqo_mor.matrix_equations.factors import factor_pair
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor, solve_lyapunov
 from lqo_mor.matrix_equations.residuals import lyapunov_residual, relative_residual, spectral_norm_estimate, stein_residual
@@ -34,7 +35,7 @@ def stable_matrix(n: int, continuous: bool, radius: float = 0.99) -> np.ndarray:
     return G - (poles.real.max() + _MARGIN) * np.eye(n) if continuous else G * (radius / np.abs(poles).max())
 
 
-def _against_peers(claim, continuous, n, case, A, target) -> list[Row]:
+def _against_peers(claim: str, continuous: bool, n: int, case: str, A: np.ndarray, target: float | None) -> list[Row]:
     root = _random(n)[2]
     Q = root @ root.T
     solve, residual = (solve_lyapunov, lyapunov_residual) if continuous else (solve_stein, stein_residual)
@@ -43,7 +44,7 @@ def _against_peers(claim, continuous, n, case, A, target) -> list[Row]:
     return compare(claim, n, case, timings, lambda X: residual(A, A, Q, X), target, absent)
 
 
-def stein_dense(quick: bool, progress) -> list[Row]:
+def stein_dense(quick: bool, progress: Tell) -> list[Row]:
     """Real discrete equations with three spectral radii."""
     rows = []
     for n in (64, 256) if quick else (64, 256, 1024):
@@ -55,7 +56,7 @@ def stein_dense(quick: bool, progress) -> list[Row]:
     return rows
 
 
-def lyapunov_dense(quick: bool, progress) -> list[Row]:
+def lyapunov_dense(quick: bool, progress: Tell) -> list[Row]:
     """Real continuous equations."""
     rows = []
     for n in (64, 256) if quick else (64, 256, 1024):
@@ -65,7 +66,7 @@ def lyapunov_dense(quick: bool, progress) -> list[Row]:
     return rows
 
 
-def finite_horizon(quick: bool, progress) -> list[Row]:
+def finite_horizon(quick: bool, progress: Tell) -> list[Row]:
     """The finite horizon against the infinite one, both ours."""
     rows = []
     for n in (256,) if quick else (256, 1024):
@@ -76,19 +77,19 @@ def finite_horizon(quick: bool, progress) -> list[Row]:
             Q = root @ root.T
             solve = solve_lyapunov if continuous else solve_stein
             timings = measure(
-                {"finite": lambda f=solve, A=A, Q=Q, h=horizon: f(A, A, Q, h), "infinite": lambda f=solve, A=A, Q=Q: f(A, A, Q)},
+                {"finite": partial(solve, A, A, Q, horizon), "infinite": partial(solve, A, A, Q)},
                 compiled=("finite", "infinite"),
             )
-            flow = scipy.linalg.expm(horizon * A) if continuous else np.linalg.matrix_power(A, horizon)
+            flow = scipy.linalg.expm(horizon * A) if continuous else np.linalg.matrix_power(A, int(horizon))
             rest = Q - flow @ Q @ flow.T  # the finite sum solves the equation with this constant term
             residual = lyapunov_residual if continuous else stein_residual
             terms = {"finite": rest, "infinite": Q}
-            accuracy = {name: lambda X, Q=term, A=A, f=residual: f(A, A, Q, X) for name, term in terms.items()}
+            accuracy = {name: partial(residual, A, A, term) for name, term in terms.items()}
             rows += compare("finite_horizon", n, case, timings, accuracy, targets={"infinite": 0.5})
     return rows
 
 
-def both_gramians(quick: bool, progress) -> list[Row]:
+def both_gramians(quick: bool, progress: Tell) -> list[Row]:
     """Factors of both Gramians of one system with two inputs and two outputs, against two separate ones."""
     rows = []
     for n in (256,) if quick else (256, 512):
@@ -100,24 +101,37 @@ def both_gramians(quick: bool, progress) -> list[Row]:
             factor = lyapunov_factor if continuous else stein_factor
             timings = measure(
                 {
-                    "together": lambda c=continuous, A=A, B=B, C=C: factor_pair(c, A, B, lambda R: C, None),
-                    "one by one": lambda f=factor, A=A, B=B, C=C: (f(A, B), f(A.T, C.T)),
+                    "together": partial(factor_pair, continuous, A, B, partial(_rows, C), None),
+                    "one by one": partial(_apart, factor, A, B, C),
                 },
                 compiled=("together", "one by one"),
             )
 
-            def residual(pair, c=continuous, A=A, B=B, C=C):
+            def residual(
+                pair: tuple[np.ndarray, np.ndarray], c: bool = continuous, A: np.ndarray = A, B: np.ndarray = B, C: np.ndarray = C
+            ) -> float:
                 return max(factor_residual(c, A, B, pair[0]), factor_residual(c, A.T, C.T, pair[1]))
 
             rows += compare("both_gramians", n, case, timings, residual, targets={"one by one": 1.0})
     return rows
 
 
+def _rows(C: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """The output rows of a linear system, whatever its first factor."""
+    return C
+
+
+def _apart(
+    factor: Callable[[np.ndarray, np.ndarray], np.ndarray], A: np.ndarray, B: np.ndarray, C: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return factor(A, B), factor(A.T, C.T)
+
+
 def factor_residual(continuous: bool, A: np.ndarray, B: np.ndarray, R: np.ndarray, vectors: int = 8) -> float:
     """Relative residual of ``P = R Rᴴ``, estimated by random vectors without forming any n × n matrix."""
     V = np.random.default_rng(1).standard_normal((A.shape[0], vectors))
 
-    def P(X):
+    def P(X: np.ndarray) -> np.ndarray:
         return R @ (R.conj().T @ X)
 
     adjoint = A.conj().T

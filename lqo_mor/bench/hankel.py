@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian
-from lqo_mor.bench.timing import Row, compare, measure
+from lqo_mor.bench.timing import Row, Tell, compare, measure
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 SMALLEST, ACCURACY = 1e-14, 1e-6  # of the largest value; wanted relative error
 _DIGITS = 100  # the Gramians need twice the 50 digits that the values shall have
 
 
-def hankel_values(quick: bool, progress, slots: int = 10) -> list[Row]:
+def hankel_values(quick: bool, progress: Tell, slots: int = 10) -> list[Row]:
     """Largest relative error of the values down to 1e-14 of the largest."""
     rows = []
     for continuous in (False, True):
@@ -26,19 +28,19 @@ def hankel_values(quick: bool, progress, slots: int = 10) -> list[Row]:
         sys = DiagonalLQOSystem(np.log(poles) if continuous else poles, B[:, None], C[None], dt=0 if continuous else 1.0)
         timings = measure(
             {
-                "ours": lambda s=sys: hankel_singular_values(s),
-                "√eig(PQ)": lambda s=sys: by_eigenvalues(s),
-                "Cholesky + SVD": lambda s=sys: by_cholesky(s),
+                "ours": partial(hankel_singular_values, sys),
+                "√eig(PQ)": partial(by_eigenvalues, sys),
+                "Cholesky + SVD": partial(by_cholesky, sys),
             }
         )
         try:
             exact = extended_values(sys)
         except ImportError:
-            rows += compare("hankel_values", sys.order, case, timings, absent={"50 digits": "mpmath: not installed"})
+            rows += compare("hankel_values", 2 * slots, case, timings, absent={"50 digits": "mpmath: not installed"})
             continue
         count = int(np.sum(exact >= SMALLEST * exact[0]))
         case = f"{case}, {count} values"
-        for row in compare("hankel_values", sys.order, case, timings, lambda v, e=exact: largest_error(v, e)):
+        for row in compare("hankel_values", 2 * slots, case, timings, partial(largest_error, exact=exact)):
             reached = row.accuracy is not None and row.accuracy <= ACCURACY
             rows.append(replace(row, reached=reached))
     return rows
@@ -50,14 +52,14 @@ def largest_error(values: np.ndarray, exact: np.ndarray) -> float:
     return float(np.max(np.abs(values[:count] - exact[:count]) / exact[:count]))
 
 
-def by_eigenvalues(sys) -> np.ndarray:
+def by_eigenvalues(sys: DiagonalLQOSystem) -> np.ndarray:
     """The textbook formula: square roots of the eigenvalues of ``P Q``."""
     with np.errstate(invalid="ignore"):
         values = np.sqrt(np.linalg.eigvals(controllability_gramian(sys) @ observability_gramian(sys)).real)
     return -np.sort(-values)  # NaN last
 
 
-def by_cholesky(sys) -> np.ndarray:
+def by_cholesky(sys: DiagonalLQOSystem) -> np.ndarray:
     """Singular values of the product of Cholesky factors of computed Gramians."""
     R, S = np.linalg.cholesky(controllability_gramian(sys)), np.linalg.cholesky(observability_gramian(sys))
     return np.linalg.svd(S.T @ R, compute_uv=False)
@@ -71,18 +73,18 @@ def extended_values(sys: DiagonalLQOSystem) -> np.ndarray:
     """
     import mpmath as mp
 
-    def number(z):
+    def number(z: complex) -> Any:
         return mp.mpc(float(z.real), float(z.imag))
 
     real = sys.is_real_pole
 
-    def both(array):
+    def both(array: np.ndarray) -> list[Any]:
         return [number(z) for z in array] + [mp.conj(number(z)) for z, r in zip(array, real, strict=True) if not r]
 
     with mp.workdps(_DIGITS):
         poles, B, C = both(sys.poles), [both(b) for b in sys.B.T], [both(c) for c in sys.C]
 
-        def gramian(lam, columns):
+        def gramian(lam: list[Any], columns: list[list[Any]]) -> Any:
             out = mp.matrix(len(lam), len(lam))
             for i, x in enumerate(lam):
                 for j, y in enumerate(lam):

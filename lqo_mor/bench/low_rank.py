@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lqo_mor.bench.dense import factor_residual
-from lqo_mor.bench.timing import Row
+from lqo_mor.bench.timing import Row, Tell
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor
 from lqo_mor.matrix_equations.stein import stein_factor
 
@@ -19,7 +20,7 @@ SECONDS, MEMORY = 60.0, 2048.0  # limits at n = 4096; MiB
 _RADIUS = 0.95
 
 
-def low_rank(quick: bool, progress, n: int | None = None) -> list[Row]:
+def low_rank(quick: bool, progress: Tell, n: int | None = None) -> list[Row]:
     """A factor of the Gramian of a dense system with one input."""
     n = n or (1024 if quick else 4096)
     rows = []
@@ -28,7 +29,7 @@ def low_rank(quick: bool, progress, n: int | None = None) -> list[Row]:
         progress(f"n = {n}, {case}")
         command = [sys.executable, "-m", "lqo_mor.bench.low_rank", str(n), case]
         done = subprocess.run(command, capture_output=True, text=True)
-        row = {"claim": "low_rank", "n": n, "case": case, "peer": "limit: 1 minute, 2 GiB at n = 4096"}
+        row: dict[str, Any] = {"claim": "low_rank", "n": n, "case": case, "peer": "limit: 1 minute, 2 GiB at n = 4096"}
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             rows.append(Row(**row, note=f"ours failed: {reason[:80]}"))
@@ -41,7 +42,7 @@ def low_rank(quick: bool, progress, n: int | None = None) -> list[Row]:
     return rows
 
 
-def solve(n: int, continuous: bool) -> dict:
+def solve(n: int, continuous: bool) -> dict[str, Any]:
     """One solve in this process: seconds, rank, residual, and the peak memory of the process up to then."""
     rng = np.random.default_rng(0)
     A = rng.standard_normal((n, n))

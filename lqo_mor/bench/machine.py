@@ -6,6 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def describe(*packages: str) -> str:
     return f"{_processor()}, {_cores()} cores, Python {platform.python_version()}, {', '.join(versions)}"
 
 
-def machine_facts(*packages: str) -> dict:
+def machine_facts(*packages: str) -> dict[str, Any]:
     """The same and the linear algebra underneath, as a dictionary; a missing package has the version None."""
     return {
         "processor": _processor(),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich.table import Table
@@ -16,6 +17,10 @@ from lqo_mor.bench.claims import CLAIMS, Report
 from lqo_mor.bench.timing import Row
 from lqo_mor.errors import MissingDependencyError, OutputError
 from lqo_mor.output_files import check_new, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PICTURES = (".png", ".pdf", ".svg")
 _TIMED = ("stein_dense", "lyapunov_dense")  # claims with several sizes against several solvers
@@ -28,10 +33,10 @@ def claim_table(name: str, rows: list[Row]) -> Table:
     cells = [_cells(row, claim.accuracy) for row in rows]
     for column in cells[0] if cells else ():
         if any(row[column] for row in cells):
-            side = "left" if column in ("case", "peer", "note") else "right"
+            side: Literal["left", "right"] = "left" if column in ("case", "peer", "note") else "right"
             table.add_column(column, justify=side, no_wrap=column != "note", overflow="fold")
     for row in cells:
-        table.add_row(*(row[column.header] for column in table.columns))
+        table.add_row(*(row[str(column.header)] for column in table.columns))
     return table
 
 
@@ -88,7 +93,7 @@ def to_json(report: Report) -> str:
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -133,7 +138,7 @@ def write_plot(report: Report, path: str) -> None:
     write_atomically(path, buffer.getvalue(), overwrite=False)
 
 
-def plot_times(report: Report):
+def plot_times(report: Report) -> Figure:
     """Time against size for every solver of the dense equations, with the fitted slopes.
 
     Parameters
@@ -151,7 +156,7 @@ def plot_times(report: Report):
         If Matplotlib is not installed.
     """
     figure_class = _figure_class()
-    panels = {}
+    panels: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for name in _TIMED:
         for row in report.rows.get(name, ()):
             curves = panels.setdefault((name, row.case), {"lqo-mor": {}})
@@ -179,7 +184,7 @@ def plot_times(report: Report):
     return figure
 
 
-def _curve(axis, solver: str, points: dict[int, float], color: str) -> None:
+def _curve(axis: Axes, solver: str, points: dict[int, float], color: str) -> None:
     if not points:
         return
     n, seconds = np.array(sorted(points.items())).T
@@ -190,7 +195,7 @@ def _curve(axis, solver: str, points: dict[int, float], color: str) -> None:
     axis.plot(n, seconds, "o-" if ours else "s--", color=color, label=label, lw=2 if ours else 1, ms=5, zorder=3 if ours else 2)
 
 
-def _figure_class():
+def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
+
+Solver: TypeAlias = Callable[[], np.ndarray]
 
 PACKAGES = {"slycot": "slycot", "python-control": "control", "pyMOR": "pymor"}  # SciPy is always there
 _WRAPPERS = ("python-control", "pyMOR")  # they pass the equation on to Slycot where it is installed
@@ -24,9 +27,7 @@ def installed() -> dict[str, object]:
     return found
 
 
-def solvers(
-    continuous: bool, A: np.ndarray, root: np.ndarray, wrappers: bool = True
-) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, str]]:
+def solvers(continuous: bool, A: np.ndarray, root: np.ndarray, wrappers: bool = True) -> tuple[dict[str, Solver], dict[str, str]]:
     """Functions that solve ``A X Aᵀ − X + Q = 0`` (continuous: ``A X + X Aᵀ + Q = 0``) with ``Q = root rootᵀ``.
 
     Parameters
@@ -46,9 +47,9 @@ def solvers(
     """
     Q = root @ root.T
     modules = installed()
-    functions: dict[str, Callable[[], np.ndarray]] = {"SciPy": _scipy(continuous, A, Q)}
+    functions: dict[str, Solver] = {"SciPy": _scipy(continuous, A, Q)}
     absent = {peer: why for peer, why in modules.items() if isinstance(why, str)}
-    makers = {"slycot": _slycot, "python-control": _control, "pyMOR": _pymor}
+    makers: dict[str, Callable[..., Solver]] = {"slycot": _slycot, "python-control": _control, "pyMOR": _pymor}
     for peer, make in makers.items():
         if peer in absent:
             continue
@@ -63,35 +64,35 @@ def solvers(
     return functions, absent
 
 
-def _scipy(continuous, A, Q):
+def _scipy(continuous: bool, A: np.ndarray, Q: np.ndarray) -> Solver:
     if continuous:
         return lambda: scipy.linalg.solve_continuous_lyapunov(A, -Q)
     return lambda: scipy.linalg.solve_discrete_lyapunov(A, Q)
 
 
-def _slycot(slycot, continuous, A, Q):
+def _slycot(slycot: Any, continuous: bool, A: np.ndarray, Q: np.ndarray) -> Solver:
     solve, kind = slycot.sb03md57, "C" if continuous else "D"
 
-    def run():  # the routine overwrites arrays in Fortran order
+    def run() -> np.ndarray:  # the routine overwrites arrays in Fortran order
         out = solve(A.copy(order="F"), C=np.array(-Q, order="F"), dico=kind, trana="T")
         return out[2] / out[3]
 
     return run
 
 
-def _control(control, continuous, A, Q):
+def _control(control: Any, continuous: bool, A: np.ndarray, Q: np.ndarray) -> Solver:
     Q = 0.5 * (Q + Q.T)  # its check of symmetry is exact
     return (lambda: control.lyap(A, Q)) if continuous else (lambda: control.dlyap(A, Q))
 
 
-def _pymor(pymor, continuous, A, root):
+def _pymor(pymor: Any, continuous: bool, A: np.ndarray, root: np.ndarray) -> Solver:
     from pymor.operators.numpy import NumpyMatrixOperator
     from pymor.solvers.matrix_equations.equations import LyapunovEquation
 
     operator = NumpyMatrixOperator(A)
     right = operator.source.from_numpy(root)
 
-    def run():
+    def run() -> Any:
         return LyapunovEquation(operator, None, right, cont_time=continuous).solve()
 
     return run

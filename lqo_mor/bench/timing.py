@@ -6,10 +6,16 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, TypeAlias
+
+Tell: TypeAlias = Callable[[str], None]  # says what is being measured
 
 _TURN = 0.03  # seconds that a fast function is repeated in its turn
 _RUNS, _PATIENCE = 3, 5  # runs that even a slow function should have, and budgets after which it has fewer
 _PAUSE = 0.2  # seconds before a turn: the threads of the BLAS of the one before spin for a while after their work
+
+
+Accuracy: TypeAlias = Callable[[Any], float | None] | Mapping[str, Callable[[Any], float]] | None
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Timing:
 
     seconds: float | None
     runs: int = 0
-    result: object = None
+    result: Any = None
     failure: str = ""
 
 
@@ -126,7 +132,7 @@ def measure(
     results: dict[str, object] = {}
     failures: dict[str, str] = {}
 
-    def turn(name, at_least):
+    def turn(name: str, at_least: float) -> None:
         spent = 0.0
         while not spent or spent < at_least:
             results.pop(name, None)
@@ -167,7 +173,7 @@ def compare(
     n: int,
     case: str,
     timings: Mapping[str, Timing],
-    accuracy: Callable[[object], float | None] | Mapping[str, Callable[[object], float]] | None = None,
+    accuracy: Accuracy = None,
     target: float | None = None,
     absent: Mapping[str, str] | None = None,
     targets: Mapping[str, float] | None = None,
@@ -199,7 +205,7 @@ def compare(
     timed = [name for name in peers if timings[name].seconds is not None]
     wanted = dict(targets or {})
     if target is not None and timed:
-        wanted[min(timed, key=lambda name: timings[name].seconds)] = target
+        wanted[min(timed, key=lambda name: timings[name].seconds or 0.0)] = target
     rows = []
     for name in peers:
         peer = timings[name]
@@ -230,9 +236,9 @@ def compare(
     return rows
 
 
-def _accuracy(name: str, timing: Timing, accuracy) -> float | None:
-    accuracy = accuracy.get(name) if isinstance(accuracy, Mapping) else accuracy
-    if accuracy is None or timing.seconds is None:
+def _accuracy(name: str, timing: Timing, accuracy: Accuracy) -> float | None:
+    measured = accuracy.get(name) if isinstance(accuracy, Mapping) else accuracy
+    if measured is None or timing.seconds is None:
         return None
-    value = accuracy(timing.result)
+    value = measured(timing.result)
     return None if value is None else float(value)

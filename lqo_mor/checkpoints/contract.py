@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.model import DeepSSM
+
+Tensors: TypeAlias = dict[str, np.ndarray]  # by their keys
+Shapes: TypeAlias = dict[str, tuple[int | None, ...]]  # None for any size
+Values: TypeAlias = dict[str, Any]  # settings, or entries of a file beside its tensors
 
 _MARGIN = 1e-12  # far above rounding, far below what a sequence of any length or a float32 could notice
 
@@ -45,14 +52,14 @@ class Format:
 
     name: str
     looks_like: str
-    recognises: Callable
-    read: Callable
-    write: Callable
-    layer_parameters: Callable
+    recognises: Callable[[Collection[str]], bool]
+    read: Callable[[Tensors, Values, Settings], DeepSSM]
+    write: Callable[[DeepSSM, Original], tuple[Tensors, Values]]
+    layer_parameters: Callable[[DeepSSM, Original], tuple[int, ...]]
     same_size: bool = False
     sidecar: bool = False
-    other_parameters: Callable | None = None
-    in_class: Callable | None = None
+    other_parameters: Callable[[Original], int] | None = None
+    in_class: Callable[[DeepSSM, int, int | None], DeepSSM] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +67,9 @@ class Original:
     """The content of the file that a model was read from: tensors, other entries, the model as read, and the settings."""
 
     state: dict[str, np.ndarray]
-    extras: dict
+    extras: Values
     model: DeepSSM
-    settings: dict = field(default_factory=dict)
+    settings: Values = field(default_factory=dict)
 
     def kept(self, block_index: int, model: DeepSSM) -> bool:
         """Whether the system of that block is still the one that was read, so that its tensors can stay."""
@@ -81,8 +88,8 @@ def layer_count(keys: Iterable[str], prefix: str) -> int:
 
 
 def check_tensors(
-    state: dict,
-    shapes: dict[str, tuple],
+    state: Tensors,
+    shapes: Shapes,
     integers: Collection[str] = (),
     empty: Collection[str] = (),
     complexes: Collection[str] = (),
@@ -133,7 +140,7 @@ def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:
     return np.where(modulus > 1 - _MARGIN, poles * ((1 - _MARGIN) / np.maximum(modulus, 0.5)), poles)
 
 
-def rounded(key: str, value: np.ndarray, dtype) -> np.ndarray:
+def rounded(key: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """`value` in the precision of the file; raises where that overflows."""
     with np.errstate(over="ignore"):
         array = np.asarray(value, dtype=dtype, order="C")  # a single number stays without axes

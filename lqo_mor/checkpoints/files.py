@@ -10,17 +10,20 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from lqo_mor.checkpoints import msgpack_files, torch_files, trees
+from lqo_mor.checkpoints.contract import Values
 from lqo_mor.checkpoints.foreign_files import explain_file, explain_folder
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.output_files import check_new, write_atomically
+from lqo_mor.output_files import FilePath, check_new, write_atomically
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
@@ -45,11 +48,11 @@ class FileContent:
     """
 
     tree: object
-    extras: dict
+    extras: Values
     foreign: tuple[str, ...] = ()
 
 
-def as_path(path) -> Path:
+def as_path(path: FilePath) -> Path:
     """`path` as a `Path`; raises `InvalidInputError` where it is none."""
     try:
         return Path(path)
@@ -125,7 +128,7 @@ def _full_precision(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
-def _all_full_precision(tree):
+def _all_full_precision(tree: Any) -> Any:
     """`_full_precision` of all arrays in nested dictionaries."""
     if isinstance(tree, dict):
         return {key: _all_full_precision(value) for key, value in tree.items()}
@@ -172,7 +175,7 @@ def _read_npz(path: Path) -> FileContent:
     return FileContent({key: _full_precision(value) for key, value in arrays.items() if key not in texts}, texts)
 
 
-def _from_text(text: str):
+def _from_text(text: str) -> Any:
     """A metadata entry: JSON where it is JSON, otherwise the text itself."""
     try:
         return json.loads(text)
@@ -188,7 +191,9 @@ def container_of(path: Path) -> str:
     return container
 
 
-def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overwrite: bool = False) -> list[str]:
+def write_file(
+    path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values, overwrite: bool = False
+) -> list[str]:
     """Write tensors and the entries beside them, atomically.
 
     Parameters
@@ -212,7 +217,7 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
     """
     container = container_of(path)
     check_output(path, overwrite)
-    kept = {key: value for key, value in extras.items() if not trees.is_optimiser(key)}
+    kept = {key: value for key, value in extras.items() if not trees.is_optimiser(key, value)}
     if container in ("torch", "msgpack"):
         tree = trees.nested(state) if container == "torch" else trees.by_names(state)
         if nesting is None and kept and all(isinstance(key, str) for key in state):
@@ -223,14 +228,14 @@ def write_file(path: Path, state: dict, nesting: str | None, extras: dict, overw
         payload, unstorable = dump(tree, {key: value for key, value in kept.items() if key not in shadowed})
         unstorable = shadowed + unstorable
     else:
-        state = trees.flat(state)
-        texts = {str(key): _to_text(value) for key, value in kept.items()}
-        unstorable = [key for key, text in texts.items() if text is None or key in state or not _is_plain(key)]
-        texts = {key: text for key, text in texts.items() if key not in unstorable}
+        tensors = trees.flat(state)
+        plain = {str(key): _to_text(value) for key, value in kept.items()}
+        unstorable = [key for key, text in plain.items() if text is None or key in tensors or not _is_plain(key)]
+        texts = {key: text for key, text in plain.items() if text is not None and key not in unstorable}
         if container == "safetensors":
-            payload = _safetensors(state, texts)
+            payload = _safetensors(tensors, texts)
         else:
-            payload = _npz({key: np.array(text) for key, text in texts.items()} | state)
+            payload = _npz({key: np.array(text) for key, text in texts.items()} | tensors)
     write_atomically(path, payload, overwrite)
     return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
 
@@ -258,7 +263,7 @@ def _is_plain(text: str) -> bool:
     return "\0" not in text and text.encode(errors="replace").decode() == text
 
 
-def _to_text(value) -> str | None:
+def _to_text(value: Any) -> str | None:
     """The inverse of `_from_text`, or None if the value is not plain."""
     if isinstance(value, str) and _is_plain(value) and _from_text(value) == value:
         return value

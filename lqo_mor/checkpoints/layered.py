@@ -6,27 +6,30 @@ Where it is not, the systems of the layers can still be reduced, and everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Format, Original, listing, rounded
+from lqo_mor.checkpoints.contract import Format, Original, Tensors, Values, listing, rounded
 from lqo_mor.checkpoints.families import FAMILIES
 from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.families.native import NATIVE, layer_tensors
 from lqo_mor.checkpoints.families.s4d import S4D_LAYERS
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures import STRUCTURES, Structure
+from lqo_mor.checkpoints.structures import STRUCTURES
+from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, warn
+from lqo_mor.network.forward import ends
 from lqo_mor.network.model import Block, DeepSSM, real_numbers
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
 def find_layers(family: Family, keys: Iterable[str]) -> dict[str, set[str]]:
     """The prefixes of the layers of a family, in the order of the model, and which of its names each has."""
     keys = set(keys)
     prefixes = {_prefix(key, name) for key in keys for name in family.markers if _ends(key, name)}
-    layers = {prefix: {name for name in family.names if _key(prefix, name) in keys} for prefix in prefixes}
+    layers = {prefix: {name for name in family.names if local_key(prefix, name) in keys} for prefix in prefixes}
     found = {prefix: names for prefix, names in layers.items() if family.recognises(names)}
     return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
 
@@ -39,11 +42,12 @@ def _prefix(key: str, name: str) -> str:
     return key[: -len(name)].removesuffix(".")
 
 
-def _key(prefix: str, name: str) -> str:
+def local_key(prefix: str, name: str) -> str:
+    """The bare key of a tensor of a layer."""
     return f"{prefix}.{name}" if prefix else name
 
 
-def _natural(text: str) -> list:
+def _natural(text: str) -> list[tuple[int, str]]:
     """Sorts ``layers.10`` after ``layers.9``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
@@ -53,12 +57,12 @@ def _label(prefix: str) -> str:
     return prefix or "layer"
 
 
-def local_tensors(family: Family, prefix: str, names: set[str], state: Mapping) -> dict[str, np.ndarray]:
+def local_tensors(family: Family, prefix: str, names: set[str], state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tensors of a layer by their names in it."""
-    return {name: state[_key(prefix, name)] for name in family.names if name in names}
+    return {name: state[local_key(prefix, name)] for name in family.names if name in names}
 
 
-def _layers_of(family: Family, state: dict, settings: Settings) -> dict[str, Layer]:
+def _layers_of(family: Family, state: Tensors, settings: Settings) -> dict[str, Layer]:
     layers = {}
     for prefix, names in find_layers(family, state).items():
         label = _label(prefix)
@@ -71,11 +75,13 @@ def _layers_of(family: Family, state: dict, settings: Settings) -> dict[str, Lay
     return layers
 
 
-def _read(family: Family, state: dict, settings: Settings) -> DeepSSM:
+def _read(family: Family, state: Tensors, settings: Settings) -> DeepSSM:
     layers = _layers_of(family, state, settings)
-    left = [_label(prefix) for other in FAMILIES if other is not family for prefix in find_layers(other, _outside(family, state))]
+    outside = _outside(family, state)
+    found = {other.name: [_label(prefix) for prefix in find_layers(other, outside)] for other in FAMILIES if other is not family}
+    left = [f"{prefix} ({name})" for name, prefixes in found.items() for prefix in prefixes]
     if left:
-        warn(f"layers of another format than {family.name} are left as they are: {listing(left)}", LQOWarning)
+        warn(f"layers of another format than {family.name} are left as they are: {listing(left)}; format= picks one", LQOWarning)
     structure = _structure(family, state)
     model = None if structure is None else structure.read(state, layers, settings)
     if model is not None:
@@ -88,13 +94,13 @@ def alone(prefix: str, layer: Layer) -> Block:
     return Block(_label(prefix), layer.ssm, activation="identity", residual=False, backward=layer.backward)
 
 
-def _outside(family: Family, state: dict) -> dict:
+def _outside(family: Family, state: Tensors) -> Tensors:
     """The tensors that are not in layers of the family."""
-    inside = {_key(prefix, name) for prefix, names in find_layers(family, state).items() for name in names}
+    inside = {local_key(prefix, name) for prefix, names in find_layers(family, state).items() for name in names}
     return {key: value for key, value in state.items() if key not in inside}
 
 
-def _structure(family: Family, state: dict) -> Structure | None:
+def _structure(family: Family, state: Tensors) -> Structure | None:
     layers, outside = tuple(find_layers(family, state)), _outside(family, state)
     return next((structure for structure in STRUCTURES if structure.recognises(outside, layers)), None)
 
@@ -121,7 +127,7 @@ def _tensors(family: Family, model: DeepSSM, original: Original) -> list[dict[st
     shapes = [_shapes(prefix, new) for prefix, new in layers.items()]
     for i, prefix in enumerate(found):
         if prefix in kept:
-            layers[prefix] = {_key(prefix, name): value for name, value in kept[prefix].items()}
+            layers[prefix] = {local_key(prefix, name): value for name, value in kept[prefix].items()}
             if family.same_size and shapes and _shapes(prefix, layers[prefix]) not in shapes:
                 layers[prefix] = stored_tensors(family, prefix, model.blocks[i].ssm, kept[prefix], original.settings)
     return [layers[prefix] for prefix in found]
@@ -131,11 +137,13 @@ def _shapes(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, tuple[int,
     return {key.removeprefix(prefix): value.shape for key, value in tensors.items()}
 
 
-def stored_tensors(family: Family, prefix: str, ssm, tensors: dict[str, np.ndarray], settings: dict) -> dict[str, np.ndarray]:
+def stored_tensors(
+    family: Family, prefix: str, ssm: DiagonalLQOSystem, tensors: dict[str, np.ndarray], settings: Values
+) -> dict[str, np.ndarray]:
     """The tensors of a reduced layer by their bare keys, in the precision of those that it had."""
     new, real = family.write(_label(prefix), ssm, tensors, settings), _precision(tensors)
     return {
-        _key(prefix, name): rounded(_key(prefix, name), value, _dtype(tensors.get(name), value, real))
+        local_key(prefix, name): rounded(local_key(prefix, name), value, _dtype(tensors.get(name), value, real))
         for name, value in new.items()
     }
 
@@ -145,7 +153,7 @@ def _precision(tensors: dict[str, np.ndarray]) -> np.dtype:
     return next(value.real.dtype for value in tensors.values() if value.dtype.kind in "fc")
 
 
-def _dtype(old: np.ndarray | None, value, real: np.dtype) -> np.dtype:
+def _dtype(old: np.ndarray | None, value: np.ndarray, real: np.dtype) -> np.dtype:
     """The number type of a tensor: that of the one it replaces, or the precision of the layer."""
     if old is not None:
         return old.dtype
@@ -153,17 +161,18 @@ def _dtype(old: np.ndarray | None, value, real: np.dtype) -> np.dtype:
     return np.result_type(real, np.complex64) if kind.kind == "c" else real if kind.kind == "f" else kind
 
 
-def _write(family: Family, model: DeepSSM, original: Original) -> tuple[dict, dict]:
+def _write(family: Family, model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
     state = _outside(family, original.state)
     for tensors in _tensors(family, model, original):
         state |= tensors
     _check_kept(model, original.model)
-    structure, changed = _structure(family, original.state), {}
+    structure = _structure(family, original.state)
+    changed: Tensors = {}
     for block, old in zip(model.blocks, original.model.blocks, strict=True):
         if block.mixing is not old.mixing and structure is not None:
             changed |= structure.mixing_tensors(block, original.state)
     if model.decoder is not original.model.decoder and structure is not None:
-        changed |= structure.decoder_tensors(model.decoder, original.state)
+        changed |= structure.decoder_tensors(ends(model)[1], original.state)
     state |= {key: rounded(key, value, original.state[key].dtype) for key, value in changed.items()}
     # In the order of the file, new names last.
     return {key: state[key] for key in sorted(state, key=_order(original.state))}, original.extras
@@ -183,7 +192,7 @@ def _check_kept(model: DeepSSM, old: DeepSSM) -> None:
         )
 
 
-def _order(keys: Iterable[str]):
+def _order(keys: Iterable[str]) -> Callable[[str], int]:
     places = {key: i for i, key in enumerate(keys)}
     return lambda key: places.get(key, len(places))
 
@@ -227,9 +236,9 @@ def _as_native(family: Family, original: Original) -> Original:
     for block, (prefix, names) in zip(original.model.blocks, find_layers(family, original.state).items(), strict=True):
         dtype = np.result_type(_precision(local_tensors(family, prefix, names, state)), np.float32)
         for name in names:
-            del state[_key(prefix, name)]
+            del state[local_key(prefix, name)]
         for name, value in layer_tensors(Layer(block.ssm, block.backward), dtype).items():
-            state[_key(prefix, name)] = rounded(_key(prefix, name), value, _dtype(None, value, dtype))
+            state[local_key(prefix, name)] = rounded(local_key(prefix, name), value, _dtype(None, value, dtype))
     asked = Settings(original.settings)  # the structure asks for its settings again, the layers need none any more
     _read(NATIVE, state, asked)
     return Original(state, original.extras, original.model, asked.values)

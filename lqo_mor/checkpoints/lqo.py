@@ -8,9 +8,22 @@ tensors says how the blocks are built.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from typing import Any
+
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_count, rounded, stable_poles
+from lqo_mor.checkpoints.contract import (
+    Format,
+    Original,
+    Shapes,
+    Tensors,
+    Values,
+    check_tensors,
+    layer_count,
+    rounded,
+    stable_poles,
+)
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import Embedding, LayerNorm, Linear
@@ -24,7 +37,7 @@ _SMALLEST = 1e-30  # modulus that stands for a pole at zero
 _NUDGE = 1e-12  # an angle far below float32 resolution; see `_system`
 
 
-def check_config(extras: dict) -> dict:
+def check_config(extras: Values) -> Values:
     """The configuration beside the tensors of a file, as keyword arguments of `LQODeepSSM`.
 
     Parameters
@@ -38,16 +51,17 @@ def check_config(extras: dict) -> dict:
         Checked; a field of the wrong kind raises `CheckpointError`, as does a missing configuration.
     """
 
-    def size(value, least=1, most=2**31):
+    def size(value: Any, least: int = 1, most: int = 2**31) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    def sizes(least):
+    def sizes(least: int) -> Callable[[Any], bool]:
         return lambda value: all(size(v, least) for v in value) if isinstance(value, list) and value else size(value, least)
 
-    def one_of(*names):  # by type first: a file may hold an array here, which has no single truth value
+    def one_of(*names: str | None) -> Callable[[Any], bool]:
+        # by type first: a file may hold an array here, which has no single truth value
         return lambda value: isinstance(value, (str, type(None))) and value in names
 
-    fields = {
+    fields: dict[str, Callable[[Any], bool]] = {
         "n_features": lambda v: v is None or size(v),
         "vocabulary": lambda v: v is None or size(v),
         "n_outputs": size,
@@ -77,28 +91,28 @@ def check_config(extras: dict) -> dict:
     return {name: config[name] for name in fields}
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     """A value of a file for a message."""
     plain = value is None or isinstance(value, (bool, float, str, list)) or (isinstance(value, int) and abs(value) < 10**20)
     return repr(value)[:80] if plain else f"a value of type {type(value).__name__}"
 
 
-def make_config(**fields) -> dict:
+def make_config(**fields: Any) -> Values:
     """The configuration as it is stored: the keyword arguments of `LQODeepSSM` with the mark of the format."""
     return {"format": FORMAT, "version": 1, **fields}
 
 
-def _per_layer(value, n_layers: int) -> list[int]:
+def _per_layer(value: Any, n_layers: int) -> list[int]:
     return value if isinstance(value, list) else [value] * n_layers
 
 
-def _recognises(keys) -> bool:
+def _recognises(keys: Collection[str]) -> bool:
     keys = set(keys)
     layers = {key.removesuffix("nu_log") for key in keys if key.startswith("blocks.") and key.endswith(".ssm.nu_log")}
     return any(layer + "theta_log" not in keys for layer in layers)  # an LRU layer has that name
 
 
-def _shapes(config: dict) -> dict[str, tuple]:
+def _shapes(config: Values) -> Shapes:
     d, n_layers, gated = config["width"], config["n_layers"], config["gate"] == "glu"
     mixed = 2 * d if gated else d
     if config["vocabulary"] is None:
@@ -119,7 +133,7 @@ def _shapes(config: dict) -> dict[str, tuple]:
     return shapes | {"decoder.weight": (config["n_outputs"], d), "decoder.bias": (config["n_outputs"],)}
 
 
-def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
+def _read(state: Tensors, extras: Values, settings: Settings) -> DeepSSM:
     config = check_config(extras)
     if settings.given("prenorm") not in (None, config["prenorm"]):
         raise CheckpointError(f"the file says prenorm = {config['prenorm']}, which cannot be overruled")
@@ -127,10 +141,10 @@ def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
         raise CheckpointError(f"the configuration says {config['n_layers']} layers, found {layer_count(state, 'blocks')}")
     check_tensors(state, _shapes(config))
 
-    def linear(key):
+    def linear(key: str) -> Linear:
         return Linear(state[f"{key}.weight"], state[f"{key}.bias"])
 
-    def norm(key):
+    def norm(key: str) -> LayerNorm:
         return LayerNorm(state[f"{key}.weight"], state[f"{key}.bias"])
 
     blocks = tuple(
@@ -149,11 +163,11 @@ def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
     return DeepSSM(encoder, blocks, linear("decoder"), norm("norm") if config["prenorm"] else None, config["pooling"])
 
 
-def _system(layer: str, state: dict) -> DiagonalLQOSystem:
-    def tensor(name):
+def _system(layer: str, state: Tensors) -> DiagonalLQOSystem:
+    def tensor(name: str) -> np.ndarray:
         return state[f"{layer}.ssm.{name}"].astype(np.float64)
 
-    def complex_tensor(name):
+    def complex_tensor(name: str) -> np.ndarray:
         return tensor(name) @ np.array([1, 1j])
 
     B, C = complex_tensor("B"), complex_tensor("C")
@@ -184,7 +198,7 @@ def _tensors(layer: str, ssm: DiagonalLQOSystem) -> dict[str, np.ndarray]:
     if np.any(ssm.D - np.diag(np.diag(ssm.D))):
         raise CheckpointError(f"{layer} has a feedthrough that is not diagonal, so the LQO format cannot store it")
 
-    def view(array):
+    def view(array: np.ndarray) -> np.ndarray:
         return np.stack([array.real, array.imag], axis=-1)
 
     values = {
@@ -200,14 +214,14 @@ def _tensors(layer: str, ssm: DiagonalLQOSystem) -> dict[str, np.ndarray]:
     return values
 
 
-def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
+def _write(model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
     config = {**original.extras["config"]}
     systems = [block.ssm for block in model.blocks]
-    for name, values in (
+    for name, sizes in (
         ("n_slots", [ssm.n_slots for ssm in systems]),
         ("quadratic_rank", [0 if ssm.quadratic is None else ssm.quadratic.rank for ssm in systems]),
     ):
-        config[name] = values if len(set(values)) > 1 else values[0]
+        config[name] = sizes if len(set(sizes)) > 1 else sizes[0]
     values = _outer_tensors(model)
     for i, block in enumerate(model.blocks):
         layer = f"blocks.{i}"
@@ -234,7 +248,7 @@ def _outer_tensors(model: DeepSSM) -> dict[str, np.ndarray]:
 
 
 def _layer_parameters(model: DeepSSM, original: Original) -> tuple[int, ...]:
-    def count(ssm):
+    def count(ssm: DiagonalLQOSystem) -> int:
         n, d, c = ssm.n_slots, ssm.n_inputs, 0 if ssm.quadratic is None else ssm.quadratic.rank
         return 2 * n + 4 * n * d + d + 4 * c * n + c * d
 

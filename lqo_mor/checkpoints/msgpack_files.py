@@ -7,11 +7,14 @@ float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lqo_mor.checkpoints.contract import Values
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -32,7 +35,7 @@ def looks_like(head: bytes) -> bool:
     return 0xA0 <= head[first] <= 0xBF or 0xD9 <= head[first] <= 0xDB
 
 
-def import_msgpack():
+def import_msgpack() -> Any:
     """The library, or `MissingDependencyError`."""
     try:
         import msgpack
@@ -46,11 +49,11 @@ def from_bfloat16(data: bytes) -> np.ndarray:
     return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> Any:
     """What the file holds, with NumPy arrays; the caller has bounded its size, and no array is larger than its bytes."""
     msgpack = import_msgpack()
 
-    def extension(code: int, data: bytes):
+    def extension(code: int, data: bytes) -> Any:
         if code == _COMPLEX:
             return complex(*msgpack.unpackb(data))
         if code not in (_ARRAY, _SCALAR):
@@ -66,7 +69,7 @@ def read(path: Path) -> dict:
         raise CheckpointError("is damaged or truncated: it cannot be read as msgpack") from None
 
 
-def _array(shape, name, data) -> np.ndarray:
+def _array(shape: Any, name: Any, data: bytes) -> np.ndarray:
     name = name.decode() if isinstance(name, bytes) else name
     sizes_fit = len(shape) <= _MOST_AXES and all(type(size) is int and size >= 0 for size in shape)
     if not sizes_fit or not isinstance(data, bytes) or (name not in _NUMBERS and name != "bfloat16"):
@@ -78,7 +81,7 @@ def _array(shape, name, data) -> np.ndarray:
     return numbers.reshape(shape).astype(numbers.dtype.newbyteorder("="))
 
 
-def _joined(value):
+def _joined(value: Any) -> Any:
     """The same tree with whole arrays in the place of their pieces."""
     if not isinstance(value, dict):
         return value
@@ -91,16 +94,16 @@ def _joined(value):
     return array.reshape(shape)
 
 
-def dump(tree: dict, extras: dict) -> tuple[bytes, list]:
+def dump(tree: dict[Any, Any], extras: Values) -> tuple[bytes, list[str]]:
     """The bytes of a file with these nested tensors and entries, and the names of the entries left out."""
     msgpack = import_msgpack()
 
-    def array(code: int, value: np.ndarray):
+    def array(code: int, value: np.ndarray) -> Any:
         value = np.ascontiguousarray(value).reshape(value.shape)  # which keeps no axes for a number alone
         little = value.astype(value.dtype.newbyteorder("<"), copy=False)
         return msgpack.ExtType(code, msgpack.packb((value.shape, value.dtype.name, little.tobytes())))
 
-    def default(value):
+    def default(value: Any) -> Any:
         if isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS:
             return array(_ARRAY, value)
         if isinstance(value, np.generic) and value.dtype.name in _NUMBERS:
@@ -109,7 +112,7 @@ def dump(tree: dict, extras: dict) -> tuple[bytes, list]:
             return msgpack.ExtType(_COMPLEX, msgpack.packb((value.real, value.imag)))
         raise TypeError
 
-    def pack(value) -> bytes:
+    def pack(value: Any) -> bytes:
         return msgpack.packb(_in_pieces(value), default=default, strict_types=True)
 
     left_out = []
@@ -121,7 +124,7 @@ def dump(tree: dict, extras: dict) -> tuple[bytes, list]:
     return pack(tree | {name: value for name, value in extras.items() if name not in left_out}), left_out
 
 
-def _in_pieces(value):
+def _in_pieces(value: Any) -> Any:
     """The inverse of `_joined`."""
     if isinstance(value, dict):
         return {key: _in_pieces(entry) for key, entry in value.items()}
@@ -131,5 +134,5 @@ def _in_pieces(value):
     return {_CHUNKED: True, "shape": _numbered(value.shape), "chunks": _numbered(pieces)}
 
 
-def _numbered(values) -> dict:
+def _numbered(values: Sequence[Any]) -> Values:
     return {str(i): value for i, value in enumerate(values)}

@@ -9,18 +9,29 @@ around the systems have the keys of the S4D example; an entry beside the tensors
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_count, rounded, stable_poles
+from lqo_mor.checkpoints.contract import (
+    Format,
+    Original,
+    Shapes,
+    Tensors,
+    Values,
+    check_tensors,
+    layer_count,
+    rounded,
+    stable_poles,
+)
 from lqo_mor.checkpoints.files import MAX_BYTES
-from lqo_mor.checkpoints.s4d import _check_representable
-from lqo_mor.checkpoints.s4d import _shapes as _s4d_shapes
+from lqo_mor.checkpoints.s4d import model_around, outer_tensors
+from lqo_mor.checkpoints.s4d import shapes as s4d_shapes
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
-from lqo_mor.network.layers import LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 ENTRY = "ragged_s4d"
@@ -30,12 +41,12 @@ _SILENT = 1e-37  # a residue below this is padding: single precision does not ho
 _PADDING = 0.5  # pole of the slots that only fill up the batch in memory
 
 
-def make_entry(prenorm: bool) -> dict:
+def make_entry(prenorm: bool) -> Values:
     """The entry beside the tensors, by its name."""
     return {ENTRY: {"version": 1, "prenorm": bool(prenorm)}}
 
 
-def check_entry(extras: dict) -> bool:
+def check_entry(extras: Values) -> bool:
     """Whether the normalisations stand before the layers; an entry that is missing or wrong raises `CheckpointError`."""
     entry = extras.get(ENTRY)
     if not isinstance(entry, dict):
@@ -49,16 +60,16 @@ def check_entry(extras: dict) -> bool:
     return prenorm
 
 
-def _recognises(keys) -> bool:
+def _recognises(keys: Collection[str]) -> bool:
     return any(key.startswith("s4_layers.") and ".slots." in key for key in keys)
 
 
-def _outer_shapes(state: dict, n_layers: int) -> dict[str, tuple]:
+def _outer_shapes(state: Tensors, n_layers: int) -> Shapes:
     """The expected shapes of what is outside the slots: that of the S4D example."""
-    return {key: shape for key, shape in _s4d_shapes(state, n_layers).items() if ".kernel." not in key}
+    return {key: shape for key, shape in s4d_shapes(state, n_layers).items() if ".kernel." not in key}
 
 
-def _check(state: dict, n_layers: int) -> None:
+def _check(state: Tensors, n_layers: int) -> None:
     shapes, counts, flat = _outer_shapes(state, n_layers), [], []
     for i in range(n_layers):
         slots = f"s4_layers.{i}.slots"
@@ -76,29 +87,16 @@ def _check(state: dict, n_layers: int) -> None:
             raise CheckpointError(f"{key}: a channel of {count.max()} slots beside {count.size} channels needs too much memory")
 
 
-def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
+def _read(state: Tensors, extras: Values, settings: Settings) -> DeepSSM:
     stored = check_entry(extras)
     if settings.given("prenorm") not in (None, stored):
         raise CheckpointError(f"the file says prenorm = {stored}, which cannot be overruled")
     n_layers = layer_count(state, "s4_layers")
     _check(state, n_layers)
-    blocks = tuple(
-        Block(
-            name=f"s4_layers.{i}",
-            ssm=_system(f"s4_layers.{i}", state),
-            mixing=Linear(state[f"s4_layers.{i}.output_linear.0.weight"][:, :, 0], state[f"s4_layers.{i}.output_linear.0.bias"]),
-            norm=LayerNorm(state[f"norms.{i}.weight"], state[f"norms.{i}.bias"]),
-            prenorm=stored,
-            activation="gelu",
-            gate="glu",
-        )
-        for i in range(n_layers)
-    )
-    encoder = Linear(state["encoder.weight"], state["encoder.bias"])
-    return DeepSSM(encoder, blocks, Linear(state["decoder.weight"], state["decoder.bias"]))
+    return model_around([_system(f"s4_layers.{i}", state) for i in range(n_layers)], state, stored)
 
 
-def _system(layer: str, state: dict) -> DiagonalLQOSystem:
+def _system(layer: str, state: Tensors) -> DiagonalLQOSystem:
     """The channels of a layer as a batch (H,) with ``B = 1`` in used slots, and ``B = C = 0`` in those that fill it up."""
     nu_log, theta, residue, D = (
         state[f"{layer}.{key}"].astype(np.float64) for key in ("slots.nu_log", "slots.theta", "slots.residue", "D")
@@ -143,15 +141,9 @@ def _tensors(layer: str, ssm: DiagonalLQOSystem) -> dict[str, np.ndarray]:
     }
 
 
-def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
+def _write(model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
     """The tensors of `model`; a layer that was not changed keeps its own, unless the file holds slots without output."""
-    _check_representable(model, original)
-    values = {
-        "encoder.weight": model.encoder.weight,
-        "encoder.bias": model.encoder.bias,
-        "decoder.weight": model.decoder.weight,
-        "decoder.bias": model.decoder.bias,
-    }
+    values = outer_tensors(model, original)
     for i, block in enumerate(model.blocks):
         layer = f"s4_layers.{i}"
         count = original.state.get(f"{layer}.slots.count")
@@ -160,11 +152,8 @@ def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
             values[f"{layer}.D"] = original.state[f"{layer}.D"]
         else:
             values |= {f"{layer}.{key}": value for key, value in _tensors(layer, block.ssm).items()}
-        values[f"{layer}.output_linear.0.weight"] = block.mixing.weight[:, :, np.newaxis]
-        values[f"{layer}.output_linear.0.bias"] = block.mixing.bias
-        values[f"norms.{i}.weight"], values[f"norms.{i}.bias"] = block.norm.weight, block.norm.bias
 
-    def dtype(key):
+    def dtype(key: str) -> DTypeLike:
         layer, within, name = key.partition(".slots.")
         if not within:
             return original.state[key].dtype
@@ -201,7 +190,7 @@ def to_s4d(original: Original) -> Original:
     # Copies of the systems: to the other format all of them are new.
     blocks = tuple(replace(block, ssm=replace(block.ssm)) for block in original.model.blocks)
     extras = {key: value for key, value in original.extras.items() if key != ENTRY}
-    return Original(state, extras, replace(original.model, blocks=blocks))
+    return Original(state, extras, replace(original.model, blocks=blocks), {"prenorm": blocks[0].prenorm})
 
 
 RAGGED = Format(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lqo_mor.checkpoints.contract import Values
+
 _GATED = "its state equation depends on the input, so its layers are no linear systems and cannot be reduced here"
 
 
@@ -63,7 +65,7 @@ def refusal(keys: Iterable[str]) -> str | None:
     return None
 
 
-def liquid(extras: dict) -> str | None:
+def liquid(extras: Values) -> str | None:
     """As `refusal` for the settings beside the tensors: liquid layers have the tensors of their linear relatives."""
     for name, value in extras.items():
         if name in ("liquid", "liquid_kernel") and isinstance(value, (str, bool)) and value:

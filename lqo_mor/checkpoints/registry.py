@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from lqo_mor.checkpoints.contract import Format, Original, listing
+from lqo_mor.checkpoints.contract import Format, Original, Tensors, Values, listing
 from lqo_mor.checkpoints.files import as_path, container_of, read_file, write_file
 from lqo_mor.checkpoints.layered import LAYERED, TO_NATIVE
 from lqo_mor.checkpoints.lqo import LQO
@@ -16,17 +16,24 @@ from lqo_mor.checkpoints.ragged import RAGGED, from_s4d, to_s4d
 from lqo_mor.checkpoints.refused import liquid, refusal
 from lqo_mor.checkpoints.s4d import S4D
 from lqo_mor.checkpoints.settings import Settings, Sidecar, check_given, read_sidecar, warn_of_assumptions
-from lqo_mor.checkpoints.trees import Layout, find_state
+from lqo_mor.checkpoints.trees import Layout, find_state, further_copies
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.output_files import FilePath
 from lqo_mor.reduction._slots import pad
 
 FORMATS = (*LAYERED, S4D, LQO, RAGGED)
 # From the format that was read to the one that is written: what was read, as if it had come from a file of the other.
-_CONVERSIONS = {("s4d", "ragged"): from_s4d, ("ragged", "s4d"): to_s4d, **TO_NATIVE}
+_CONVERSIONS: dict[tuple[str, str], Callable[[Original], Original]] = {
+    ("s4d", "ragged"): from_s4d,
+    ("ragged", "s4d"): to_s4d,
+    **TO_NATIVE,
+}
 
 
-def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = None, settings: Mapping | None = None) -> DeepSSM:
+def load_checkpoint(
+    path: FilePath, format: str | None = None, *, prenorm: bool | None = None, settings: Mapping[str, Any] | None = None
+) -> DeepSSM:
     """Read a trained deep state-space model, ``x[k] = λ ∘ x[k-1] + B u[k]`` with maps of tokens between the layers.
 
     Nothing in the file is ever executed: a pickle is read with tensors and plain values only, and
@@ -82,7 +89,7 @@ def load_checkpoint(path, format: str | None = None, *, prenorm: bool | None = N
         if known is not None:
             raise CheckpointError(known)
         chosen = _choose(state, format)
-        asked = Settings(read_sidecar(path, chosen.name, (value.shape for value in state.values())) | given)
+        asked = Settings(read_sidecar(path, (value.shape for value in state.values())) | given)
         model = chosen.read(state, extras, asked)
         asked.check_used()
     except InvalidInputError as err:
@@ -123,10 +130,10 @@ class Source:
     layout: Layout
     original: Original
     foreign: tuple[str, ...]
-    assumed: dict
+    assumed: Values
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> Values:
         """What the tensors do not tell, as given or assumed."""
         return self.original.settings
 
@@ -149,7 +156,7 @@ class Source:
         return self.adapter.in_class(model, state_size, horizon)
 
     def write(
-        self, model: DeepSSM, path: str | PathLike, overwrite: bool, format: str | None = None, same_size: bool | None = None
+        self, model: DeepSSM, path: FilePath, overwrite: bool, format: str | None = None, same_size: bool | None = None
     ) -> None:
         """Store `model` at `path`, in the layout of the file that it was read from or in another format."""
         adapter, original = self._target(format)
@@ -162,6 +169,13 @@ class Source:
                 raise OutputError(f"{path} is the file that the model was read from; choose another name")
         state, extras = adapter.write(model, original)
         sidecar = Sidecar(path, original.settings if adapter.sidecar else {}, overwrite)
+        copies = further_copies(original.state, extras)
+        if copies and container_of(path) in ("torch", "msgpack"):
+            warn(
+                f"the entries {listing(copies)} of {self.path.name} hold the tensors of the model once more; "
+                f"they stand in {path.name} as they were, not reduced",
+                LQOWarning,
+            )
         dropped = write_file(path, self.layout.restored(state), self.layout.nesting, extras, overwrite)
         if dropped:
             warn(
@@ -177,7 +191,10 @@ class Source:
             return self.adapter, self.original
         adapter, convert = _by_name(name), _CONVERSIONS.get((self.format, name))
         if convert is None:
-            raise InvalidInputError(f"a model of the format {self.format} cannot be stored in the format {name}")
+            known = ", ".join([self.format, *(to for source, to in _CONVERSIONS if source == self.format)])
+            raise InvalidInputError(
+                f"a model of the format {self.format} cannot be stored in the format {name}; it can be in {known}"
+            )
         return adapter, convert(self.original)
 
 
@@ -195,7 +212,7 @@ def _by_name(name: str) -> Format:
     return chosen
 
 
-def _choose(state: dict, name: str | None) -> Format:
+def _choose(state: Tensors, name: str | None) -> Format:
     """The format by its name, or by the keys."""
     if name is not None:
         return _by_name(name)

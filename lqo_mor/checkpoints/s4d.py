@@ -9,10 +9,22 @@ Only the product of input and output row matters for a channel, so the models re
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
+from typing import cast
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Format, Original, check_tensors, layer_count, rounded, stable_poles
+from lqo_mor.checkpoints.contract import (
+    Format,
+    Original,
+    Shapes,
+    Tensors,
+    Values,
+    check_tensors,
+    layer_count,
+    rounded,
+    stable_poles,
+)
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import LayerNorm, Linear
@@ -20,47 +32,58 @@ from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 KERNEL = ("C", "log_dt", "log_A_real", "A_imag")
+_KEY = re.compile(
+    r"(encoder|decoder|norms\.\d+|s4_layers\.\d+\.output_linear\.0)\.(weight|bias)"
+    rf"|s4_layers\.\d+\.(D|kernel\.({'|'.join(KERNEL)}))"
+)
 _ZERO = 1e-30  # a pole below this acts at lag 0 only, and exp(dt A) does not reach it
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
-def _recognises(keys) -> bool:
-    return any(re.fullmatch(r"s4_layers\.\d+\.kernel\.(log_A_real|A_imag)", key) for key in keys)
+def _recognises(keys: Collection[str]) -> bool:
+    """Whether nothing but the example is there.
+
+    S4D layers in another model have a format of their own, and so has an example without biases: with an embedding, or RMSNorm.
+    """
+    keys = set(keys)
+    biased = all(key.removesuffix("weight") + "bias" in keys for key in keys if key.endswith(".weight"))
+    kernels = any(re.fullmatch(r"s4_layers\.\d+\.kernel\.(log_A_real|A_imag)", key) for key in keys)
+    return kernels and biased and all(_KEY.fullmatch(key) for key in keys)
 
 
-def _read(state: dict, extras: dict, settings: Settings) -> DeepSSM:
+def _read(state: Tensors, extras: Values, settings: Settings) -> DeepSSM:
     """The model in `state`; whether it normalises first is not in the tensors."""
     prenorm = settings.flag("prenorm", False)
     n_layers = layer_count(state, "s4_layers")
-    check_tensors(state, _shapes(state, n_layers))
+    check_tensors(state, shapes(state, n_layers))
+    systems = []
+    for layer in (f"s4_layers.{i}" for i in range(n_layers)):
+        kernel = [state[f"{layer}.kernel.{key}"].astype(np.float64) for key in KERNEL]
+        systems.append(system(layer, kernel, state[f"{layer}.D"]))
+    return model_around(systems, state, prenorm)
+
+
+def model_around(systems: Iterable[DiagonalLQOSystem], state: Tensors, prenorm: bool) -> DeepSSM:
+    """The example with these systems, and everything else from `state`."""
     blocks = []
-    for i in range(n_layers):
-        layer = f"s4_layers.{i}"
-        blocks.append(
-            Block(
-                name=layer,
-                ssm=system(layer, *(state[f"{layer}.kernel.{key}"].astype(np.float64) for key in KERNEL), state[f"{layer}.D"]),
-                mixing=Linear(state[f"{layer}.output_linear.0.weight"][:, :, 0], state[f"{layer}.output_linear.0.bias"]),
-                norm=LayerNorm(state[f"norms.{i}.weight"], state[f"norms.{i}.bias"]),
-                prenorm=prenorm,
-                activation="gelu",
-                gate="glu",
-            )
-        )
+    for i, ssm in enumerate(systems):
+        layer, norm = f"s4_layers.{i}", LayerNorm(state[f"norms.{i}.weight"], state[f"norms.{i}.bias"])
+        mixing = Linear(state[f"{layer}.output_linear.0.weight"][:, :, 0], state[f"{layer}.output_linear.0.bias"])
+        blocks.append(Block(layer, ssm, mixing, norm, prenorm, activation="gelu", gate="glu"))
     encoder = Linear(state["encoder.weight"], state["encoder.bias"])
     return DeepSSM(encoder, tuple(blocks), Linear(state["decoder.weight"], state["decoder.bias"]))
 
 
-def _shapes(state: dict, n_layers: int) -> dict[str, tuple]:
+def shapes(state: Tensors, n_layers: int) -> Shapes:
     """The expected shape of every key, with the sizes taken from the encoder and from each `kernel.C`."""
     encoder = state.get("encoder.weight")
     width = encoder.shape[0] if encoder is not None and encoder.ndim == 2 else None
-    shapes = {"encoder.weight": (None, None), "encoder.bias": (width,)}
+    wanted: Shapes = {"encoder.weight": (None, None), "encoder.bias": (width,)}
     for i in range(n_layers):
         layer = f"s4_layers.{i}"
         C = state.get(f"{layer}.kernel.C")
         slots = C.shape[1] if C is not None and C.ndim == 3 else None
-        shapes |= {
+        wanted |= {
             f"{layer}.D": (width,),
             f"{layer}.kernel.C": (width, slots, 2),
             f"{layer}.kernel.log_dt": (width,),
@@ -73,11 +96,12 @@ def _shapes(state: dict, n_layers: int) -> dict[str, tuple]:
         }
     decoder = state.get("decoder.weight")
     outputs = decoder.shape[0] if decoder is not None and decoder.ndim == 2 else None
-    return shapes | {"decoder.weight": (outputs, width), "decoder.bias": (outputs,)}
+    return wanted | {"decoder.weight": (outputs, width), "decoder.bias": (outputs,)}
 
 
-def system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
-    """The channels of a layer as a batch (H,) of systems with ``B = 1``."""
+def system(layer: str, kernel: Iterable[np.ndarray], D: np.ndarray) -> DiagonalLQOSystem:
+    """The channels of a layer as a batch (H,) of systems with ``B = 1``, from the tensors `KERNEL` and `D`."""
+    C, log_dt, log_A_real, A_imag = kernel
     with np.errstate(all="ignore"):  # what overflows is reported below
         A = -np.exp(log_A_real) + 1j * A_imag
         z = np.exp(log_dt)[:, np.newaxis] * A
@@ -96,7 +120,7 @@ def system(layer: str, C, log_dt, log_A_real, A_imag, D) -> DiagonalLQOSystem:
 
 
 def kernel_tensors(layer: str, ssm: DiagonalLQOSystem, log_dt: np.ndarray) -> dict[str, np.ndarray]:
-    """The inverse of `_system`: the tensors of a batch of systems for given steps."""
+    """The inverse of `system`: the tensors of a batch of systems for given steps."""
     poles, D = stable_poles(layer, ssm.poles), ssm.D[:, 0, 0]
     real = ssm.is_real_pole
     residues = ssm.C[:, 0, :] * ssm.B[:, :, 0]
@@ -111,26 +135,30 @@ def kernel_tensors(layer: str, ssm: DiagonalLQOSystem, log_dt: np.ndarray) -> di
     return {"D": D, "kernel.C": np.stack([C.real, C.imag], -1), "kernel.log_A_real": np.log(-A.real), "kernel.A_imag": A.imag}
 
 
-def _write(model: DeepSSM, original: Original) -> tuple[dict, dict]:
+def _write(model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
     """The tensors of `model`, each layer with its own number of slots."""
-    _check_representable(model, original)
-    values = {
-        "encoder.weight": model.encoder.weight,
-        "encoder.bias": model.encoder.bias,
-        "decoder.weight": model.decoder.weight,
-        "decoder.bias": model.decoder.bias,
-    }
+    values = outer_tensors(model, original)
     for i, block in enumerate(model.blocks):
         layer = f"s4_layers.{i}"
         if not original.kept(i, model):
             log_dt = original.state[f"{layer}.kernel.log_dt"].astype(np.float64)
             kernel = kernel_tensors(layer, block.ssm, log_dt)
             values |= {f"{layer}.{key}": value for key, value in kernel.items()}
-        values[f"{layer}.output_linear.0.weight"] = block.mixing.weight[:, :, np.newaxis]
-        values[f"{layer}.output_linear.0.bias"] = block.mixing.bias
-        values[f"norms.{i}.weight"], values[f"norms.{i}.bias"] = block.norm.weight, block.norm.bias
     state = {key: rounded(key, values[key], old.dtype) if key in values else old for key, old in original.state.items()}
     return state, original.extras
+
+
+def outer_tensors(model: DeepSSM, original: Original) -> Values:
+    """The tensors around the systems, the inverse of `model_around`; raises where the structure was changed."""
+    _check_representable(model, original)
+    maps = {"encoder": cast(Linear, model.encoder), "decoder": cast(Linear, model.decoder)}
+    values: Values = {f"{key}.{part}": getattr(layer, part) for key, layer in maps.items() for part in ("weight", "bias")}
+    for i, block in enumerate(model.blocks):
+        mixing, norm = cast(Linear, block.mixing), cast(LayerNorm, block.norm)
+        values[f"s4_layers.{i}.output_linear.0.weight"] = mixing.weight[:, :, np.newaxis]
+        values[f"s4_layers.{i}.output_linear.0.bias"] = mixing.bias
+        values[f"norms.{i}.weight"], values[f"norms.{i}.bias"] = norm.weight, norm.bias
+    return values
 
 
 def _check_representable(model: DeepSSM, original: Original) -> None:
@@ -145,7 +173,8 @@ def _check_representable(model: DeepSSM, original: Original) -> None:
         same = (
             same and a.ssm.batch == b.ssm.batch and type(a.mixing) is Linear and a.mixing.bias is not None and a.norm is not None
         )
-    if not (same and model.encoder.bias is not None and model.decoder.bias is not None):
+    biases = (getattr(part, "bias", None) for part in (model.encoder, model.decoder))
+    if not (same and all(bias is not None for bias in biases)):
         raise CheckpointError("the structure of the model was changed; the S4D format stores only changed numbers")
 
 
@@ -162,4 +191,5 @@ S4D = Format(
     write=_write,
     layer_parameters=_layer_parameters,
     same_size=True,
+    sidecar=True,
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, LQOWarning, warn
 from lqo_mor.output_files import check_new, write_atomically
@@ -26,12 +27,12 @@ class Settings:
         What the user or the file beside the checkpoint says.
     """
 
-    def __init__(self, given: Mapping | None = None):
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
         self._given = dict(given or {})
-        self.values: dict = {}
-        self.assumed: dict = {}
+        self.values: dict[str, Any] = {}
+        self.assumed: dict[str, Any] = {}
 
-    def choice(self, name: str, options: tuple, default):
+    def choice(self, name: str, options: Sequence[Any], default: Any) -> Any:
         """One of several values."""
         value = self._value(name, default)
         if not any(type(value) is type(option) and value == option for option in options):
@@ -42,7 +43,7 @@ class Settings:
         """True or false."""
         return self.choice(name, (True, False), default)
 
-    def number(self, name: str, default, least: float | None = None):
+    def number(self, name: str, default: Any, least: float | None = None) -> Any:
         """A real number, or what `default` is where none is given."""
         value = self._value(name, default)
         real = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
@@ -51,28 +52,28 @@ class Settings:
             raise InvalidInputError(f"setting {name} = {_short(value)} must be {wanted}")
         return value
 
-    def integer(self, name: str, default, least: int = 1):
+    def integer(self, name: str, default: Any, least: int = 1) -> Any:
         """An integer, or what `default` is where none is given."""
         value = self.number(name, default, least)
         if value is not default and value != int(value):
             raise InvalidInputError(f"setting {name} = {_short(value)} must be an integer")
         return value if value is default else int(value)
 
-    def given(self, name: str):
+    def given(self, name: str) -> Any:
         """What was given under that name, or None; nothing is assumed."""
         if name not in self._given:
             return None
         self.values[name] = self._given[name]
         return self._given[name]
 
-    def check_used(self) -> None:
-        """Raise `InvalidInputError` if something was given that the format did not ask for."""
-        unknown = [str(name) for name in self._given if name not in self.values]
+    def check_used(self, also: Collection[str] = ()) -> None:
+        """Raise `InvalidInputError` if something was given that the format did not ask for, but for what is in `also`."""
+        unknown = [str(name) for name in self._given if name not in self.values and name not in also]
         if unknown:
             known = f"it knows {', '.join(self.values)}" if self.values else "it has none"
             raise InvalidInputError(f"the format has no setting {', '.join(unknown)}; {known}")
 
-    def _value(self, name: str, default):
+    def _value(self, name: str, default: Any) -> Any:
         if name in self._given:
             self.values[name] = self._given[name]
         else:
@@ -80,20 +81,20 @@ class Settings:
         return self.values[name]
 
 
-def check_given(settings: Mapping | None) -> dict:
+def check_given(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """The settings that a user gives, as a dictionary; raises `InvalidInputError` where they are no mapping."""
     if not isinstance(settings, (Mapping, type(None))):
         raise InvalidInputError(f"settings must be a mapping from names to values, got {_short(settings)}")
     return dict(settings or {})
 
 
-def assumption_text(file_name: str, assumed: Mapping) -> str:
+def assumption_text(file_name: str, assumed: Mapping[str, Any]) -> str:
     """What was assumed, in words."""
     listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in assumed.items())
     return f"{file_name} does not tell everything; assumed {listed}"
 
 
-def warn_of_assumptions(file_name: str, assumed: Mapping) -> None:
+def warn_of_assumptions(file_name: str, assumed: Mapping[str, Any]) -> None:
     """Say what was assumed, with `AssumptionWarning`."""
     if assumed:
         warn(f"{assumption_text(file_name, assumed)}; give what is wrong as settings={{...}}", AssumptionWarning)
@@ -104,15 +105,13 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_sidecar(path: Path, format_name: str, shapes: Iterable[tuple]) -> dict:
+def read_sidecar(path: Path, shapes: Iterable[tuple[int, ...]]) -> dict[str, Any]:
     """The settings in the file beside a checkpoint.
 
     Parameters
     ----------
     path : Path
         The checkpoint.
-    format_name : str
-        Its format.
     shapes : iterable of tuple of int
         Of its tensors.
 
@@ -127,8 +126,7 @@ def read_sidecar(path: Path, format_name: str, shapes: Iterable[tuple]) -> dict:
         return {}
     if type(content[_MARK]) is not int or content[_MARK] != 1 or not isinstance(content.get("settings"), dict):
         raise CheckpointError(f"{sidecar_path(path).name} is damaged: expected the settings of a checkpoint, version 1")
-    described = _described(format_name, shapes)
-    if any(content.get(name, value) != value for name, value in described.items()):
+    if any(content.get(name, value) != value for name, value in _described(shapes).items()):
         warn(
             f"{sidecar_path(path).name} was written for another checkpoint than {path.name} is now; its settings are not used",
             LQOWarning,
@@ -155,21 +153,21 @@ class Sidecar:
         If the file cannot be written, before the checkpoint is.
     """
 
-    def __init__(self, path: Path, settings: Mapping, overwrite: bool):
+    def __init__(self, path: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
         self._path, self._settings, self._overwrite = sidecar_path(path), dict(settings), overwrite
         if self._settings:
             check_new(self._path, overwrite)
 
-    def write(self, format_name: str, shapes: Iterable[tuple]) -> None:
+    def write(self, format_name: str, shapes: Iterable[tuple[int, ...]]) -> None:
         """Store the settings for a checkpoint of that format with tensors of those shapes."""
         if self._settings:
-            content = {_MARK: 1, **_described(format_name, shapes), "settings": self._settings}
+            content = {_MARK: 1, "format": format_name, **_described(shapes), "settings": self._settings}
             write_atomically(self._path, (json.dumps(content, indent=2) + "\n").encode(), self._overwrite)
         elif self._overwrite and _content(self._path) is not None:
             self._path.unlink(missing_ok=True)
 
 
-def _content(beside: Path) -> dict | None:
+def _content(beside: Path) -> dict[str, Any] | None:
     """What a file of this package beside a checkpoint holds, or None."""
     try:
         if not beside.is_file() or beside.stat().st_size > _MOST_BYTES:
@@ -180,11 +178,11 @@ def _content(beside: Path) -> dict | None:
     return content if isinstance(content, dict) and _MARK in content else None
 
 
-def _described(format_name: str, shapes: Iterable[tuple]) -> dict:
+def _described(shapes: Iterable[tuple[int, ...]]) -> dict[str, Any]:
     """What tells a checkpoint from another one that is stored under its name, whatever the container and the prefixes are."""
     sizes = [math.prod(shape) for shape in shapes]
-    return {"format": format_name, "tensors": len(sizes), "numbers": sum(sizes)}
+    return {"tensors": len(sizes), "numbers": sum(sizes)}
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     return repr(value)[:60] if isinstance(value, (str, bool, int, float, type(None))) else f"a {type(value).__name__}"

@@ -8,11 +8,14 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lqo_mor.checkpoints.contract import Values
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 # Placeholders would make these harmless too, but such a file was made to attack: say so and stop.
@@ -25,7 +28,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _DAMAGED = "is damaged or truncated: it cannot be read as a PyTorch file"
 
 
-def import_torch():
+def import_torch() -> Any:
     """The library, or `MissingDependencyError`."""
     try:
         import torch
@@ -39,13 +42,13 @@ class Foreign:
 
     foreign_name = ""
 
-    def __new__(cls, *args, **kwargs):  # noqa: D102 (a magic method)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 (a magic method)
         return object.__new__(cls)
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         pass
 
 
@@ -54,11 +57,11 @@ class _NumberType:
 
     code, order = "", "="
 
-    def __init__(self, code=None, *args):
+    def __init__(self, code: Any = None, *args: Any) -> None:
         if isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}", code):
             self.code = code
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str) and state[1] in "<>":
             self.order = state[1]
 
@@ -68,7 +71,7 @@ class _Scalar(Foreign):
 
     foreign_name = "numpy scalar"
 
-    def __new__(cls, number_type=None, data=None, *args):
+    def __new__(cls, number_type: Any = None, data: Any = None, *args: Any) -> Any:
         if isinstance(number_type, _NumberType) and isinstance(data, bytes):
             with suppress(TypeError, ValueError):
                 (value,) = np.frombuffer(data, np.dtype(number_type.order + number_type.code)).tolist()
@@ -83,11 +86,11 @@ _NUMPY_SCALARS = {
 }
 
 
-def _placeholder(name: str, index: int, kind: str):
+def _placeholder(name: str, index: int, kind: str) -> type[Any]:
     """An inert class for the foreign one `name`. The loader fills plain lists and dictionaries only, hence the kinds."""
     if kind == "object":
         return type(f"Foreign{index}", (Foreign,), {"foreign_name": name})
-    make = {} if kind == "dict" else []
+    make: dict[Any, Any] | list[Any] = {} if kind == "dict" else []
     return type("ForeignContainer", (), {"__new__": lambda cls, *args, **kwargs: make.copy()})
 
 
@@ -137,18 +140,18 @@ def read_legacy(path: Path, max_bytes: int) -> object:
     return _to_numpy(torch, loaded, max_bytes)
 
 
-def _load(torch, path: Path, placeholders=()):
+def _load(torch: Any, path: Path, placeholders: Sequence[tuple[type[Any], str]] = ()) -> Any:
     allowed = [*placeholders, *((stand_in, name) for name, stand_in in _NUMPY_SCALARS.items())]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # about the pickle protocol and old storage classes
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _to_numpy(torch, loaded, max_bytes: int):
+def _to_numpy(torch: Any, loaded: Any, max_bytes: int) -> Any:
     """The same tree with arrays for tensors; half precision becomes float32."""
     left = max_bytes
 
-    def convert(value):
+    def convert(value: Any) -> Any:
         nonlocal left
         if isinstance(value, torch.Tensor):
             if value.layout != torch.strided or value.is_quantized:
@@ -172,18 +175,18 @@ def _to_numpy(torch, loaded, max_bytes: int):
         raise CheckpointError("holds tensors or nested values that cannot be converted to NumPy") from None
 
 
-def dump(tree: dict, extras: dict) -> tuple[bytes, list]:
+def dump(tree: dict[Any, Any], extras: Values) -> tuple[bytes, list[str]]:
     """The bytes of a PyTorch file with these nested tensors and entries, and the names of the entries left out."""
     torch = import_torch()
 
-    def storable(value) -> bool:
+    def storable(value: Any) -> bool:
         if isinstance(value, dict):
             return all(storable(key) and storable(entry) for key, entry in value.items())
         if isinstance(value, (list, tuple, set)):
             return all(storable(entry) for entry in value)
         return isinstance(value, (np.ndarray, *_PLAIN))
 
-    def convert(value):
+    def convert(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return torch.from_numpy(np.array(value))
         if isinstance(value, dict):

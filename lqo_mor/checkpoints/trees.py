@@ -8,12 +8,13 @@ or ``['params']['encoder'].layers[0].B``, as ``jax.tree_util.keystr`` writes pat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import listing
+from lqo_mor.checkpoints.contract import Tensors, Values, listing
 from lqo_mor.errors import CheckpointError
 
 _NESTINGS = ("state_dict", "model", "model_state_dict", "params")
@@ -23,6 +24,11 @@ _OPTIMISER = ("optim", "opt_state")  # the names of these entries start like tha
 _JAX_PART = re.compile(
     r"""\.(?P<name>\w+)|\['(?P<single>[^']+)'\]|\["(?P<double>[^"]+)"\]|\[(?:<flat index )?(?P<index>\d+)>?\]"""
 )
+
+
+Place: TypeAlias = str | tuple[str, ...]  # of a tensor in a file: its key, or its path through nested dictionaries
+Placed: TypeAlias = dict[Place, np.ndarray]
+Tree: TypeAlias = dict[Any, Any]  # nested dictionaries
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +44,13 @@ class Layout:
     """
 
     nesting: str | None
-    places: dict[str, str | tuple[str, ...]]
+    places: dict[str, Place]
 
-    def restored(self, state: dict) -> dict:
+    def restored(self, state: Tensors) -> Placed:
         """The tensors by their places in the file; a new one gets a place like that of its nearest neighbour."""
         return {self._place(key): value for key, value in state.items()}
 
-    def _place(self, key: str) -> str | tuple[str, ...]:
+    def _place(self, key: str) -> Place:
         if key in self.places or not self.places:
             return self.places.get(key, key)
         names = key.split(".")
@@ -65,12 +71,24 @@ class Layout:
         return (*kept, ".".join(rest)) if "." in place[-1] else (*kept, *rest)
 
 
-def is_optimiser(name) -> bool:
-    """Whether an entry of that name holds the state of an optimiser, which does not fit changed tensors."""
-    return str(name).startswith(_OPTIMISER)
+def is_optimiser(name: object, value: object) -> bool:
+    """Whether an entry holds the state of an optimiser, which does not fit changed tensors."""
+    return str(name).startswith(_OPTIMISER) or (isinstance(value, dict) and {"state", "param_groups"} <= value.keys())
 
 
-def find_state(tree, extras: dict) -> tuple[dict[str, np.ndarray], Layout, dict]:
+def further_copies(state: Tensors, extras: Values) -> list[str]:
+    """The entries that hold the tensors of `state` once more, for instance averaged over time."""
+    key = next(iter(state))
+    return [
+        str(name)
+        for name, value in extras.items()
+        if isinstance(value, dict)
+        and not is_optimiser(name, value)
+        and any(isinstance(leaf, np.ndarray) and ".".join(map(str, path)).endswith(key) for path, leaf in _leaves(value))
+    ]
+
+
+def find_state(tree: Any, extras: Values) -> tuple[Tensors, Layout, Values]:
     """The tensors of a file by the keys that formats see, their layout in the file, and the entries beside them."""
     if not isinstance(tree, dict):
         raise CheckpointError(f"holds {_kind(tree)} instead of a dictionary of tensors; save model.state_dict() instead")
@@ -86,7 +104,7 @@ def find_state(tree, extras: dict) -> tuple[dict[str, np.ndarray], Layout, dict]
             raise CheckpointError(f"the entry {wrapped[0]!r} holds {_kind(tree[wrapped[0]])}, not a dictionary of tensors")
         inner, others = tree, {}
         if any(_has_arrays(value) for value in tree.values()):  # modules one by one, with other entries beside them
-            inner = {name: value for name, value in tree.items() if _has_arrays(value) and not is_optimiser(name)}
+            inner = {name: value for name, value in tree.items() if _has_arrays(value) and not is_optimiser(name, value)}
             others = _without(tree, inner)
     places, arrays = _by_bare_key(inner)
     prefix = _prefix(arrays)
@@ -94,15 +112,15 @@ def find_state(tree, extras: dict) -> tuple[dict[str, np.ndarray], Layout, dict]
     return {key[len(prefix) :]: value for key, value in arrays.items()}, layout, others | extras
 
 
-def _without(tree: dict, names) -> dict:
+def _without(tree: Tree, names: Collection[str]) -> Tree:
     return {key: value for key, value in tree.items() if key not in names}
 
 
-def _has_arrays(value) -> bool:
+def _has_arrays(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(leaf, np.ndarray) for _, leaf in _leaves(value))
 
 
-def _leaves(tree: dict, path: tuple = ()) -> Iterator[tuple]:
+def _leaves(tree: Tree, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*path, key))
@@ -110,7 +128,7 @@ def _leaves(tree: dict, path: tuple = ()) -> Iterator[tuple]:
             yield (*path, key), value
 
 
-def _by_bare_key(tree: dict) -> tuple[dict, dict[str, np.ndarray]]:
+def _by_bare_key(tree: Tree) -> tuple[dict[str, Place], Tensors]:
     """The places of the tensors and the tensors themselves, by keys of dots."""
     leaves = list(_leaves(tree))
     if not leaves:
@@ -137,7 +155,7 @@ def _parts(key: str) -> list[tuple[str, str]]:
     """The names in a key of a file, each with its text there, separator and brackets included."""
     first = re.match(r"\w+", key) if "[" in key else None  # a path of JAX without its first dot
     head = [] if first is None else [(first[0], first[0])]
-    jax = head + [(match[match.lastgroup], match[0]) for match in _JAX_PART.finditer(key, first.end() if first else 0)]
+    jax = head + [(match[match.lastgroup or 0], match[0]) for match in _JAX_PART.finditer(key, first.end() if first else 0)]
     if "".join(text for _, text in jax) == key:
         return jax
     plain = re.findall(r"[./]?[^./]+", key)
@@ -163,19 +181,19 @@ def _shared(names: list[str], others: list[str]) -> int:
     return count
 
 
-def _prefix(keys) -> str:
+def _prefix(keys: Collection[str]) -> str:
     """What wrappers put before every key."""
-    prefix, found = "", True
-    while found:
-        found = next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in keys)), "")
+    prefix = ""
+    while found := next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in keys)), ""):
         prefix += found
     return prefix
 
 
-def nested(state: dict) -> dict:
+def nested(state: Mapping[Any, np.ndarray]) -> Tree:
     """Nested dictionaries from tensors whose keys may be paths."""
-    tree: dict = {}
+    tree: Tree = {}
     for place, value in state.items():
+        above: list[str]
         *above, last = (place,) if isinstance(place, str) else place
         node = tree
         for name in above:
@@ -184,12 +202,12 @@ def nested(state: dict) -> dict:
     return tree
 
 
-def flat(state: dict) -> dict:
+def flat(state: Mapping[Any, np.ndarray]) -> Tensors:
     """The tensors with ``/`` between the names of a path."""
     return {place if isinstance(place, str) else "/".join(place): value for place, value in state.items()}
 
 
-def by_names(state: dict) -> dict:
+def by_names(state: Mapping[Any, np.ndarray]) -> Tree:
     """Nested dictionaries with one name a level, whatever the style of the keys was."""
     paths = {}
     for place, value in state.items():
@@ -198,6 +216,6 @@ def by_names(state: dict) -> dict:
     return nested(paths)
 
 
-def _kind(value) -> str:
+def _kind(value: Any) -> str:
     name = getattr(value, "foreign_name", None)
     return f"an object of {name}" if name else f"a {type(value).__name__}"

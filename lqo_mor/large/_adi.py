@@ -10,12 +10,15 @@ as sparse as before, with the eigenvalues ``(λ − 1) / (λ + 1)``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, splu
 
 from lqo_mor.errors import ConvergenceError, MissingDependencyError, SingularEquationError, UnstableSystemError
+from lqo_mor.large.system import SparseLQOSystem
 
 _MOST_STEPS = 500  # of the iteration; a real shift takes one, a complex pair two
 _SUBSPACE = 6  # columns of the factor, at least a step of them, whose Ritz values are the next shifts
@@ -23,12 +26,12 @@ _POWER_STEPS = 12  # for the norm of a residual
 _DENSE = 100  # order up to which eigenvalues are computed densely; ARPACK needs more than a few
 _DIVERGED = (
     f"the low-rank ADI iteration did not converge in {_MOST_STEPS} steps: the system is unstable, or so lightly damped that "
-    "its Gramian has no low rank"
+    "its Gramian has no low rank, or E is singular to working precision"
 )
 _UNSTABLE = "the system is not asymptotically stable: among the eigenvalues of (A, E), or of (A - E, A + E) in discrete time, {}"
 
 
-def continuous_pencil(sys):
+def continuous_pencil(sys: SparseLQOSystem) -> tuple[scipy.sparse.csc_array, scipy.sparse.csc_array | None, float]:
     """``(A_c, E_c, s)``: matrices of the equation above, with ``F`` to be multiplied by `s`; ``E_c`` None for the identity."""
     if sys.is_continuous:
         return sys.A, sys.E, 1.0
@@ -36,7 +39,9 @@ def continuous_pencil(sys):
     return sys.A - E, sys.A + E, np.sqrt(2.0)
 
 
-def solve_low_rank(A, E, F: np.ndarray, tol: float, transposed: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def solve_low_rank(
+    A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None, F: np.ndarray, tol: float, transposed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """A factor `Z` of the solution ``P ≈ Z Zᵀ`` of ``A P Eᵀ + E P Aᵀ + F Fᵀ = 0``, and the shifts that made it.
 
     Parameters
@@ -72,17 +77,17 @@ def solve_low_rank(A, E, F: np.ndarray, tol: float, transposed: bool = False) ->
     except ImportError as err:
         raise MissingDependencyError("pymor", "pymor", "a low-rank Gramian of a large system") from err
 
-    rounds = []
+    rounds: list[np.ndarray] = []
 
-    class RecordingADI(ADILyapunovSolver):
+    class RecordingADI(ADILyapunovSolver):  # type: ignore[misc]  # pyMOR has no types
         """pyMOR's iteration with its projection shifts, which are kept."""
 
-        def projection_shifts_init(self, A, E, B):
+        def projection_shifts_init(self, A: Any, E: Any, B: Any) -> np.ndarray:
             shifts = super().projection_shifts_init(A, E, B)
             rounds.append(shifts[shifts.imag >= 0])
             return rounds[-1]
 
-        def projection_shifts(self, A, E, V, Z, prev_shifts):
+        def projection_shifts(self, A: Any, E: Any, V: Any, Z: Any, prev_shifts: Any) -> np.ndarray:
             rounds.append(super().projection_shifts(A, E, V, Z, prev_shifts))
             return rounds[-1]
 
@@ -107,7 +112,9 @@ def solve_low_rank(A, E, F: np.ndarray, tol: float, transposed: bool = False) ->
     return Z, shifts[: np.searchsorted(steps, Z.shape[1] // columns) + 1]
 
 
-def residual_norm(A, E, F: np.ndarray, Z: np.ndarray, transposed: bool = False) -> float:
+def residual_norm(
+    A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None, F: np.ndarray, Z: np.ndarray, transposed: bool = False
+) -> float:
     """``‖A P Eᵀ + E P Aᵀ + F Fᵀ‖ / ‖F Fᵀ‖`` for ``P = Z Zᵀ`` in the spectral norm, to about 10 %.
 
     By power steps on the residual itself, which only multiplies vectors: independent of how `Z` was found, with the rounding
@@ -116,19 +123,19 @@ def residual_norm(A, E, F: np.ndarray, Z: np.ndarray, transposed: bool = False) 
     A, E = (A.T, E if E is None else E.T) if transposed else (A, E)
     images = A @ Z, Z if E is None else E @ Z
 
-    def apply(x):
+    def apply(x: np.ndarray) -> np.ndarray:
         return images[0] @ (images[1].T @ x) + images[1] @ (images[0].T @ x) + F @ (F.T @ x)
 
-    x, norm = np.random.default_rng(0).standard_normal(F.shape[0]), 0.0
+    x, norm = np.random.default_rng(0).standard_normal((F.shape[0],)), 0.0
     for _ in range(_POWER_STEPS):
         x = apply(x / np.linalg.norm(x))
-        norm = np.linalg.norm(x)
+        norm = float(np.linalg.norm(x))
         if norm == 0:
             break
     return float(norm / np.linalg.norm(F, 2) ** 2)
 
 
-def follow_shifts(A, E, F: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def follow_shifts(A: np.ndarray, E: np.ndarray, F: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same iteration with given shifts for a small dense pencil: its factor `Z`, and `W` with the residual ``W Wᵀ``.
 
     A large pencil and a small one with the same shifts have ``[Z; Z_r]`` as the factor of both in one.
@@ -149,17 +156,18 @@ def follow_shifts(A, E, F: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, 
     return np.hstack(blocks), W
 
 
-def check_stable(A, E) -> None:
-    """Raise where a cheap test sees that the pencil is unstable or singular: one factorisation, the six smallest eigenvalues.
+def check_stable(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None) -> None:
+    """Raise where a cheap test sees that the pencil is unstable or singular.
 
-    An unstable eigenvalue far from zero passes; with one the iteration does not converge.
+    The test is of the six smallest eigenvalues and of those that a few steps find in the right half-plane. An unstable
+    eigenvalue may pass; with one the iteration does not converge, unless the input hardly excites it.
 
     Raises
     ------
     SingularEquationError
         If `E` is singular.
     UnstableSystemError
-        If one of the eigenvalues of smallest modulus is not in the open left half-plane.
+        If an eigenvalue that is found is not in the open left half-plane.
     """
     if E is not None:
         try:
@@ -185,9 +193,37 @@ def check_stable(A, E) -> None:
             values = err.eigenvalues
     if np.any(values.real >= 0):
         raise UnstableSystemError(_UNSTABLE.format(f"{1 / values[np.argmax(values.real)]:.6g} is one"))
+    if n > _DENSE and values.size:
+        found = _right_half_plane(A, E, float(1 / np.max(np.abs(values))))
+        if found.size:
+            raise UnstableSystemError(_UNSTABLE.format(f"{found[0]:.6g} is one"))
 
 
-def _ordering(A) -> str:
+def _right_half_plane(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None, smallest: float) -> np.ndarray:
+    """Eigenvalues of positive real part that a few steps of Arnoldi's method find, given the `smallest` modulus of all.
+
+    By the Cayley transform ``(A − σE)⁻¹ (A + σE)``, which maps the left half-plane into the unit circle and the right one out of
+    it: there those of modulus near σ, the middle of the spectrum, stand out.
+    """
+    n = A.shape[0]
+    shift = np.sqrt(smallest * abs(A).max() / (1.0 if E is None else abs(E).max()))
+    mass = shift * (scipy.sparse.eye_array(n, format="csc") if E is None else E)
+    try:
+        solve = splu(A - mass, permc_spec=_ordering(A)).solve
+    except RuntimeError:
+        return np.array([shift])
+    right = A + mass
+    cayley = LinearOperator((n, n), lambda x: solve(right @ x), dtype=float)
+    try:
+        start = np.random.default_rng(0).standard_normal((n,))
+        values = eigs(cayley, k=2, v0=start, maxiter=2, tol=1e-10, return_eigenvectors=False)
+    except ArpackNoConvergence as err:
+        values = err.eigenvalues
+    values = values[np.abs(values) > 1 + 1e-6]
+    return shift * (values + 1) / (values - 1)
+
+
+def _ordering(A: scipy.sparse.csc_array) -> str:
     """The fill-reducing ordering of a sparse factorisation: by the pattern of ``A + Aᵀ`` where `A` has it."""
     pattern = abs(A) != 0
     return "MMD_AT_PLUS_A" if (pattern != pattern.T).nnz == 0 else "COLAMD"

@@ -8,10 +8,12 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis._rows import observed_rows
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.large._adi import check_stable, continuous_pencil, residual_norm, solve_low_rank
 from lqo_mor.large.system import SparseLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+
+_EPS = np.finfo(float).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ def low_rank_observability(sys: SparseLQOSystem, controllability: LowRankGramian
     MissingDependencyError
         Without pyMOR.
     InvalidInputError
-        If `sys` is no SparseLQOSystem, `tol` is not between 0 and 1, or the output is zero.
+        If `sys` is no SparseLQOSystem, `controllability` is not of it, `tol` is not between 0 and 1, or the output is zero.
     ConvergenceError
         If the iteration does not converge.
 
@@ -140,6 +142,7 @@ def low_rank_observability(sys: SparseLQOSystem, controllability: LowRankGramian
     (400, True)
     """
     check_large(sys, tol)
+    check_gramian(sys, controllability)
     A, E, scale = continuous_pencil(sys)
     full = scale * _observed_columns(sys, controllability.factor)
     left, values, _ = scipy.linalg.svd(full, full_matrices=False, check_finite=False)
@@ -149,12 +152,27 @@ def low_rank_observability(sys: SparseLQOSystem, controllability: LowRankGramian
     return _solved(A, E, left[:, kept] * values[kept], full, tol, transposed=True)
 
 
-def check_large(sys, tol: float = 0.5) -> None:
+def check_large(sys: object, tol: float = 0.5) -> None:
     """Raise `InvalidInputError` unless `sys` is a sparse system and `tol` a tolerance."""
     if not isinstance(sys, SparseLQOSystem):
         raise InvalidInputError(f"expected a SparseLQOSystem, got {type(sys).__name__}")
     if not isinstance(tol, (float, np.floating)) or not 0 < tol < 1:
         raise InvalidInputError(f"tol must be a number between 0 and 1; got {tol!r}")
+
+
+def check_gramian(sys: SparseLQOSystem, controllability: object) -> None:
+    """Raise `InvalidInputError` unless this is the Gramian of `sys`, solving its equation as well as it says."""
+    if not isinstance(controllability, LowRankGramian):
+        raise InvalidInputError(f"expected a LowRankGramian, by low_rank_controllability, got {type(controllability).__name__}")
+    if controllability.factor.shape[0] != sys.order:
+        raise DimensionError(f"the Gramian is of a system of order {controllability.factor.shape[0]}, not {sys.order}")
+    A, E, scale = continuous_pencil(sys)
+    residual = residual_norm(A, E, scale * sys.B, controllability.factor)
+    if not residual <= 10 * max(controllability.residual, _EPS):
+        raise InvalidInputError(
+            f"the Gramian is of another system: the residual of its equation is {controllability.residual:.1e}, but "
+            f"{residual:.1e} with the matrices of this system"
+        )
 
 
 def _observed_columns(sys: SparseLQOSystem, Z: np.ndarray) -> np.ndarray:
@@ -167,7 +185,14 @@ def _observed_columns(sys: SparseLQOSystem, Z: np.ndarray) -> np.ndarray:
     return np.hstack(columns)
 
 
-def _solved(A, E, F: np.ndarray, full: np.ndarray, tol: float, transposed: bool = False) -> LowRankGramian:
+def _solved(
+    A: scipy.sparse.csc_array,
+    E: scipy.sparse.csc_array | None,
+    F: np.ndarray,
+    full: np.ndarray,
+    tol: float,
+    transposed: bool = False,
+) -> LowRankGramian:
     """The solution for the factor `F` of the constant term, with its residual for the `full` factor."""
     Z, shifts = solve_low_rank(A, E, F, tol, transposed)
     return LowRankGramian(Z, residual_norm(A, E, full, Z, transposed), shifts)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 
 from lqo_mor.analysis.norms import check_comparable
 from lqo_mor.analysis.stability import check_system
-from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.errors import InvalidInputError
 from lqo_mor.large._adi import follow_shifts
-from lqo_mor.large.gramians import LowRankGramian, check_large, low_rank_controllability
+from lqo_mor.large.gramians import LowRankGramian, check_gramian, check_large, low_rank_controllability
 from lqo_mor.large.system import SparseLQOSystem, quadratic_forms
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor
 from lqo_mor.matrix_equations.stein import stein_factor
@@ -119,7 +121,7 @@ def error_and_digits(sys: SparseLQOSystem, rom: LQOSystem, controllability: LowR
     check_large(sys)
     if not isinstance(rom, LQOSystem) or not rom.is_real:
         raise InvalidInputError("the error is taken of a real LQOSystem; convert a diagonal one by to_dense")
-    check_comparable(sys, rom)
+    check_comparable(cast(Any, sys), rom)
     check_system(rom)
     Z, shifts = controllability.factor, controllability.shifts
     Z_r, R_r = _small_factors(rom, shifts)
@@ -129,13 +131,13 @@ def error_and_digits(sys: SparseLQOSystem, rom: LQOSystem, controllability: LowR
     rows_e, forms_e = rows - rows_r[:, :k], forms - forms_r[:, :k, :k]
     power, squared = _power(rows, forms), _power(rows_e, forms_e)
     noise = squared - _power(rows_e[:, :-last], forms_e[:, :-last, :-last]) + _ROUNDING * _EPS * np.sqrt(power * squared)
-    rest = _power(rows_r[:, k:], forms_r[:, k:, k:]) + 2 * np.linalg.norm(forms_r[:, k:, :k]) ** 2
+    rest = _power(rows_r[:, k:], forms_r[:, k:, k:]) + 2 * float(np.linalg.norm(forms_r[:, k:, :k])) ** 2
     if rest > _FOREIGN * controllability.residual * _power(rows_r, forms_r):
         squared += rest
     if sys.is_continuous:
         squared = np.inf if np.any(sys.D != rom.D) else squared
     else:
-        squared, power = squared + np.linalg.norm(sys.D - rom.D) ** 2, power + np.linalg.norm(sys.D) ** 2
+        squared, power = squared + float(np.linalg.norm(sys.D - rom.D)) ** 2, power + float(np.linalg.norm(sys.D)) ** 2
     digits = 15 if noise == 0 else int(np.clip(np.floor(np.log10(max(2 * squared / noise, 1.0))), 0, 15))
     relative = np.sqrt(squared / power) if power else np.inf if squared else 0.0
     return float(np.sqrt(squared)), float(relative), digits
@@ -153,10 +155,10 @@ def _small_factors(rom: LQOSystem, shifts: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _outputs(sys: SparseLQOSystem | LQOSystem, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``C R`` and ``Rᵀ M_i R``, (p, k) and (p, k, k)."""
-    if sys.M is None:
-        forms = np.zeros((sys.n_outputs, R.shape[1], R.shape[1]))
-    elif isinstance(sys.M, QuadraticOutput):
+    if isinstance(sys.M, QuadraticOutput):
         forms = projected(sys.M, R).to_dense()
+    elif sys.M is None:
+        forms = np.zeros((sys.n_outputs, R.shape[1], R.shape[1]))
     else:
         forms = quadratic_forms(sys.M, R) if isinstance(sys.M, tuple) else projected(sys.M, R)
     return sys.C @ R, forms
@@ -171,6 +173,5 @@ def _factor_of(sys: SparseLQOSystem, controllability: LowRankGramian | None) -> 
     """The Gramian given, or computed."""
     if controllability is None:
         return low_rank_controllability(sys)
-    if controllability.factor.shape[0] != sys.order:
-        raise DimensionError(f"the Gramian is of a system of order {controllability.factor.shape[0]}, not {sys.order}")
+    check_gramian(sys, controllability)
     return controllability

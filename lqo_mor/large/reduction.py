@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from lqo_mor.errors import InvalidInputError, OrderError
-from lqo_mor.large.gramians import LowRankGramian, low_rank_controllability, low_rank_observability
+from lqo_mor.large.gramians import (
+    LowRankGramian,
+    check_gramian,
+    check_large,
+    low_rank_controllability,
+    low_rank_observability,
+)
 from lqo_mor.large.norms import error_and_digits
 from lqo_mor.large.system import SparseLQOSystem, mass_times, quadratic_forms
 from lqo_mor.reduction import reduce
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import projected
+from lqo_mor.typing import Progress
 
 _NEGLIGIBLE = 1e-10  # Hankel singular values below this part of the largest are not kept in the intermediate system
 _MOST_STATES = 300
+_ROUNDING = 100 * np.finfo(float).eps  # of the product of the factors, for their sizes
 _METHODS = ("optimal", "balanced", "tsia", "irka", "projected_gradient")
+# Options of `reduce` that the error, which is that of the large system, would not follow.
+_OF_DENSE = {"slots", "orders", "tolerance", "horizon", "spectrum"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +67,11 @@ class LowRankBalancing:
 
 
 def low_rank_balancing(
-    sys: SparseLQOSystem, controllability_tol: float = 1e-12, observability_tol: float = 1e-10, *, progress=None
+    sys: SparseLQOSystem,
+    controllability_tol: float = 1e-12,
+    observability_tol: float = 1e-10,
+    *,
+    progress: Progress | None = None,
 ) -> LowRankBalancing:
     """Balance a large sparse system to a dense one of moderate order, nearly without error.
 
@@ -104,8 +121,9 @@ def low_rank_balancing(
     done()
     Q = low_rank_observability(sys, P, observability_tol)
     done()
-    U, hsv, Yt = scipy.linalg.svd(Q.factor.T @ mass_times(sys, P.factor), full_matrices=False)
-    if not hsv[0] > 0:
+    reached = mass_times(sys, P.factor)
+    U, hsv, Yt = scipy.linalg.svd(Q.factor.T @ reached, full_matrices=False)
+    if not hsv[0] > _ROUNDING * np.linalg.norm(Q.factor) * np.linalg.norm(reached):
         raise InvalidInputError("the system has no transfer from input to output: its Hankel singular values are all zero")
     rank = min(np.count_nonzero(hsv > _NEGLIGIBLE * hsv[0]), _MOST_STATES)
     root = np.sqrt(hsv[:rank])
@@ -123,8 +141,8 @@ def reduce_large(
     *,
     method: str = "optimal",
     balancing: LowRankBalancing | None = None,
-    progress=None,
-    **options,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Reduction:
     """Reduce a large sparse linear-quadratic-output system.
 
@@ -160,7 +178,8 @@ def reduce_large(
     OrderError
         If the order is not a positive integer below that of the intermediate system.
     InvalidInputError
-        If `sys` is no SparseLQOSystem, or the method or an option is unknown.
+        If `sys` is no SparseLQOSystem, `balancing` is of another one, the method or an option is unknown, or the option is
+        one of `reduce` that is not offered here: `slots`, `orders`, `tolerance`, `horizon`, `spectrum`.
     MissingDependencyError, UnstableSystemError, SingularEquationError, ConvergenceError
         As `low_rank_controllability`.
 
@@ -173,11 +192,21 @@ def reduce_large(
     >>> red.relative_error < 0.003
     True
     """
+    check_large(sys)
+    if balancing is not None and not isinstance(balancing, LowRankBalancing):
+        raise InvalidInputError(f"balancing must be a LowRankBalancing, by low_rank_balancing, got {type(balancing).__name__}")
+    if not _OF_DENSE.isdisjoint(options):
+        raise InvalidInputError(
+            f"{', '.join(sorted(_OF_DENSE & options.keys()))}: a large system is reduced to one given order, over an infinite "
+            "horizon and for white inputs; for anything else reduce low_rank_balancing(sys).system"
+        )
     if method not in _METHODS:
         raise InvalidInputError(f"unknown method {method!r} for a large system; known are {', '.join(_METHODS)}")
     done = _stages(progress, 4)
     if balancing is None:
         balancing = low_rank_balancing(sys, progress=None if progress is None else lambda *_: done())
+    else:
+        check_gramian(sys, balancing.controllability)
     small = balancing.system
     if isinstance(order, (int, np.integer)) and order >= small.order:
         raise OrderError(
@@ -185,17 +214,17 @@ def reduce_large(
             f"are negligible, or more than {_MOST_STATES}; balancing.system is that system"
         )
     red = reduce(small, order, method=method, **options)
-    error, relative, digits = error_and_digits(sys, red.system, balancing.controllability)
-    bound = None if red.bound is None else 2 * float(np.sum(balancing.hsv[red.system.order :]))
+    error, relative, digits = error_and_digits(sys, as_dense(red.system), balancing.controllability)
+    bound = None if red.bound is None else 2 * float(np.sum(balancing.hsv[int(red.system.order) :]))
     done()
     return replace(red, error=error, relative_error=relative, digits=digits, hsv=balancing.hsv, bound=bound)
 
 
-def _stages(progress, total: int):
+def _stages(progress: Progress | None, total: int) -> Callable[[], None]:
     """A function that reports the next stage."""
     count = iter(range(1, total + 1))
 
-    def done():
+    def done() -> None:
         stage = next(count)
         if progress is not None:
             progress(stage, total)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError, SymmetrisedWarning, warn
 from lqo_mor.systems._checks import as_array, check_dt, check_shape
@@ -56,14 +59,27 @@ class SparseLQOSystem:
 
     A: scipy.sparse.csc_array
     B: np.ndarray
-    C: np.ndarray | None = None
-    D: np.ndarray | None = None
+    C: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
+    D: np.ndarray = None  # type: ignore[assignment]  # likewise
     M: tuple[scipy.sparse.csc_array | None, ...] | QuadraticOutput | None = None
     E: scipy.sparse.csc_array | None = None
     dt: float | bool = 0.0
 
-    def __post_init__(self):
-        def put(name, value):
+    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
+
+        def __init__(
+            self,
+            A: scipy.sparse.csc_array,
+            B: ArrayLike,
+            C: ArrayLike | None = None,
+            D: ArrayLike | None = None,
+            M: Sequence[scipy.sparse.csc_array | None] | QuadraticOutput | None = None,
+            E: scipy.sparse.csc_array | None = None,
+            dt: float | bool = 0.0,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
         put("A", _square("A", self.A, None))
@@ -74,9 +90,14 @@ class SparseLQOSystem:
         check_shape("B", self.B, (n, m), "(n, m)")
         M = self.M
         if isinstance(M, QuadraticOutput):
-            M = QuadraticOutput(*(as_array(f"M.{name}", getattr(M, name), np.float64) for name in "UVW"))
+            U, V, W = (as_array(f"M.{name}", getattr(M, name), np.float64) for name in "UVW")
+            M = QuadraticOutput(U, V, W)
         elif M is not None:
-            M = (M,) if scipy.sparse.issparse(M) else tuple(M)
+            M = (M,) if scipy.sparse.issparse(M) else M
+            if not isinstance(M, (list, tuple)):
+                raise InvalidInputError(
+                    f"M must be a list of sparse arrays of SciPy, one per output, or a QuadraticOutput; got {type(M).__name__}"
+                )
             M = tuple(None if Mi is None else _symmetric(f"M[{i}]", _square(f"M[{i}]", Mi, n)) for i, Mi in enumerate(M))
         put("M", M)
         if self.C is None:
@@ -131,11 +152,12 @@ def mass_times(sys: SparseLQOSystem, X: np.ndarray) -> np.ndarray:
 
 
 def quadratic_forms(M: tuple[scipy.sparse.csc_array | None, ...], V: np.ndarray) -> np.ndarray:
-    """``Vᵀ M_i V`` of sparse quadratic outputs, (p, k, k)."""
-    return np.stack([np.zeros((V.shape[1],) * 2) if Mi is None else V.T @ (Mi @ V) for Mi in M])
+    """``Vᵀ M_i V`` of sparse quadratic outputs, (p, k, k), symmetric to the last bit."""
+    forms = np.stack([np.zeros((V.shape[1],) * 2) if Mi is None else V.T @ (Mi @ V) for Mi in M])
+    return 0.5 * (forms + forms.transpose(0, 2, 1))
 
 
-def _square(name: str, value, n: int | None) -> scipy.sparse.csc_array:
+def _square(name: str, value: Any, n: int | None) -> scipy.sparse.csc_array:
     """A sparse matrix as a float64 CSC array of its own, square and finite, and of order `n` if that is known."""
     if not scipy.sparse.issparse(value):
         raise InvalidInputError(

@@ -84,7 +84,7 @@ def pairing(continuous: bool, horizon: float | None = None) -> Pairing:
     return Pairing(_kernels.CONTINUOUS_FINITE if continuous else _kernels.DISCRETE_FINITE, (float(horizon),))
 
 
-def check_horizon(continuous: bool, horizon) -> None:
+def check_horizon(continuous: bool, horizon: float) -> None:
     """Raise `InvalidInputError` unless `horizon` is a positive finite number, an integer in discrete time."""
     number = isinstance(horizon, (int, float, np.integer, np.floating)) and not isinstance(horizon, bool)
     if not number or not 0 < horizon <= _LONGEST or (not continuous and horizon != int(horizon)):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from lqo_mor.matrix_equations.lyapunov import cayley_transform, lyapunov_factor
+from lqo_mor.matrix_equations.lyapunov import Map, cayley_transform, lyapunov_factor
 from lqo_mor.matrix_equations.stein import stein_factor
 
 _KEEP_SQUARES = 2048  # order up to which the powers of A are kept for the second factor (16 n² bytes per power)
 
 
 def factor_pair(
-    continuous: bool, A: np.ndarray, B: np.ndarray, rows: Callable[[np.ndarray], np.ndarray], horizon: float | None
+    continuous: bool, A: np.ndarray, B: np.ndarray, rows: Map, horizon: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factors `R` and `S` of the Gramians ``P = R Rᴴ`` and ``Q = S Sᴴ`` with
 
@@ -44,7 +42,7 @@ def factor_pair(
         factor = lyapunov_factor if continuous else stein_factor
         R = factor(A, B, horizon)
         return R, factor(A.conj().T, rows(R).conj().T, horizon)
-    squares = [] if A.shape[0] <= _KEEP_SQUARES else None
+    squares: list[np.ndarray] | None = [] if A.shape[0] <= _KEEP_SQUARES else None
     if continuous:
         transform, apply, apply_adjoint = cayley_transform(A)
     else:

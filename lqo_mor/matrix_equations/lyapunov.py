@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -11,6 +13,8 @@ from lqo_mor.errors import ConvergenceError
 from lqo_mor.matrix_equations.diagonal import check_horizon
 from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate
 from lqo_mor.matrix_equations.stein import compress_factor, double, operands, stein_factor
+
+Map: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 _EPS = np.finfo(float).eps
 _REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
@@ -74,7 +78,7 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     return X
 
 
-def _solve_by_cayley(A, B, Q):
+def _solve_by_cayley(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray | None:
     """The solution by a Stein equation with the Cayley transforms of both coefficients; None where it does not converge."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the residual decides
@@ -88,7 +92,7 @@ def _solve_by_cayley(A, B, Q):
     return X if converged else None
 
 
-def cayley_transform(A: np.ndarray, shift: float | None = None):
+def cayley_transform(A: np.ndarray, shift: float | None = None) -> tuple[np.ndarray, Map, Map]:
     """``(A − σI)⁻¹(A + σI)``, and the maps of input and of adjoint output factors that keep both Gramians.
 
     Parameters
@@ -109,20 +113,20 @@ def cayley_transform(A: np.ndarray, shift: float | None = None):
     identity = np.eye(A.shape[0])
     lu = scipy.linalg.lu_factor(A - shift * identity, check_finite=False)
 
-    def apply(X, trans=0):
+    def apply(X: np.ndarray, trans: int = 0) -> np.ndarray:
         return np.sqrt(2 * shift) * scipy.linalg.lu_solve(lu, X, trans=trans, check_finite=False)
 
     return scipy.linalg.lu_solve(lu, A + shift * identity, check_finite=False), apply, lambda X: apply(X, 2)
 
 
-def _shift(A) -> float:
+def _shift(A: np.ndarray) -> float:
     """A shift of the size of the eigenvalues: the geometric mean of the extreme singular values, by power steps."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(A.shape[0])
     lu = scipy.linalg.lu_factor(A, check_finite=False)
     inverse = 0.0
     for _ in range(8):
-        inverse = np.linalg.norm(x)
+        inverse = float(np.linalg.norm(x))
         if not (np.isfinite(inverse) and inverse > 0):
             break
         x = scipy.linalg.lu_solve(lu, x / inverse, trans=2, check_finite=False)
@@ -132,7 +136,7 @@ def _shift(A) -> float:
     return float(np.sqrt(max(smallest, _EPS * largest) * largest)) or 1.0
 
 
-def _integrate(A, B, Q, duration):
+def _integrate(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float) -> np.ndarray:
     """``∫₀^T e^{At} Q e^{Bᴴt} dt``: a Taylor series over a short step, then doubling of the step."""
     step, doublings = _short_step(duration, A, B)
     adjoint = B.conj().T
@@ -200,11 +204,11 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     check_horizon(True, duration)
     step, doublings = _short_step(duration, A, A)
     nodes, weights = np.polynomial.legendre.leggauss(12)
-    R, done, flowed = [], 0.0, B
+    parts, done, flowed = [], 0.0, B
     for node, weight in zip(0.5 * step * (nodes + 1), weights, strict=True):  # from node to node with the factor only
         flowed, done = _flow(A, flowed, node - done), node
-        R.append(np.sqrt(0.5 * step * weight) * flowed)
-    R, flow = compress_factor(np.hstack(R)), scipy.linalg.expm(step * A)
+        parts.append(np.sqrt(0.5 * step * weight) * flowed)
+    R, flow = compress_factor(np.hstack(parts)), scipy.linalg.expm(step * A)
     for k in range(doublings):
         increment = flow @ R
         if np.linalg.norm(increment) <= _EPS * np.linalg.norm(R):  # the rest of the interval no longer counts
@@ -214,7 +218,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     return R
 
 
-def _flow(A, V, time):
+def _flow(A: np.ndarray, V: np.ndarray, time: float) -> np.ndarray:
     """``e^{A time} V`` by its Taylor series, for a short time."""
     total = term = V
     for j in range(1, 60):
@@ -225,7 +229,7 @@ def _flow(A, V, time):
     return total
 
 
-def _short_step(duration, A, B):
+def _short_step(duration: float, A: np.ndarray, B: np.ndarray) -> tuple[float, int]:
     """A step ``duration / 2^k`` over which the exponentials are tame, and `k`."""
     size = max(np.linalg.norm(A, 1), np.linalg.norm(B, 1)) * duration
     doublings = max(0, int(np.ceil(np.log2(size))) + 1) if size > 0 else 0

@@ -17,9 +17,9 @@ def spectral_norm_estimate(A: np.ndarray) -> float:
         if size == 0 or not np.isfinite(size):
             break
         y = A @ (x / size)
-        norm = np.linalg.norm(y)
+        norm = float(np.linalg.norm(y))
         x = A.conj().T @ y
-    return float(norm)
+    return norm
 
 
 def stein_residual(A: np.ndarray, B: np.ndarray, Q: np.ndarray, X: np.ndarray) -> float:

@@ -15,7 +15,7 @@ _NEXT_IS_NOTHING = 0.1 * np.sqrt(_EPS)
 _REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
 
 
-def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None = None) -> np.ndarray:
+def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: float | None = None) -> np.ndarray:
     """Solve ``A X Bᴴ − X + Q = 0``, or sum the first terms of ``X = Σ_k A^k Q (Bᴴ)^k``.
 
     Solvable if no product ``λ_i(A) conj(λ_j(B))`` equals 1; the sum of `terms` terms always exists.
@@ -72,13 +72,13 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int | None =
 def operands(*arrays: np.ndarray) -> list[np.ndarray]:
     """The arrays as float64, or all as complex128 if one is complex; raises where an entry is not finite."""
     dtype = np.result_type(*arrays, float)
-    arrays = [np.asarray(array, dtype) for array in arrays]
-    if not all(np.all(np.isfinite(array)) for array in arrays):
+    converted = [np.asarray(array, dtype) for array in arrays]
+    if not all(np.all(np.isfinite(array)) for array in converted):
         raise InvalidInputError("a matrix equation was given coefficients with entries that are not finite")
-    return arrays
+    return converted
 
 
-def double(A, B, Q):
+def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, bool]:
     """The infinite sum by doubling, and whether it converged.
 
     A step is about the square of the one before, relative to the sum; so the iteration stops one step early, when
@@ -99,7 +99,7 @@ def double(A, B, Q):
     return X, False
 
 
-def _sum_terms(A, B, Q, terms):
+def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int) -> np.ndarray:
     """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first."""
     X, power_A, power_B, same = Q, A, B, B is A
     for digit in bin(terms)[3:]:
@@ -116,7 +116,7 @@ def _sum_terms(A, B, Q, terms):
     return X
 
 
-def _solve_by_schur(A, B, Q):
+def _solve_by_schur(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray:
     """Column by column in the Schur bases of both coefficients, from the last column backwards."""
     T, U = scipy.linalg.schur(A, output="complex")
     S, V = (T, U) if B is A else scipy.linalg.schur(B, output="complex")
@@ -135,7 +135,7 @@ def _solve_by_schur(A, B, Q):
     return X if np.iscomplexobj(Q) else X.real
 
 
-def stein_factor(A: np.ndarray, B: np.ndarray, terms: int | None = None, squares: list | None = None) -> np.ndarray:
+def stein_factor(A: np.ndarray, B: np.ndarray, terms: float | None = None, squares: list[np.ndarray] | None = None) -> np.ndarray:
     """A factor `R` of ``P = R Rᴴ``, the solution of ``A P Aᴴ − P + B Bᴴ = 0``, without forming `P`.
 
     Needs a spectral radius of `A` below 1; with `terms` it factors the sum of the first terms
@@ -206,7 +206,7 @@ def compress_factor(R: np.ndarray) -> np.ndarray:
     if k > n // 2:
         return R
     T, pivots = scipy.linalg.qr(R.conj().T, mode="r", pivoting=True, check_finite=False)
-    rank = max(1, np.count_nonzero(np.abs(np.diag(T)) > _EPS * abs(T[0, 0])))
+    rank = max(1, int(np.count_nonzero(np.abs(np.diag(T)) > _EPS * abs(T[0, 0]))))
     out = np.empty((n, rank), R.dtype)
     out[pivots] = T[:rank].conj().T
     return out

@@ -8,7 +8,8 @@ from typing import cast
 import numpy as np
 
 from lqo_mor.network import forward
-from lqo_mor.network._error_chain import Analysis, Layer, Neighbourhood, Seen
+from lqo_mor.network._error_analysis import Analysis, Layer
+from lqo_mor.network._error_chain import Neighbourhood, Seen
 from lqo_mor.network.layers import LayerNorm, Linear
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.support import layer_norm

@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network import forward
-from lqo_mor.network._error_chain import Analysis, Record, follow
+from lqo_mor.network._error_analysis import Analysis
+from lqo_mor.network._error_chain import Record, follow
 from lqo_mor.network._gains import times_each
 from lqo_mor.network._signals import measure
 from lqo_mor.network.model import DeepSSM

@@ -43,7 +43,8 @@ class CalibrationOptions:
         Let the feedthroughs change (their diagonals, in single systems).
     mixing : bool, default True
         Refit the linear maps behind layers of channels, and then the decoder, in closed form, to the outputs they had, if that
-        brings the model's output closer on the calibration inputs (for the decoder by cross-validation). (A single system has outputs of its own that mix its states.)
+        brings the model's output closer on the calibration inputs (for the decoder by cross-validation). (A single system has
+        outputs of its own that mix its states.)
     """
 
     split: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.forward import forward
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
+from lqo_mor.network.source import ModelSource
 from lqo_mor.output_files import FilePath
 from lqo_mor.systems import _checks
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -118,26 +118,6 @@ class Block:
     def state_size(self) -> int:
         """Number of real states that the slots of each system hold, two per slot."""
         return 2 * self.ssm.n_slots
-
-
-class ModelSource(Protocol):
-    """What a model keeps of the file it came from: it knows what the format stores, and how to write it."""
-
-    format: str
-
-    def other_parameters(self, model: DeepSSM) -> int | None:
-        """How many numbers the file holds outside of the systems, or None if those are the arrays of the model."""
-
-    def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
-        """How many numbers the format, or another one, stores for the system of each block."""
-
-    def reduce_in_class(self, model: DeepSSM, state_size: int, horizon: int | None) -> DeepSSM:
-        """The model reduced so that the class of its checkpoint can hold it."""
-
-    def write(
-        self, model: DeepSSM, path: FilePath, overwrite: bool, format: str | None = None, same_size: bool | None = None
-    ) -> None:
-        """Store the model at `path`, in its own format or another one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any, overload
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction._pieces import in_pieces
 from lqo_mor.reduction.balanced import balanced_truncation
-from lqo_mor.reduction.curve import ErrorCurve, error_curve
+from lqo_mor.reduction.curve import ErrorCurve, Solver, error_curve
 from lqo_mor.reduction.irka import irka
 from lqo_mor.reduction.modal import hippo, modal_truncation
 from lqo_mor.reduction.projected_gradient import projected_gradient
-from lqo_mor.reduction.result import Reduction
+from lqo_mor.reduction.result import Method, Reduction
 from lqo_mor.reduction.tolerance import smallest_order
 from lqo_mor.reduction.tsia import tsia
 from lqo_mor.reduction.variable_projection import variable_projection
+from lqo_mor.typing import Progress, System
 
-METHODS = {
+__all__ = [
+    "ErrorCurve",
+    "Reduction",
+    "balanced_truncation",
+    "hippo",
+    "irka",
+    "modal_truncation",
+    "projected_gradient",
+    "reduce",
+    "tsia",
+    "variable_projection",
+]
+
+METHODS: dict[str, Method] = {
     "optimal": variable_projection,
     "balanced": balanced_truncation,
     "projected_gradient": projected_gradient,
@@ -30,8 +45,31 @@ METHODS = {
 _SHARED = ("slots", "horizon", "progress", "tolerance")  # parameters of `reduce` itself
 
 
+@overload
 def reduce(
-    sys,
+    sys: System,
+    order: int | None = None,
+    *,
+    slots: int | None = None,
+    orders: None = None,
+    tolerance: float | None = None,
+    method: str = "optimal",
+    horizon: float | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Reduction: ...
+@overload
+def reduce(
+    sys: System,
+    *,
+    orders: Sequence[int],
+    method: str | Sequence[str] = "optimal",
+    horizon: float | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ErrorCurve: ...
+def reduce(
+    sys: System,
     order: int | None = None,
     *,
     slots: int | None = None,
@@ -39,8 +77,8 @@ def reduce(
     tolerance: float | None = None,
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
-    progress=None,
-    **options,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Reduction | ErrorCurve:
     """Reduce a linear-quadratic-output system by the named method, to a given size or to a given accuracy.
 
@@ -98,7 +136,7 @@ def reduce(
     7
     """
     names = _methods(method, several=orders is not None)
-    solvers = {name: (in_pieces(METHODS[name]), {}) for name in names}
+    solvers: dict[str, Solver] = {name: (in_pieces(METHODS[name]), {}) for name in names}
     for option, value in options.items():
         takers = [name for name in names if option in _options(name)]
         if not takers:
@@ -122,9 +160,9 @@ def reduce(
     return solvers[names[0]][0](sys, order, slots=slots, horizon=horizon, progress=progress, **options)
 
 
-def _methods(method, several: bool) -> list[str]:
+def _methods(method: str | Sequence[str], several: bool) -> list[str]:
     """The names of the methods asked for, checked."""
-    names = list(method) if several and isinstance(method, (list, tuple)) and method else [method]
+    names: list[Any] = list(method) if several and isinstance(method, (list, tuple)) and method else [method]
     for name in names:
         if not isinstance(name, str) or name not in METHODS:
             hint = "; a list of methods needs orders" if isinstance(name, (list, tuple)) else ""

@@ -25,7 +25,7 @@ def input_normal(poles: np.ndarray, continuous: bool) -> tuple[np.ndarray, np.nd
     return A, B
 
 
-def _section(pole: complex, continuous: bool):
+def _section(pole: complex, continuous: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One pair or real pole as an all-pass system with the identity as both Gramians."""
     if pole.imag:
         scale = max(abs(pole.imag), abs(pole.real) if continuous else 1 - abs(pole))
@@ -60,7 +60,7 @@ def cross_rows(full: DiagonalLQOSystem, rows: np.ndarray, A: np.ndarray, B: np.n
     return ((rows * np.where(full.is_real_pole, 1.0, 2.0)) @ X).real
 
 
-def realise(full: DiagonalLQOSystem, poles: np.ndarray, dt) -> LQOSystem:
+def realise(full: DiagonalLQOSystem, poles: np.ndarray, dt: float | bool) -> LQOSystem:
     """The dense system of given poles whose outputs are optimal for `full`, diagonal with one input, over all time."""
     A, B = input_normal(poles, full.is_continuous)
     rows, p, q = cross_rows(full, stack_rows(full.C, full.quadratic), A, B), full.n_outputs, full.quadratic

@@ -26,7 +26,15 @@ class WhiteInputs:
         """What stands beside the pairing in the Gramian, and in the one with conjugates on the right, (s, s) both."""
         return self.B @ self.B.T, self.B @ self.B.conj().T
 
-    def gradients(self, gamma, delta, plain, hermitian, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(
+        self,
+        gamma: np.ndarray,
+        delta: np.ndarray,
+        plain: tuple[np.ndarray, np.ndarray],
+        hermitian: tuple[np.ndarray, np.ndarray],
+        alpha: np.ndarray,
+        beta: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """``γ`` (s,) and ``δ`` (s, m) plus those of ``Σ α_ij P_ij + β_ij H_ij`` for both Gramians and symmetric weights.
 
         `plain` and `hermitian` hold ``g(μ_i, μ_j)`` and ``g(μ_i, conj μ_j)`` and their derivatives by ``μ_i``.
@@ -39,7 +47,7 @@ class WhiteInputs:
 class Series:
     """``G(μ) = Σ_{j≥0} R_j μ^j − ½ R_0`` of autocovariances (lags, m, m), and the inputs that it makes of rows at poles."""
 
-    def __init__(self, covariances: np.ndarray):
+    def __init__(self, covariances: np.ndarray) -> None:
         lags, m, _ = covariances.shape
         self.m, self.numbers, self.flat = m, np.arange(1.0, lags), covariances.reshape(lags, m * m).copy()
         self.flat[0] *= 0.5
@@ -72,7 +80,15 @@ class ColouredInputs:
         mixed, conjugates = self.B @ self.F.T, self.B @ self.F.conj().T
         return mixed + mixed.T, conjugates + conjugates.conj().T
 
-    def gradients(self, gamma, delta, plain, hermitian, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(
+        self,
+        gamma: np.ndarray,
+        delta: np.ndarray,
+        plain: tuple[np.ndarray, np.ndarray],
+        hermitian: tuple[np.ndarray, np.ndarray],
+        alpha: np.ndarray,
+        beta: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As for `WhiteInputs`."""
         for weights, products, (g, dg), B, F in (
             (alpha, self.products()[0], plain, self.B, self.F),

@@ -5,23 +5,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
-from lqo_mor.analysis.spectrum import channel
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, SingularEquationError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction._slots import choose, stack, trim, used_order
 from lqo_mor.reduction.balanced import balanced_truncation
 from lqo_mor.reduction.modal import hippo, modal_truncation
 from lqo_mor.reduction.outputs import densified
-from lqo_mor.reduction.result import Reduction, Status, finish
+from lqo_mor.reduction.result import Method, Reduction, Status, finish
 from lqo_mor.reduction.stabilise import unstable, warn_of_repair
-from lqo_mor.systems.convert import to_diagonal
+from lqo_mor.systems.convert import as_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import FloatOrBatch, Progress, System
 
-STARTS = {"balanced": balanced_truncation, "modal": modal_truncation, "hippo": hippo}
+Start: TypeAlias = str | Reduction | System
+One: TypeAlias = "Callable[[Any, DiagonalLQOSystem, InputSpectrum | None], Outcome]"
+Batch: TypeAlias = "Callable[[DiagonalLQOSystem, DiagonalLQOSystem, Progress], Outcome]"
+
+STARTS: dict[str, Method] = {"balanced": balanced_truncation, "modal": modal_truncation, "hippo": hippo}
 KERNEL_STATUS = np.array([Status.CONVERGED, Status.MAX_ITERATIONS, Status.STALLED])
 _CHUNK = 32  # channels per compiled call, so that progress is seen and an interrupt is heard
 
@@ -30,13 +36,15 @@ _CHUNK = 32  # channels per compiled call, so that progress is seen and an inter
 class Outcome:
     """What an optimiser returns: the system, and per channel its history, status and number of steps."""
 
-    system: LQOSystem | DiagonalLQOSystem
+    system: System
     history: np.ndarray
     status: np.ndarray
     iterations: np.ndarray
 
 
-def start_reduction(sys, order, slots, horizon, start, spectrum=None) -> Reduction:
+def start_reduction(
+    sys: System, order: int | None, slots: int | None, horizon: float | None, start: Start, spectrum: InputSpectrum | None = None
+) -> Reduction:
     """The start of an iterative method: a method's name, a `Reduction`, or a reduced system.
 
     With a `spectrum` its errors are the weighted ones.
@@ -60,7 +68,9 @@ def start_reduction(sys, order, slots, horizon, start, spectrum=None) -> Reducti
     system = start.system if isinstance(start, Reduction) else start
     if type(system) is not type(sys):
         raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
-    size, budget, what = (used_order(system), order, "order") if slots is None else (system.n_slots, slots, "slots")
+    size, budget, what = used_order(system), order, "order"
+    if isinstance(system, DiagonalLQOSystem) and slots is not None:
+        size, budget, what = system.n_slots, slots, "slots"
     if np.max(size) > budget:
         raise InvalidInputError(f"the start has {what} {np.max(size)}, more than the {budget} asked for")
     if isinstance(system, LQOSystem) and not system.is_real:
@@ -71,7 +81,7 @@ def start_reduction(sys, order, slots, horizon, start, spectrum=None) -> Reducti
     return finish(sys, system, method="start", horizon=horizon, spectrum=spectrum)
 
 
-def check_options(continuous: bool, **options) -> None:
+def check_options(continuous: bool, **options: Any) -> None:
     """Raise `InvalidInputError` unless the numbers that steer an iteration make sense."""
     for name, value in options.items():
         number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
@@ -88,15 +98,15 @@ def check_options(continuous: bool, **options) -> None:
 
 
 def iterate(
-    sys,
+    sys: System,
     starts: list[Reduction],
-    one: Callable,
-    batch: Callable | None,
+    one: One,
+    batch: Batch | None,
     *,
     method: str,
     horizon: float | None,
-    progress,
-    spectrum=None,
+    progress: Progress | None,
+    spectrum: InputSpectrum | None = None,
 ) -> Reduction:
     """Run an optimiser from every start and keep, channel by channel, the best of all starts and outcomes.
 
@@ -104,7 +114,9 @@ def iterate(
     `batch(sys, initial, progress)` a batch of diagonal systems; both return an `Outcome`. Without `batch`, the members of a
     batch are taken one by one.
     """
-    systems, errors, outcomes = [], [], []
+    systems: list[System] = []
+    reached_errors: list[FloatOrBatch] = []
+    outcomes = []
     for number, begun in enumerate(starts):
         outcome = _run(sys, begun.system, spectrum, one, batch, _part_of(progress, number, len(starts)))
         systems += [begun.system, outcome.system]
@@ -112,13 +124,16 @@ def iterate(
             reached = h2_error(sys, outcome.system, horizon, spectrum=spectrum)
         except (SingularEquationError, UnstableSystemError):  # poles at the stability boundary to working precision
             reached = np.inf
-        errors += [begun.error, reached]
+        reached_errors += [begun.error, reached]
         outcomes.append(outcome)
-    errors = np.nan_to_num(np.array(errors), nan=np.inf)
-    winner = np.argmin(errors, axis=0)  # even: a start, odd: the outcome of the start before it
-    system = systems[0] if winner.ndim else systems[int(winner)]
-    for k in range(1, len(systems) if winner.ndim else 0):
-        system = choose(winner == k, systems[k], system)
+    errors = np.nan_to_num(np.array(reached_errors), nan=np.inf)
+    winner = np.asarray(np.argmin(errors, axis=0))  # even: a start, odd: the outcome of the start before it
+    if winner.ndim:
+        batches = cast(list[DiagonalLQOSystem], systems)
+        batch_system = batches[0]
+        for k in range(1, len(batches)):
+            batch_system = choose(winner == k, batches[k], batch_system)
+    system = batch_system if winner.ndim else systems[int(winner)]
     length = max(outcome.history.shape[-1] for outcome in outcomes)
     history = np.full((*winner.shape, length), np.nan)
     status, iterations = np.full(winner.shape, Status.START_KEPT), np.zeros(winner.shape, int)
@@ -130,8 +145,7 @@ def iterate(
     kept = winner % 2 == 0  # a start that stays the best: no step counts
     history[kept, 0] = np.min(errors[::2], axis=0)[kept] ** 2
     if not winner.ndim:
-        status, iterations = status.item(), int(iterations)
-        history = history[: iterations + 1]
+        history = history[: int(iterations) + 1]
     repaired = np.choose(winner // 2, [np.asarray(begun.repaired) for begun in starts]) & (winner % 2 == 0)
     if np.any(repaired):
         warn_of_repair(repaired)
@@ -141,26 +155,28 @@ def iterate(
         method=method,
         horizon=horizon,
         spectrum=spectrum,
-        status=status,
+        status=status if winner.ndim else status.item(),
         start_error=np.min(errors[::2], axis=0) if winner.ndim else float(np.min(errors[::2])),
-        iterations=iterations,
+        iterations=iterations if winner.ndim else int(iterations),
         history=history,
         hsv=starts[0].hsv,
         repaired=repaired if winner.ndim else bool(repaired),
     )
 
 
-def _run(sys, initial, spectrum, one, batch, progress) -> Outcome:
-    if isinstance(sys, LQOSystem):
+def _run(
+    sys: System, initial: System, spectrum: InputSpectrum | None, one: One, batch: Batch | None, progress: Progress
+) -> Outcome:
+    if isinstance(sys, LQOSystem) or isinstance(initial, LQOSystem):  # both: a start is of the kind of the full system
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
-                diagonal = to_diagonal(initial)
+                diagonal = to_diagonal(as_dense(initial))
         except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
             return Outcome(initial, np.full(1, np.nan), np.array(Status.START_KEPT), np.array(0))
         outcome = one(sys, diagonal, spectrum)
         progress(1, 1)
-        return Outcome(densified(outcome.system, sys), outcome.history, outcome.status, outcome.iterations)
+        return Outcome(densified(outcome.system, as_dense(sys)), outcome.history, outcome.status, outcome.iterations)
     if batch is not None:
         return batch(sys, initial, progress)
     parts, total = [], int(np.prod(sys.batch))
@@ -177,14 +193,14 @@ def _run(sys, initial, spectrum, one, batch, progress) -> Outcome:
     for row, part in zip(history, parts, strict=True):
         row[: part.history.size] = part.history
     return Outcome(
-        stack([part.system for part in parts], sys.batch),
+        stack([cast(DiagonalLQOSystem, part.system) for part in parts], sys.batch),
         history.reshape(*sys.batch, -1),
         np.reshape([part.status for part in parts], sys.batch),
         np.reshape([part.iterations for part in parts], sys.batch),
     )
 
 
-def _part_of(progress, number: int, count: int) -> Callable:
+def _part_of(progress: Progress | None, number: int, count: int) -> Progress:
     """A callback for one of several runs, which reports the progress of all."""
     if progress is None:
         return lambda done, total: None
@@ -196,7 +212,7 @@ def used_slots(initial: DiagonalLQOSystem) -> np.ndarray:
     return np.count_nonzero(np.any(initial.B, axis=-1), axis=-1).reshape(-1)
 
 
-def chunks(used: np.ndarray, progress: Callable) -> Iterator[tuple[np.ndarray, int]]:
+def chunks(used: np.ndarray, progress: Progress) -> Iterator[tuple[np.ndarray, int]]:
     """Channels that can go through a kernel together, with their number of slots, a chunk at a time."""
     done = 0
     for size in np.unique(used):

@@ -28,7 +28,8 @@ class Budget:
 
 def budget(order: int | None, slots: int | None, continuous: bool, margin: float) -> Budget:
     """Free sections, and one real pole if `order` is odd; or `slots` pairs."""
-    kinds = np.full(slots, PAIR) if slots is not None else np.array([FREE] * (order // 2) + [REAL] * (order % 2))
+    pairs, odd = divmod(order or 0, 2)
+    kinds = np.full(slots, PAIR) if slots is not None else np.array([FREE] * pairs + [REAL] * odd)
     least = margin if continuous else -np.log1p(-margin)
     return Budget(kinds, least, np.inf if continuous else 0.5 * np.log(1 / margin - 1), margin, continuous)
 

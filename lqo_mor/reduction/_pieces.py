@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,23 +14,32 @@ from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import StabilityWarning
 from lqo_mor.reduction._slots import check_budget, pad
-from lqo_mor.reduction.result import Reduction
+from lqo_mor.reduction.result import Method, Reduction
 from lqo_mor.reduction.stabilise import warn_of_repair
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import Progress, System
 
 _TAILS = {"history": np.nan, "hsv": 0.0}  # what fills the last axis of the shorter ones
 
 
-def in_pieces(method: Callable) -> Callable:
+def in_pieces(method: Method) -> Method:
     """A method of reduction that spreads batches over the workers of joblib, where there are any."""
 
     @functools.wraps(method)
-    def spread(sys, order=None, *, slots=None, horizon=None, progress=None, **options) -> Reduction:
+    def spread(
+        sys: System,
+        order: int | None = None,
+        *,
+        slots: int | None = None,
+        horizon: float | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Reduction:
         batch = getattr(sys, "batch", ())
         count = int(np.prod(batch))
         cuts = parallel.pieces(count)
-        if len(cuts) == 1:
+        if not batch or (len(cuts) == 1 and not parallel.keeps()):
             return method(sys, order, slots=slots, horizon=horizon, progress=progress, **options)
         check_budget(sys, order, slots, horizon)  # of the whole batch: the smallest channel bounds the order
         if options.get("spectrum") is not None:
@@ -39,9 +48,11 @@ def in_pieces(method: Callable) -> Callable:
         for cut in cuts:
             index = np.unravel_index(np.arange(count)[cut], batch)
             own = {name: _piece_of(value, index, batch) for name, value in options.items()}
-            tasks.append((method, sys[index], {"order": order, "slots": slots, "horizon": horizon, **own}))
+            tasks.append(
+                (method, cast(DiagonalLQOSystem, sys)[index], {"order": order, "slots": slots, "horizon": horizon, **own})
+            )
 
-        def tell(done, total):
+        def tell(done: int, total: int) -> None:
             if progress is not None:
                 progress(count * done // total, count)
 
@@ -54,7 +65,7 @@ def in_pieces(method: Callable) -> Callable:
     return spread
 
 
-def reduce_piece(method: Callable, sys: DiagonalLQOSystem, options: dict, progress) -> Reduction:
+def reduce_piece(method: Method, sys: DiagonalLQOSystem, options: dict[str, Any], progress: Progress | None) -> Reduction:
     """The reduction of a piece, silent about repairs, which are told once for all pieces."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)
@@ -63,7 +74,7 @@ def reduce_piece(method: Callable, sys: DiagonalLQOSystem, options: dict, progre
 
 def joined(parts: list[Reduction], batch: tuple[int, ...]) -> Reduction:
     """The reduction of a whole batch from those of its pieces, each of a batch (channels,)."""
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(Reduction):
         own = [getattr(part, field.name) for part in parts]
         if field.name == "system":
@@ -87,18 +98,18 @@ def _joined_systems(parts: list[DiagonalLQOSystem], batch: tuple[int, ...]) -> D
     width = max(part.n_slots for part in parts)
     parts = [pad(part, width) for part in parts]
 
-    def join(arrays):
+    def join(arrays: list[np.ndarray]) -> np.ndarray:
         whole = np.concatenate(arrays)
         return whole.reshape(*batch, *whole.shape[1:])
 
     quadratic = None
     if parts[0].quadratic is not None:
         quadratic = QuadraticOutput(*(join([getattr(part.quadratic, name) for part in parts]) for name in "UVW"))
-    arrays = (join([getattr(part, name) for part in parts]) for name in ("poles", "B", "C", "D"))
-    return DiagonalLQOSystem(*arrays, quadratic, parts[0].dt)
+    poles, B, C, D = (join([getattr(part, name) for part in parts]) for name in ("poles", "B", "C", "D"))
+    return DiagonalLQOSystem(poles, B, C, D, quadratic, parts[0].dt)
 
 
-def _piece_of(option, index: tuple, batch: tuple[int, ...]):
+def _piece_of(option: Any, index: Any, batch: tuple[int, ...]) -> Any:
     """The part of an option that belongs to the channels at `index`; what does not fit is refused by the method itself."""
     if isinstance(option, (list, tuple)):
         return [_piece_of(one, index, batch) for one in option]

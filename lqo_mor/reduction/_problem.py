@@ -23,16 +23,19 @@ from lqo_mor.matrix_equations.diagonal import Pairing, pairing, real_form
 from lqo_mor.reduction import _kernels
 from lqo_mor.reduction._inputs import ColouredInputs, Series, WhiteInputs
 from lqo_mor.reduction._transfer import (
+    Backward,
+    Transfer,
     dense_transfer,
     diagonal_transfer,
     weighted_dense_transfer,
     weighted_diagonal_transfer,
     well_conditioned_modes,
 )
-from lqo_mor.systems.convert import slot_rows
+from lqo_mor.systems.convert import as_dense, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+from lqo_mor.typing import System
 
 _ROOT2 = np.sqrt(2.0)
 
@@ -62,13 +65,13 @@ class Problem:
     """
 
     norm: Pairing
-    transfer: Callable
+    transfer: Transfer
     p: int
     c: int
     W: np.ndarray
     squared_norm: float
     continuous: bool
-    inputs: Callable = WhiteInputs.at
+    inputs: Callable[[np.ndarray, np.ndarray], WhiteInputs | ColouredInputs] = WhiteInputs.at
     mean: np.ndarray | None = None
 
 
@@ -80,33 +83,31 @@ class Evaluation:
     D: np.ndarray
     inputs: WhiteInputs | ColouredInputs
     real: np.ndarray
-    backward: Callable
+    backward: Backward
     plain: tuple[np.ndarray, np.ndarray]
     hermitian: tuple[np.ndarray, np.ndarray]
 
 
-def problem_of(sys, horizon: float | None, spectrum: InputSpectrum | None = None) -> Problem:
+def problem_of(sys: System, horizon: float | None, spectrum: InputSpectrum | None = None) -> Problem:
     """The `Problem` of reducing one real system, dense or diagonal, over `horizon` (None: infinite) or for a spectrum."""
-    norm, quadratic = pairing(sys.is_continuous, horizon), quadratic_of(sys)
-    modes = sys
-    if isinstance(sys, LQOSystem):
-        quadratic = factor_symmetric(quadratic) if isinstance(quadratic, np.ndarray) else quadratic
-        modes = well_conditioned_modes(sys)
+    norm, M = pairing(sys.is_continuous, horizon), quadratic_of(sys)
+    quadratic = factor_symmetric(M) if isinstance(M, np.ndarray) else M
+    modes = well_conditioned_modes(sys) if isinstance(sys, LQOSystem) else sys
     W = np.zeros((sys.n_outputs, 0)) if quadratic is None else quadratic.W
     rows = stack_rows(sys.C, quadratic)
     if spectrum is None:
-        transfer = dense_transfer(sys, rows, horizon) if modes is None else diagonal_transfer(modes, norm)
-        squared = h2_norm(without_feedthrough(sys), horizon) ** 2
+        transfer = diagonal_transfer(modes, norm) if modes is not None else dense_transfer(as_dense(sys), rows, horizon)
+        squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
         return Problem(norm, transfer, sys.n_outputs, W.shape[1], W, squared, sys.is_continuous)
     full, squared, mean = weighted_power(sys, spectrum)
     if modes is None:
-        transfer = weighted_dense_transfer(full, rows)
+        transfer = weighted_dense_transfer(as_dense(sys), full.F, rows)
     else:
-        transfer = weighted_diagonal_transfer(full if modes is sys else weigh(modes, spectrum), norm)
+        transfer = weighted_diagonal_transfer(modes, (full if modes is sys else weigh(modes, spectrum)).F, norm)
     return Problem(norm, transfer, sys.n_outputs, W.shape[1], W, squared, False, Series(spectrum.covariances).at, mean)
 
 
-def weighted_power(sys, spectrum: InputSpectrum) -> tuple[Weighted, float, np.ndarray | None]:
+def weighted_power(sys: System, spectrum: InputSpectrum) -> tuple[Weighted, float, np.ndarray | None]:
     """The full system without its feedthrough for an input with a spectrum; the power of its output without the mean; that."""
     full = weigh(without_feedthrough(sys), spectrum)
     P = state_covariance(full, full)
@@ -114,7 +115,7 @@ def weighted_power(sys, spectrum: InputSpectrum) -> tuple[Weighted, float, np.nd
     return full, float(output_covariance(full, full, P, 1).real), mean
 
 
-def without_feedthrough(sys):
+def without_feedthrough(sys: System) -> System:
     """The same system with ``D = 0``."""
     if isinstance(sys, DiagonalLQOSystem):
         return DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, sys.quadratic, sys.dt)
@@ -160,7 +161,9 @@ def with_ridge(e: Evaluation, ridge: float) -> np.ndarray:
     return G
 
 
-def error_and_forms(problem: Problem, G, D, rows, W):
+def error_and_forms(
+    problem: Problem, G: np.ndarray, D: np.ndarray, rows: np.ndarray, W: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Squared error, and its derivatives by the row covariances ``Θ G Θᵀ`` and ``D Θᵀ`` and by `W`.
 
     Of a Gaussian input with a spectrum the quadratic part counts twice, and the difference of the means is added.
@@ -214,7 +217,9 @@ def pole_gradients(e: Evaluation, d_G: np.ndarray, d_D: np.ndarray) -> tuple[np.
     return np.where(real, gamma.real, gamma), np.where(real[:, np.newaxis], delta.real, delta)
 
 
-def projected_error(problem: Problem, mu, B, real, ridge: float = 0.0):
+def projected_error(
+    problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray, ridge: float = 0.0
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Squared error with optimal outputs, its gradient ``(γ, δ)`` in poles and input rows, and the rows.
 
     By the envelope theorem the gradient is the partial one at the optimal outputs; where the outputs have a mean, these
@@ -239,7 +244,16 @@ def projected_error(problem: Problem, mu, B, real, ridge: float = 0.0):
     return value, gamma, delta, rows
 
 
-def reduced_system(problem: Problem, mu, B, real, rows, W, D, dt) -> DiagonalLQOSystem:
+def reduced_system(
+    problem: Problem,
+    mu: np.ndarray,
+    B: np.ndarray,
+    real: np.ndarray,
+    rows: np.ndarray,
+    W: np.ndarray,
+    D: np.ndarray | None,
+    dt: float | bool,
+) -> DiagonalLQOSystem:
     """The reduced system with output rows in real coordinates."""
     slots = slot_rows(rows, real)
     p, c = problem.p, problem.c

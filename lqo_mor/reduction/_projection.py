@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -12,12 +13,15 @@ from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.reduction._cross import state_map
+from lqo_mor.reduction._cross import CrossSolver, Map, state_map
 from lqo_mor.reduction._problem import weighted_power, without_feedthrough
 from lqo_mor.reduction.stabilise import reflect, unstable
 from lqo_mor.systems.convert import real_rows, real_states
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, projected
+from lqo_mor.typing import System
+
+Products: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _DECAY = 0.1  # least decay of a reduced pole within a finite horizon
 _SINGULAR = 10 * np.finfo(float).eps  # ratio of Hankel singular values below which a state does not count
@@ -30,7 +34,7 @@ class FullSystem:
     Attributes
     ----------
     apply : callable
-        ``A V`` of real columns `V` (n, r).
+        ``apply(V, False)`` is ``A V`` for real columns `V` (n, r).
     B, C : (n, m) and (p, n) ndarray
         Input and output matrix.
     M : (p, n, n) ndarray, QuadraticOutput or None
@@ -53,22 +57,27 @@ class FullSystem:
         Mean of the quadratic output for a Gaussian input with a spectrum, whose quadratic part counts twice.
     """
 
-    apply: Callable
+    apply: Map
     B: np.ndarray
     C: np.ndarray
     M: np.ndarray | QuadraticOutput | None
-    solve: Callable
+    solve: CrossSolver
     squared_norm: float
     continuous: bool
     horizon: float | None
     slots: int | None
     limit: float
-    products: Callable
+    products: Products
     mean: np.ndarray | None = None
 
 
 def full_system(
-    sys, horizon: float | None, slots: int | None, solve: Callable, start: np.ndarray, spectrum: InputSpectrum | None = None
+    sys: System,
+    horizon: float | None,
+    slots: int | None,
+    solve: CrossSolver,
+    start: np.ndarray,
+    spectrum: InputSpectrum | None = None,
 ) -> FullSystem:
     """The `FullSystem` of one real dense or diagonal system; the latter in the coordinates of `to_dense`.
 
@@ -87,7 +96,7 @@ def full_system(
         F = weighted.F if isinstance(sys, LQOSystem) else real_states(weighted.F, sys.is_real_pole)
         products = _coloured(B, F, spectrum.covariances)
         return FullSystem(state_map(sys), B, C, M, solve, squared, False, None, slots, 1.0, products, mean)
-    squared = h2_norm(without_feedthrough(sys), horizon) ** 2
+    squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
     limit = boundary = 0.0 if sys.is_continuous else 1.0
     if horizon is not None:
         poles = np.linalg.eigvals(sys.A) if isinstance(sys, LQOSystem) else sys.poles
@@ -97,10 +106,10 @@ def full_system(
     return FullSystem(apply, B, C, M, solve, squared, continuous, horizon, slots, limit, lambda _, B_r: (B_r @ B_r.T, B @ B_r.T))
 
 
-def _coloured(B: np.ndarray, F: np.ndarray, R: np.ndarray) -> Callable:
+def _coloured(B: np.ndarray, F: np.ndarray, R: np.ndarray) -> Products:
     """`FullSystem.products` for an input with the autocovariances `R`: ``F_r`` by Horner's rule, see `analysis.weighted`."""
 
-    def products(A_r, B_r):
+    def products(A_r: np.ndarray, B_r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         steps = np.tensordot(R, B_r, axes=([2], [1])).transpose(0, 2, 1)  # B_r R_jᵀ
         F_r = 0.5 * steps[0]
         ahead = np.zeros_like(F_r)
@@ -164,18 +173,18 @@ def balancing(R: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray] | N
     return R @ Yt.T / root, (S @ Z / root).T
 
 
-def outputs(full: FullSystem, V: np.ndarray):
+def outputs(full: FullSystem, V: np.ndarray) -> tuple[np.ndarray, np.ndarray | QuadraticOutput | None]:
     """The projected outputs ``C V`` and ``Vᵀ M_i V``."""
     return full.C @ V, projected(full.M, V)
 
 
-def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M) -> np.ndarray:
+def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None) -> np.ndarray:
     """``G = CᵀC_r + 2 Σ_i M_i X M_{r,i}``, (n, r), for reduced outputs `C` and `M`.
 
     Minus half the derivative of the squared error by `X`; hence the factor 2, and another one for a Gaussian input.
     """
     G, times = full.C.T @ C, 1.0 if full.mean is None else 2.0
-    if isinstance(M, QuadraticOutput):
+    if isinstance(M, QuadraticOutput) and isinstance(full.M, QuadraticOutput):
         U, V, T = full.M.U, full.M.V, times * M.W.T @ M.W
         left, right = U @ X, V @ X
         uu, uv, vu, vv = left @ M.U.T, left @ M.V.T, right @ M.U.T, right @ M.V.T
@@ -185,9 +194,11 @@ def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M) -> np.ndarray:
     return G
 
 
-def squared_error(full: FullSystem, P: np.ndarray, C: np.ndarray, M) -> float:
+def squared_error(full: FullSystem, P: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None) -> float:
     """Squared error of the reduced system with Gramian `P` and projected outputs: what its own norm leaves of the full one."""
-    total, quadratic, mean = full.squared_norm - np.sum((C @ P) * C), 0.0, 0.0
+    total = full.squared_norm - np.sum((C @ P) * C)
+    quadratic: float = 0.0
+    mean: np.ndarray | float = 0.0
     if isinstance(M, QuadraticOutput):
         uu, uv, vv = M.U @ P @ M.U.T, M.U @ P @ M.V.T, M.V @ P @ M.V.T
         quadratic, mean = 0.5 * np.sum((M.W.T @ M.W) * (uu * vv + uv * uv.T)), M.W @ np.diag(uv)

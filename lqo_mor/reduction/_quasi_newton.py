@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.reduction import _bfgs_kernels as _kernels
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, chunks, used_slots
 from lqo_mor.reduction._problem import problem_of, projected_error
@@ -12,6 +15,7 @@ from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.outputs import channel_arrays, fit_outputs, squared_norms
 from lqo_mor.reduction.result import Status
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress, System
 
 _TINY = 1e-12  # modulus of a pole of the start below which its angle means nothing
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
@@ -19,7 +23,17 @@ _FLAT = 1e-6  # angle, in units of the decay, below which a pair acts as one rea
 _APART = 1e-3  # distance at which two poles of a start count as different
 
 
-def optimise_batch(sys, initial, horizon, progress, *, margin, ridge, max_iterations, tolerance) -> Outcome:
+def optimise_batch(
+    sys: DiagonalLQOSystem,
+    initial: DiagonalLQOSystem,
+    horizon: float | None,
+    progress: Progress,
+    *,
+    margin: float,
+    ridge: float,
+    max_iterations: int,
+    tolerance: float,
+) -> Outcome:
     """Compiled, for diagonal systems with one input."""
     code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
     squared = squared_norms(sys, horizon)
@@ -44,7 +58,17 @@ def optimise_batch(sys, initial, horizon, progress, *, margin, ridge, max_iterat
     )
 
 
-def optimise_one(sys, initial: DiagonalLQOSystem, horizon, spectrum=None, *, margin, ridge, max_iterations, tolerance) -> Outcome:
+def optimise_one(
+    sys: System,
+    initial: DiagonalLQOSystem,
+    horizon: float | None,
+    spectrum: InputSpectrum | None = None,
+    *,
+    margin: float,
+    ridge: float,
+    max_iterations: int,
+    tolerance: float,
+) -> Outcome:
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
     import scipy.optimize  # a fifth of the import time of the package
 
@@ -61,7 +85,7 @@ def optimise_one(sys, initial: DiagonalLQOSystem, horizon, spectrum=None, *, mar
         x = np.concatenate([x, B.real.ravel(), B.imag[~real].ravel()])
     pairs = np.flatnonzero(~real)
 
-    def unpack(x):
+    def unpack(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         poles = np.empty(s, complex)
         _kernels._poles_from(code, x[:n_pole_parameters], real, margin, origin, scale, poles)
         if m == 1:
@@ -70,7 +94,7 @@ def optimise_one(sys, initial: DiagonalLQOSystem, horizon, spectrum=None, *, mar
         inputs[pairs] += 1j * x[n_pole_parameters + s * m :].reshape(-1, m)
         return poles, inputs
 
-    def objective(x):
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         poles, inputs = unpack(x)
         value, gamma, delta, _ = projected_error(problem, poles, inputs, real, ridge)
         if not np.isfinite(value):
@@ -85,7 +109,7 @@ def optimise_one(sys, initial: DiagonalLQOSystem, horizon, spectrum=None, *, mar
     unit = max(objective(x)[0], 1e-15 * problem.squared_norm, np.finfo(float).tiny)
     history = [objective(x)[0] * unit]
 
-    def remember(intermediate_result):
+    def remember(intermediate_result: Any) -> None:
         history.append(intermediate_result.fun * unit)
 
     many = x.size > _LIMITED_MEMORY
@@ -112,7 +136,9 @@ def _movable(poles: np.ndarray, continuous: bool) -> np.ndarray:
     return np.where(tiny, _TINY * 1j, np.where(flat, poles.real, poles))
 
 
-def fill(sys, initial: DiagonalLQOSystem, slots: int, horizon, spectrum=None) -> DiagonalLQOSystem:
+def fill(
+    sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, slots: int, horizon: float | None, spectrum: InputSpectrum | None = None
+) -> DiagonalLQOSystem:
     """The same start with all its slots in use: idle ones take the strongest modes of the full system that it lacks.
 
     The outputs of the new modes are zero, so that the system stays what it was.

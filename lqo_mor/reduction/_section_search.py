@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import get_num_threads
@@ -17,15 +17,18 @@ from numba import get_num_threads
 from lqo_mor.analysis._rows import pair_weights, quadratic_of, stack_rows
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.matrix_equations._kernels import CONTINUOUS
 from lqo_mor.matrix_equations.diagonal import pairing
 from lqo_mor.reduction import _candidate_kernels, _inner_kernels, _newton_kernels, _pairing_kernels, _start_kernels
 from lqo_mor.reduction._layout import Budget, poles_of
 from lqo_mor.reduction._problem import without_feedthrough
+from lqo_mor.reduction._search_inputs import Data
 from lqo_mor.reduction._sections import REAL
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import FloatOrBatch, Progress, System
 
 _ON_THE_WAY = 5  # steps while sections are still being added
 _TRIAL = 6  # steps that every trial gets before the best goes on
@@ -43,47 +46,29 @@ class Found:
 
     poles: np.ndarray
     used: np.ndarray
-    squared: np.ndarray
-    start: np.ndarray
+    squared: FloatOrBatch
+    start: FloatOrBatch
     history: np.ndarray
     status: np.ndarray
     steps: np.ndarray
 
 
-def searchable(sys, horizon: float | None, ridge: float, spectrum=None) -> bool:
+def searchable(sys: System, horizon: float | None, ridge: float, spectrum: InputSpectrum | None = None) -> bool:
     """Whether the search covers a system: one input, and outputs that are linear or seen over all time for white input."""
     white = horizon is None and spectrum is None
     return sys.n_inputs == 1 and (quadratic_of(sys) is None or (white and ridge <= BOUNDLESS))
 
 
-def channel_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> Callable:
-    """What the kernels need of channel `h` of a batch with linear outputs, as a function of `h`."""
-    norm, count = pairing(sys.is_continuous, horizon), int(np.prod(sys.batch))
-    lam = np.array(sys.poles.reshape(count, -1))
-    parameters = np.array(norm.parameters)
-    outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
-    squared_norm = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
-    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
-
-    def data_of(h: int) -> tuple:
-        features = np.empty((_pairing_kernels.N_FEATURES, lam.shape[1]), complex)
-        _pairing_kernels._own_features(norm.code, parameters, lam[h], features)
-        return (
-            norm.code, parameters, lam[h], ones, lam[h].imag == 0, none, none, none, nothing, nothing,
-            features, outputs[h], squared_norm[h], ridge, False,
-        )  # fmt: skip
-
-    return data_of
-
-
-def balanced_start(data: tuple, size: Budget) -> np.ndarray:
-    """The poles of the balanced truncation of one channel, nearly."""
-    code, parameters, lam, ones, real, features, outputs = (data[k] for k in (0, 1, 2, 3, 4, 10, 11))
-    return _start_kernels._balanced_poles(code, parameters, lam, features, ones, outputs, real, size.n_parameters)
-
-
 def search_batch(
-    count: int, data_of: Callable, start_of: Callable, size: Budget, *, exchanges, max_iterations, tolerance, progress
+    count: int,
+    data_of: Callable[[int], Data],
+    start_of: Callable[[int, Data], np.ndarray],
+    size: Budget,
+    *,
+    exchanges: int,
+    max_iterations: int,
+    tolerance: float,
+    progress: Progress,
 ) -> Found:
     """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)`` and from nothing."""
     kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
@@ -106,7 +91,9 @@ def search_batch(
     return Found(poles, used, squared, start, history, status, steps)
 
 
-def search_one(data: tuple, size: Budget, starts: list[np.ndarray], *, widely, exchanges, max_iterations, tolerance) -> Found:
+def search_one(
+    data: Data, size: Budget, starts: list[np.ndarray], *, widely: bool, exchanges: int, max_iterations: int, tolerance: float
+) -> Found:
     """One system by its `search_data`, from each set of poles in `starts` (closed under conjugation, filled up if too few).
 
     Not `widely`, and without exchanges, it ends in the local minimum below its start.
@@ -123,19 +110,19 @@ class Candidates(NamedTuple):
     """Single sections that could be added: parameters, and what their scores need, of free ones or pairs and of real poles."""
 
     sections: np.ndarray
-    parts: tuple
+    parts: tuple[Any, ...]
     reals: np.ndarray
-    real_parts: tuple
+    real_parts: tuple[Any, ...]
 
     @classmethod
-    def of(cls, data, size: Budget) -> Candidates:
+    def of(cls, data: Data, size: Budget) -> Candidates:
         count = data[2].size + _start_kernels.N_DECAYS * (_start_kernels.N_ANGLES + 2)
         sections, reals, kind = np.empty((count, 2)), np.empty((_start_kernels.N_DECAYS, 2)), size.kinds[0]
         _start_kernels._candidates(data[0] >= CONTINUOUS, kind, data[2], size.least, size.limit, sections, reals)
         parts = _candidate_kernels._candidate_parts(data, kind, sections, size.least)
         return cls(sections, parts, reals, _candidate_kernels._candidate_parts(data, np.int64(REAL), reals, size.least))
 
-    def scores(self, data, kinds, x, kind, least: float) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, data: Data, kinds: np.ndarray, x: np.ndarray, kind: int, least: float) -> tuple[np.ndarray, np.ndarray]:
         """The candidates of a kind, and the squared error with each of them beside the sections `x`, up to a constant."""
         if kind == REAL:
             return self.reals[:, :1], _candidate_kernels._additions(data, kinds, x, least, self.real_parts)
@@ -155,7 +142,7 @@ class Run(NamedTuple):
 
 
 def search(
-    data,
+    data: Data,
     size: Budget,
     starts: list[np.ndarray],
     trial_steps: int,
@@ -177,7 +164,7 @@ def search(
     past, trial_steps = np.empty(max_iterations + 1), min(trial_steps, max_iterations)
     first = np.inf
 
-    def run(kinds, x, steps):
+    def run(kinds: np.ndarray, x: np.ndarray, steps: int) -> Run:
         value, status, accepted = _newton_kernels._newton(data, kinds, x, *bounds, steps, tolerance, past)
         best = Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
         while best.steps < steps:  # real poles of two sections that meet could part as a pair of one
@@ -222,7 +209,7 @@ def search(
     return best._replace(start=first)
 
 
-def _grow(data, kinds, x, count: int, candidates: Candidates, bounds) -> None:
+def _grow(data: Data, kinds: np.ndarray, x: np.ndarray, count: int, candidates: Candidates, bounds: tuple[float, float]) -> None:
     """Fill `x` from `count` sections on, each time with the candidate that leaves least, and a few steps on all of them."""
     ends, history = np.cumsum([0, *np.where(kinds == REAL, 1, 2)]), np.empty(_ON_THE_WAY + 1)
     for p in range(count, kinds.size):
@@ -232,7 +219,7 @@ def _grow(data, kinds, x, count: int, candidates: Candidates, bounds) -> None:
             _newton_kernels._newton(data, kinds[: p + 1], x[: ends[p + 1]], *bounds, _ON_THE_WAY, 1e-2, history)
 
 
-def _grown(data, kinds, extra: int, candidates: Candidates, bounds) -> np.ndarray:
+def _grown(data: Data, kinds: np.ndarray, extra: int, candidates: Candidates, bounds: tuple[float, float]) -> np.ndarray:
     """Parameters after growing `extra` sections too many and taking those away that are missed least."""
     more = np.concatenate([np.repeat(kinds[:1], extra), kinds])
     x = np.zeros(_inner_kernels._parameter_count(more))
@@ -246,7 +233,9 @@ def _grown(data, kinds, extra: int, candidates: Candidates, bounds) -> np.ndarra
     return x
 
 
-def _exchange(data, best: Run, candidates: Candidates, size: Budget, tries: int, run) -> Run | None:
+def _exchange(
+    data: Data, best: Run, candidates: Candidates, size: Budget, tries: int, run: Callable[[np.ndarray, np.ndarray], Run]
+) -> Run | None:
     """A better run with one of the `tries` sections that are missed least replaced, or None.
 
     It is replaced by the two best candidates that are elsewhere.
@@ -271,7 +260,7 @@ def _exchange(data, best: Run, candidates: Candidates, size: Budget, tries: int,
     return None
 
 
-def search_data(sys: DiagonalLQOSystem, horizon, ridge: float) -> tuple:
+def search_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Data:
     """What the kernels need of one system: the inner form over the infinite horizon, else the projection."""
     norm, q, real = pairing(sys.is_continuous, horizon), sys.quadratic, np.array(sys.is_real_pole)
     lam, b = np.array(sys.poles), np.array(sys.B[:, 0])

@@ -9,11 +9,12 @@ from lqo_mor.errors import InvalidInputError, OrderError
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import System
 
 _APART = 1e-3  # imaginary part of a pair of two equal real poles, in units of their distance to the boundary
 
 
-def check_budget(sys, order, slots, horizon=None) -> None:
+def check_budget(sys: System, order: int | None, slots: int | None, horizon: float | None = None) -> None:
     """Raise unless `sys` can be reduced to exactly one of `order` states and `slots` slots over `horizon`.
 
     Raises
@@ -32,7 +33,7 @@ def check_budget(sys, order, slots, horizon=None) -> None:
         if slots is not None:
             raise InvalidInputError("slots are a budget for diagonal systems; give order for a dense one")
     name, value = ("order", order) if slots is None else ("slots", slots)
-    size = sys.n_slots if slots is not None else int(np.min(sys.order))
+    size = sys.n_slots if isinstance(sys, DiagonalLQOSystem) and slots is not None else int(np.min(sys.order))
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value < size:
         raise OrderError(f"{name} must be an integer from 1 to {size - 1}, below the {size} of the full system; got {value!r}")
 
@@ -47,12 +48,12 @@ def stack(systems: list[DiagonalLQOSystem], batch: tuple[int, ...], n_slots: int
     size = max(sys.n_slots for sys in systems) if n_slots is None else n_slots
     systems = [pad(sys, size) for sys in systems]
 
-    def join(arrays):
+    def join(arrays: list[np.ndarray]) -> np.ndarray:
         return np.stack(arrays).reshape(*batch, *arrays[0].shape)
 
     quadratic = None
     if systems[0].quadratic is not None:
-        parts = [sys.quadratic for sys in systems]
+        parts = [sys.quadratic for sys in systems if sys.quadratic is not None]
         quadratic = QuadraticOutput(join([q.U for q in parts]), join([q.V for q in parts]), join([q.W for q in parts]))
     return DiagonalLQOSystem(
         join([sys.poles for sys in systems]),
@@ -86,7 +87,7 @@ def _widen(array: np.ndarray, axis: int, extra: int, value: float = 0.0) -> np.n
     return np.concatenate([array, np.full(shape, value)], axis=axis)
 
 
-def used_order(sys):
+def used_order(sys: System) -> int | np.ndarray:
     """Real states of a reduced system (of each channel of a batch), without the slots that only fill up a batch."""
     if isinstance(sys, LQOSystem):
         return sys.order
@@ -98,7 +99,7 @@ def silent(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     return _slice(pad(sys, sys.n_slots + 1), slice(sys.n_slots, None))
 
 
-def _slice(sys: DiagonalLQOSystem, kept) -> DiagonalLQOSystem:
+def _slice(sys: DiagonalLQOSystem, kept: slice | np.ndarray) -> DiagonalLQOSystem:
     q = sys.quadratic
     quadratic = None if q is None else QuadraticOutput(q.U[:, kept], q.V[:, kept], q.W)
     return DiagonalLQOSystem(sys.poles[kept], sys.B[kept], sys.C[:, kept], sys.D, quadratic, sys.dt)
@@ -134,7 +135,7 @@ def within_slots(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
         distance = -mean if sys.is_continuous else 1 - abs(mean)
         kept = np.delete(np.arange(sys.n_slots), [first, second])
 
-        def joined(rows, first=first, second=second, kept=kept):
+        def joined(rows: np.ndarray, first: int = first, second: int = second, kept: np.ndarray = kept) -> np.ndarray:
             pair = 0.5 * (rows[..., first] - 1j * rows[..., second])
             return np.concatenate([rows[..., kept], pair[..., np.newaxis]], axis=-1)
 
@@ -155,7 +156,7 @@ def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> Diag
     size = max(a.n_slots, b.n_slots)
     a, b = pad(a, size), pad(b, size)
 
-    def pick(x, y):
+    def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
 
     rank, quadratic = max(0 if sys.quadratic is None else sys.quadratic.rank for sys in (a, b)), None

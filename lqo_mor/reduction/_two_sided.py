@@ -18,11 +18,13 @@ error does not depend on coordinates makes ``K = A_rᵀ E``, so that the slope i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from lqo_mor.errors import LQOError
+from lqo_mor.matrix_equations.lyapunov import Map
 from lqo_mor.reduction._projection import (
     FullSystem,
     balancing,
@@ -37,6 +39,8 @@ from lqo_mor.reduction._projection import (
 from lqo_mor.reduction._slots import slot_count
 from lqo_mor.reduction.result import Status
 from lqo_mor.systems.quadratic import QuadraticOutput
+
+Step: TypeAlias = tuple[np.ndarray, np.ndarray]  # a step and what it changed in the undamped one
 
 _PATIENCE = 10  # undamped steps without a new best iterate that count as an oscillation
 _HALVINGS = 25  # of a damped step
@@ -100,7 +104,9 @@ def two_sided(
     if now is None:
         return None, np.full(1, np.nan), Status.START_KEPT
     noise, status = _NOISE * full.squared_norm, Status.MAX_ITERATIONS
-    path, best, monotone, waited, memory, last = [now.value], (0, now), False, 0, [], None
+    path, best, monotone, waited = [now.value], (0, now), False, 0
+    memory: list[Step] = []
+    last: Step | None = None
     for _ in range(max_iterations):
         move = direction(full, now)
         if move is None:
@@ -110,7 +116,7 @@ def two_sided(
             memory = [*memory[1 - _MEMORY :], (last[0], move.step - last[1])]
         new, taken = _next(full, now, move, monotone, memory)
         converged = False
-        if new is not None:
+        if new is not None and taken is not None:
             slack = tolerance * abs(new.value) + noise
             converged = new.change <= tolerance and abs(now.value - new.value) <= slack
             now, waited = new, waited + 1
@@ -136,7 +142,7 @@ def _better(a: Iterate, b: Iterate, noise: float) -> bool:
     return a.value < b.value - noise or (a.value <= b.value + noise and a.change < b.change)
 
 
-def evaluate(full: FullSystem, A: np.ndarray, B: np.ndarray, **fields) -> Iterate | None:
+def evaluate(full: FullSystem, A: np.ndarray, B: np.ndarray, **fields: Any) -> Iterate | None:
     """The `Iterate` of ``(A_r, B_r)``; None if it is unstable, over the budget of slots, or not excited in all its states."""
     if not (np.all(np.isfinite(A)) and np.all(np.isfinite(B))):
         return None
@@ -168,7 +174,7 @@ def direction(full: FullSystem, now: Iterate) -> Direction | None:
     W = divide(Y, Q)
     if W is None:
         return None
-    D = W.T @ np.hstack([full.apply(now.V) - now.V @ now.A, full.B - now.V @ now.B])
+    D = W.T @ np.hstack([full.apply(now.V, False) - now.V @ now.A, full.B - now.V @ now.B])
     try:
         step = np.linalg.solve(W.T @ now.V, D)
     except np.linalg.LinAlgError:
@@ -181,7 +187,9 @@ def direction(full: FullSystem, now: Iterate) -> Direction | None:
     return Direction(D, step, weights, coordinates)
 
 
-def _next(full: FullSystem, now: Iterate, move: Direction, monotone: bool, memory: list):
+def _next(
+    full: FullSystem, now: Iterate, move: Direction, monotone: bool, memory: list[Step]
+) -> tuple[Iterate, np.ndarray] | tuple[None, None]:
     """The next iterate and the step to it, in the coordinates of `now`; None and None where no step lowers the error.
 
     Near a fixed point the extrapolated step, if the error does not rise; else the undamped one, repaired where it is
@@ -211,7 +219,7 @@ def _next(full: FullSystem, now: Iterate, move: Direction, monotone: bool, memor
     return None, None
 
 
-def _extrapolated(move: Direction, memory: list) -> np.ndarray:
+def _extrapolated(move: Direction, memory: list[Step]) -> np.ndarray:
     """The undamped step improved by the last ones (Anderson acceleration), which speeds up slow and oscillating convergence."""
     differences = np.stack([(move.weights * r).ravel() for _, r in memory], axis=1)
     size = np.linalg.norm(differences, axis=0)
@@ -220,14 +228,14 @@ def _extrapolated(move: Direction, memory: list) -> np.ndarray:
     return move.step - sum(part * (x + r) for part, (x, r) in zip(parts, memory, strict=True))
 
 
-def _moved(full: FullSystem, now: Iterate, move: Direction, step: np.ndarray, **fields) -> Iterate | None:
+def _moved(full: FullSystem, now: Iterate, move: Direction, step: np.ndarray, **fields: Any) -> Iterate | None:
     """`evaluate` after a step, in the coordinates that balance the iterate before, which keeps the Gramians well scaled."""
     r = now.A.shape[0]
     point = _transport(move)(np.hstack([now.A, now.B]) + step)
     return evaluate(full, point[:, :r], point[:, r:], **fields)
 
 
-def _transport(move: Direction):
+def _transport(move: Direction) -> Map:
     """The map of pairs ``[A, B]`` (r, r + m) to the coordinates that balance an iterate."""
     if move.coordinates is None:
         return lambda pair: pair

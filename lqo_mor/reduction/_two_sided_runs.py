@@ -5,25 +5,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.gramians import gramian_factors
-from lqo_mor.analysis.spectrum import channel
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.stability import finite
 from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, LQOError
-from lqo_mor.reduction._iterate import check_options, start_reduction
+from lqo_mor.reduction._cross import CrossSolver
+from lqo_mor.reduction._iterate import Start, check_options, start_reduction
 from lqo_mor.reduction._projection import balancing, full_system
 from lqo_mor.reduction._slots import check_budget, choose, slot_count, stack, trim, within_slots
 from lqo_mor.reduction._two_sided import Iterate, two_sided
 from lqo_mor.reduction.outputs import fit_outputs
 from lqo_mor.reduction.result import Reduction, Status, finish
 from lqo_mor.reduction.stabilise import unstable, warn_of_repair
-from lqo_mor.systems.convert import to_dense, to_diagonal
+from lqo_mor.systems.convert import member, to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress, System
 
 _RANK = 1e-14  # singular value, relative, below which a state of a start does not count
 
@@ -32,7 +35,7 @@ _RANK = 1e-14  # singular value, relative, below which a state of a start does n
 class Run:
     """What one run returns; `system` is None where it found nothing."""
 
-    system: LQOSystem | DiagonalLQOSystem | None
+    system: System | None
     history: np.ndarray
     status: Status
     repaired: bool = False
@@ -42,17 +45,17 @@ _NOTHING = Run(None, np.full(1, np.nan), Status.START_KEPT)
 
 
 def reduce_two_sided(
-    sys,
-    order,
-    slots,
-    horizon,
-    start,
-    solver: Callable,
+    sys: System,
+    order: int | None,
+    slots: int | None,
+    horizon: float | None,
+    start: Start | None,
+    solver: Callable[[System, float | None], CrossSolver],
     method: str,
-    progress,
-    check: Callable | None = None,
-    spectrum=None,
-    **options,
+    progress: Progress | None,
+    check: Callable[[System], None] | None = None,
+    spectrum: InputSpectrum | None = None,
+    **options: Any,
 ) -> Reduction:
     """The two-sided iteration from one start, with the cross Gramians of ``solver(sys, horizon)``; see `tsia`.
 
@@ -69,36 +72,54 @@ def reduce_two_sided(
     given = isinstance(start, (LQOSystem, DiagonalLQOSystem))  # not by a method, which knows no better
     batch = getattr(sys, "batch", ())
 
-    def one(sys, initial, spectrum):
+    def one(sys: System, initial: System, spectrum: InputSpectrum | None) -> Run:
         if slots is not None and start is None and sys.n_inputs > 1 and 2 * slots < sys.order:
             initial = _unbounded(sys, initial, slots, horizon, spectrum, solver, **options)
         return _run(sys, initial, slots, horizon, spectrum, solver, given, **options)
 
     runs = []
     for index in np.ndindex(batch):
-        member, initial = (sys[index], begun.system[index]) if batch else (sys, begun.system)
+        initial = member(begun.system, index)
         initial = initial if isinstance(initial, LQOSystem) else trim(initial)
-        runs.append(one(member, initial, channel(spectrum, index)))
+        runs.append(one(member(sys, index), initial, channel(spectrum, index)))
         if progress is not None:
             progress(len(runs), int(np.prod(batch)))
     return _assembled(sys, begun, runs, method, horizon, spectrum)
 
 
-def _unbounded(sys, initial, slots: int, horizon, spectrum, solver, **options):
+def _unbounded(
+    sys: System,
+    initial: System,
+    slots: int,
+    horizon: float | None,
+    spectrum: InputSpectrum | None,
+    solver: Callable[[System, float | None], CrossSolver],
+    **options: Any,
+) -> System:
     """A start from the iteration to as many states as the slots may hold, whatever the kinds of their poles.
 
     With several inputs the kinds of poles hardly change within the budget: one more real pole on the way would end it.
     """
     free = start_reduction(sys, 2 * slots, None, horizon, "balanced", spectrum)
     run = _run(sys, free.system, None, horizon, spectrum, solver, False, **options)
-    found = free.system if run.system is None else run.system
-    found = within_slots(found, slots)
+    found = within_slots(cast(DiagonalLQOSystem, free.system if run.system is None else run.system), slots)
     if found.n_slots > slots or np.any(unstable(found.poles, sys.is_continuous)):
         return initial
     return fit_outputs(sys, found.poles, found.B, horizon, spectrum=spectrum)
 
 
-def _run(sys, initial, slots, horizon, spectrum, solver, given: bool, *, max_iterations: int, tolerance: float) -> Run:
+def _run(
+    sys: System,
+    initial: System,
+    slots: int | None,
+    horizon: float | None,
+    spectrum: InputSpectrum | None,
+    solver: Callable[[System, float | None], CrossSolver],
+    given: bool,
+    *,
+    max_iterations: int,
+    tolerance: float,
+) -> Run:
     """One system from one start."""
     if isinstance(initial, DiagonalLQOSystem) and not np.any(initial.B):  # a channel without transfer
         return _NOTHING
@@ -117,7 +138,7 @@ def _run(sys, initial, slots, horizon, spectrum, solver, given: bool, *, max_ite
     return _NOTHING if system is None else Run(system, history, status, best.repaired)
 
 
-def _coordinates(initial, horizon) -> tuple[np.ndarray, np.ndarray] | None:
+def _coordinates(initial: System, horizon: float | None) -> tuple[np.ndarray, np.ndarray] | None:
     """``(A_r, B_r)`` of a start in balanced coordinates, or in those with Gramian 1; None if that is singular."""
     dense = to_dense(initial) if isinstance(initial, DiagonalLQOSystem) else initial
     R, S = gramian_factors(initial, horizon)
@@ -133,7 +154,9 @@ def _coordinates(initial, horizon) -> tuple[np.ndarray, np.ndarray] | None:
     return T[1] @ dense.A @ T[0], T[1] @ dense.B
 
 
-def _system_of(sys, best: Iterate, slots, horizon, spectrum):
+def _system_of(
+    sys: System, best: Iterate, slots: int | None, horizon: float | None, spectrum: InputSpectrum | None
+) -> System | None:
     """The reduced system of an iterate, of the kind of `sys`; None if it has no diagonal form, or no stable one."""
     system = LQOSystem(best.A, best.B, best.C, sys.D, best.M, sys.dt)
     if isinstance(sys, LQOSystem):
@@ -141,31 +164,31 @@ def _system_of(sys, best: Iterate, slots, horizon, spectrum):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
-            system = to_diagonal(system)
-        if np.any(unstable(system.poles, sys.is_continuous)) or (slots is not None and slot_count(system.poles) > slots):
+            diagonal = to_diagonal(system)
+        if np.any(unstable(diagonal.poles, sys.is_continuous)) or (slots is not None and slot_count(diagonal.poles) > slots):
             return None
-        fitted = fit_outputs(sys, system.poles, system.B, horizon, spectrum=spectrum)
-        return min((system, fitted), key=lambda s: np.nan_to_num(h2_error(sys, s, horizon, spectrum=spectrum), nan=np.inf))
+        fitted = fit_outputs(sys, diagonal.poles, diagonal.B, horizon, spectrum=spectrum)
+        return min((diagonal, fitted), key=lambda s: np.nan_to_num(h2_error(sys, s, horizon, spectrum=spectrum), nan=np.inf))
     except LQOError:
         return None
 
 
-def _assembled(sys, begun: Reduction, runs: list[Run], method: str, horizon, spectrum) -> Reduction:
+def _assembled(
+    sys: System, begun: Reduction, runs: list[Run], method: str, horizon: float | None, spectrum: InputSpectrum | None
+) -> Reduction:
     """The better of start and run, channel by channel."""
-    where = {"method": method, "horizon": horizon, "spectrum": spectrum}
+    where: dict[str, Any] = {"method": method, "horizon": horizon, "spectrum": spectrum}
     batch = getattr(sys, "batch", ())
     indices = list(np.ndindex(batch))
     found = np.reshape([run.system is not None for run in runs], batch)
-    if batch:
-        parts = [begun.system[i] if run.system is None else run.system for i, run in zip(indices, runs, strict=True)]
-        candidate = stack(parts, batch)
-    else:
-        candidate = runs[0].system if found else begun.system
+    parts = [member(begun.system, i) if run.system is None else run.system for i, run in zip(indices, runs, strict=True)]
+    candidate = stack(cast(list[DiagonalLQOSystem], parts), batch) if batch else parts[0]
     measured = finish(sys, candidate, **where) if np.any(found) else begun
     won = found & (measured.error <= begun.error)
     if not np.all(won):
         if batch:
-            measured = finish(sys, choose(won, candidate, begun.system), **where)
+            both = (cast(DiagonalLQOSystem, system) for system in (candidate, begun.system))
+            measured = finish(sys, choose(won, *both), **where)
         else:
             measured = begun
     history = np.full((*batch, max(run.history.size for run in runs)), np.nan)
@@ -181,7 +204,8 @@ def _assembled(sys, begun: Reduction, runs: list[Run], method: str, horizon, spe
             status[index], iterations[index], repaired[index] = run.status, run.history.size - 1, run.repaired
     if np.any(repaired):
         warn_of_repair(repaired)
-    start_error = np.where(won, begun.error, measured.error)  # in a batch, padding may change the last digit of a start
+    # in a batch, padding may change the last digit of a start
+    start_error = np.where(won, np.asarray(begun.error), np.asarray(measured.error))
     return replace(
         measured,
         method=method,

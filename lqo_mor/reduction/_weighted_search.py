@@ -7,9 +7,10 @@ is a start of the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import get_num_threads
@@ -20,9 +21,11 @@ from lqo_mor.reduction import _candidate_kernels, _pairing_kernels
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome
 from lqo_mor.reduction._layout import Budget, budget, closed, poles_of
 from lqo_mor.reduction._pairing_kernels import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
-from lqo_mor.reduction._section_search import Candidates, search, search_batch
+from lqo_mor.reduction._search_inputs import Data
+from lqo_mor.reduction._section_search import Candidates, Run, search, search_batch
 from lqo_mor.reduction.outputs import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress
 
 _LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
 _TRIAL = 8  # steps that every start gets before the best goes on
@@ -68,7 +71,7 @@ def weighted_curves(
     exchanges: int = 0,
     max_iterations: int = 200,
     tolerance: float = 1e-4,
-    progress: Callable | None = None,
+    progress: Progress | None = None,
 ) -> WeightedCurves:
     """The error curves of a discrete batch (channels,) of linear systems with delay 0, for inputs with given autocovariances.
 
@@ -85,7 +88,8 @@ def weighted_curves(
     """
     count, slots = sys.batch[0], tuple(slots)
     outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
-    squared, systems = np.zeros((count, len(slots))), [[] for _ in range(count)]
+    squared = np.zeros((count, len(slots)))
+    systems: list[list[Channel]] = [[] for _ in range(count)]
 
     def channel(h: int) -> None:
         poles, own, feedthrough = np.array(sys.poles[h]), np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
@@ -103,7 +107,7 @@ def weighted_curves(
             else:
                 layout = budget(None, size, False, margin)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
-                options = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
+                options: dict[str, Any] = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
                 run = search(data, layout, [closed(best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options)
                 mu = _poles(layout, run)
                 residues, change, squared[h, k] = _fitted(data, mu)
@@ -163,7 +167,7 @@ def adapted(
         data, (mu, _, feedthrough) = _data(code, lam, own, parameters, features, max(left, 0.0), ridge), systems[h]
         if mu.size:
             layout = budget(None, mu.size, False, margin)
-            options = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
+            options: dict[str, Any] = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
             run = search(data, layout, [closed(mu)], max_iterations, None, swaps=False, **options)
             mu = _poles(layout, run)
         residues, change, squared[h] = _fitted(data, mu)
@@ -174,7 +178,7 @@ def adapted(
     return found, squared
 
 
-def assembled(systems: list[Channel], dt) -> DiagonalLQOSystem:
+def assembled(systems: list[Channel], dt: float | bool) -> DiagonalLQOSystem:
     """Channels of different sizes as one batch, padded to the largest."""
     width = max(1, max(poles.size for poles, _, _ in systems))
     poles, B = np.full((len(systems), width), 0.5 + 0j), np.zeros((len(systems), width, 1))
@@ -185,22 +189,29 @@ def assembled(systems: list[Channel], dt) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(poles, B, C, D, None, dt)
 
 
-def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> tuple:
+def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> Data:
     """`_section_search.search_data` of one system with one input, linear outputs and no feedthrough, for a spectrum."""
     outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * sys.B[:, 0]))
     return _weighted_data(np.array(sys.poles), outputs, spectrum.covariances[:, 0, 0], ridge, False)
 
 
 def search_channels(
-    sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, spectrum: InputSpectrum, size: Budget, progress, *, ridge, **options
+    sys: DiagonalLQOSystem,
+    initial: DiagonalLQOSystem,
+    spectrum: InputSpectrum,
+    size: Budget,
+    progress: Progress,
+    *,
+    ridge: float,
+    **options: Any,
 ) -> Outcome:
     """Every channel of a batch as for `weighted_data`, searched from the poles of the start and from nothing."""
     indices = list(np.ndindex(sys.batch))
 
-    def data_of(h: int) -> tuple:
+    def data_of(h: int) -> Data:
         return weighted_data(sys[indices[h]], channel(spectrum, indices[h]), ridge)
 
-    def start_of(h: int, _) -> np.ndarray:
+    def start_of(h: int, _: Data) -> np.ndarray:
         return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
 
     found = search_batch(len(indices), data_of, start_of, size, progress=progress, **options)
@@ -213,7 +224,7 @@ def search_channels(
     )
 
 
-def _weighted_data(poles, outputs, R, ridge: float, free: bool) -> tuple:
+def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge: float, free: bool) -> Data:
     code, R = WEIGHTED_FREE if free else WEIGHTED, np.ascontiguousarray(R, float)
     features = np.empty((_pairing_kernels.N_FEATURES, poles.size), complex)
     _pairing_kernels._own_features(code, R, poles, features)
@@ -221,7 +232,9 @@ def _weighted_data(poles, outputs, R, ridge: float, free: bool) -> tuple:
     return _data(code, poles, outputs, R, features, squared, ridge)
 
 
-def _data(code: int, poles, outputs, parameters, features, squared: float, ridge: float) -> tuple:
+def _data(
+    code: int, poles: np.ndarray, outputs: np.ndarray, parameters: np.ndarray, features: np.ndarray, squared: float, ridge: float
+) -> Data:
     """What the kernels need of one channel; see `_section_search.search_data`."""
     none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(poles.size, complex)
     return (
@@ -230,26 +243,26 @@ def _data(code: int, poles, outputs, parameters, features, squared: float, ridge
     )  # fmt: skip
 
 
-def _poles(layout, run) -> np.ndarray:
+def _poles(layout: Budget, run: Run) -> np.ndarray:
     mu, used = poles_of(layout, run.kinds[np.newaxis], run.x[np.newaxis])
     return mu[0, used[0]]
 
 
-def _alone(data, feedthrough: float) -> float:
+def _alone(data: Data, feedthrough: float) -> float:
     """The best feedthrough of a system without states."""
     if data[0] == WEIGHTED or not data[1][0] > 0:
         return feedthrough
     return feedthrough + 2 * float(np.sum(data[11][0] * data[10][0]).real) / data[1][0]
 
 
-def _fitted(data, mu: np.ndarray) -> tuple[np.ndarray, float, float]:
+def _fitted(data: Data, mu: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Optimal residues of given poles, the change of the feedthrough (two inputs: itself), and the squared error."""
     residues, total = np.zeros(mu.size, complex), np.empty(2)
     _candidate_kernels._optimal_residues(data, mu, residues, total)
     return residues, total[1], max(total[0], 0.0)
 
 
-def _output_energy(poles, outputs, feedthrough: float, R) -> float:
+def _output_energy(poles: np.ndarray, outputs: np.ndarray, feedthrough: float, R: np.ndarray) -> float:
     """Expected energy of the output of a system with its feedthrough."""
     data = _weighted_data(poles, outputs, R, 0.0, False)
     return data[12] + 4 * feedthrough * float(np.sum(outputs[0] * data[10][0]).real) + feedthrough**2 * R[0]

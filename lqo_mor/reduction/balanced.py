@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,17 @@ from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import projected
+from lqo_mor.typing import FloatOrBatch, Progress, System
 
 
 def balanced_truncation(
-    sys,
+    sys: System,
     order: int | None = None,
     *,
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Reduction:
     """Balanced truncation of a linear-quadratic-output system; time-limited over a finite horizon.
 
@@ -108,7 +110,9 @@ class Balancing:
     hsv: np.ndarray
 
 
-def balance(sys, horizon: float | None, progress=None, spectrum: InputSpectrum | None = None) -> list[Balancing]:
+def balance(
+    sys: System, horizon: float | None, progress: Progress | None = None, spectrum: InputSpectrum | None = None
+) -> list[Balancing]:
     """The balancing projections of a system, or of every channel of a batch: one pair of factors and one SVD each.
 
     Parameters
@@ -144,7 +148,7 @@ def balance(sys, horizon: float | None, progress=None, spectrum: InputSpectrum |
     return found
 
 
-def joint_values(sys, balanced: list[Balancing]) -> np.ndarray:
+def joint_values(sys: System, balanced: list[Balancing]) -> np.ndarray:
     """The Hankel singular values of all channels, (..., k), the shorter ones filled with zeros."""
     values = np.zeros((len(balanced), max(one.hsv.size for one in balanced)))
     for row, one in zip(values, balanced, strict=True):
@@ -152,7 +156,14 @@ def joint_values(sys, balanced: list[Balancing]) -> np.ndarray:
     return values.reshape(*getattr(sys, "batch", ()), -1)
 
 
-def truncate(sys, balanced: list[Balancing], order, slots, horizon: float | None, spectrum=None) -> Reduction:
+def truncate(
+    sys: System,
+    balanced: list[Balancing],
+    order: int | None,
+    slots: int | None,
+    horizon: float | None,
+    spectrum: InputSpectrum | None = None,
+) -> Reduction:
     """The balanced truncation of `sys` to one order or number of slots, cut from its balancing projections.
 
     With the `spectrum` that the projections were made for, the errors are the weighted ones, and there is no bound.
@@ -166,22 +177,24 @@ def truncate(sys, balanced: list[Balancing], order, slots, horizon: float | None
     system = stack(reduced, sys.batch) if sys.batch else reduced[0]
     system, repaired = stabilise(sys, system, horizon)
     bound = _bound(sys, hsv, kept, horizon) if spectrum is None and not np.any(repaired) else None
-    fields = {"hsv": hsv, "bound": bound, "repaired": repaired}
+    fields: dict[str, Any] = {"hsv": hsv, "bound": bound, "repaired": repaired}
     return finish(sys, system, method="balanced", horizon=horizon, spectrum=spectrum, **fields)
 
 
-def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int, horizon, spectrum) -> Reduction:
+def _truncate_dense(
+    sys: LQOSystem, balanced: Balancing, order: int | None, horizon: float | None, spectrum: InputSpectrum | None
+) -> Reduction:
     system = _project(sys, balanced.V[:, :order], balanced.W[:, :order])
     bound = _bound(sys, balanced.hsv, np.asarray(system.order), horizon) if spectrum is None else None
     repaired = False
     if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
         stable, _ = stabilise(sys, to_diagonal(system), horizon)
         system, repaired, bound = densified(stable, sys), True, None
-    fields = {"hsv": balanced.hsv, "bound": bound, "repaired": repaired}
+    fields: dict[str, Any] = {"hsv": balanced.hsv, "bound": bound, "repaired": repaired}
     return finish(sys, system, method="balanced", horizon=horizon, spectrum=spectrum, **fields)
 
 
-def _cut(balanced: Balancing, order, slots) -> DiagonalLQOSystem:
+def _cut(balanced: Balancing, order: int | None, slots: int | None) -> DiagonalLQOSystem:
     """One diagonal system; with a budget of slots, the largest order whose poles fit it."""
     sys, size = balanced.sys, order if slots is None else min(2 * slots, balanced.sys.order - 1)
     for r in range(min(size, balanced.V.shape[1]), 0, -1):
@@ -196,7 +209,7 @@ def _cut(balanced: Balancing, order, slots) -> DiagonalLQOSystem:
     raise InvalidInputError("balanced truncation found no diagonalisable reduced system; keep the system dense")
 
 
-def _projections(R: np.ndarray, S: np.ndarray, order: int):
+def _projections(R: np.ndarray, S: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Balancing projections `V`, `W` (n, ≤ order) and all Hankel singular values."""
     Z, hsv, Yt = np.linalg.svd(S.T @ R, full_matrices=False)
     rank = np.count_nonzero(hsv > hsv[0] * np.finfo(float).eps) if hsv.size and hsv[0] > 0 else 0
@@ -211,7 +224,7 @@ def _project(sys: LQOSystem, V: np.ndarray, W: np.ndarray) -> LQOSystem:
     return LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, sys.D, projected(sys.M, V), sys.dt)
 
 
-def _bound(sys, hsv: np.ndarray, order: np.ndarray, horizon):
+def _bound(sys: System, hsv: np.ndarray, order: np.ndarray, horizon: float | None) -> FloatOrBatch | None:
     """``2 Σ_{k>r} σ_k`` where it holds: linear systems, infinite horizon."""
     if quadratic_of(sys) is not None or horizon is not None:
         return None

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.output_files import FilePath
 from lqo_mor.reduction._slots import check_budget, choose
 from lqo_mor.reduction.balanced import balance, joint_values, truncate
 from lqo_mor.reduction.curve_plot import plot_error_curve
-from lqo_mor.reduction.result import Reduction
+from lqo_mor.reduction.result import Method, Reduction
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress, System
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Solver: TypeAlias = tuple[Method, dict[str, Any]]  # a method and its options
 
 _GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
 
@@ -54,7 +63,7 @@ class ErrorCurve:
         """Relative h² errors by method, (orders, ...)."""
         return {name: np.array([red.relative_error for red in reds]) for name, reds in self.reductions.items()}
 
-    def plot(self, path=None, tolerance: float | None = None):
+    def plot(self, path: FilePath | None = None, tolerance: float | None = None) -> Figure:
         """The errors against the order, Hankel singular values underneath; see `lqo_mor.plot.plot_error_curve`.
 
         Parameters
@@ -95,7 +104,13 @@ def _wide(title: str) -> str:
     return f"{title:>{max(len(title), 9) + 2}}"
 
 
-def error_curve(sys, orders, solvers: dict[str, tuple[Callable, dict]], horizon: float | None, progress) -> ErrorCurve:
+def error_curve(
+    sys: System,
+    orders: Sequence[int],
+    solvers: dict[str, Solver],
+    horizon: float | None,
+    progress: Progress | None,
+) -> ErrorCurve:
     """Reduce to all `orders` by every method.
 
     Balanced truncations come from one pair of Gramian factors and one SVD. Iterative methods go up from order to order and
@@ -142,7 +157,15 @@ def error_curve(sys, orders, solvers: dict[str, tuple[Callable, dict]], horizon:
     return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, joint_values(sys, balanced), horizon)
 
 
-def solve(sys, order: int, name: str, solver, horizon, progress, previous: Reduction | None) -> Reduction:
+def solve(
+    sys: System,
+    order: int,
+    name: str,
+    solver: Solver,
+    horizon: float | None,
+    progress: Progress | None,
+    previous: Reduction | None,
+) -> Reduction:
     """Reduce to one order; an iterative method gives nothing worse than `previous`, of a smaller order.
 
     Its own starts are usually the better ones; where they end above `previous`, that is filled up to the order, too.
@@ -167,9 +190,10 @@ def _better(new: Reduction, previous: Reduction) -> Reduction:
     merged = {field: np.where(worse, getattr(previous, field), getattr(new, field)) for field in fields}
     if new.history is not None and previous.history is not None:
         length = max(new.history.shape[-1], previous.history.shape[-1])
-        old, own = (_filled(red.history, length) for red in (previous, new))
+        old, own = (_filled(history, length) for history in (previous.history, new.history))
         merged["history"] = np.where(worse[..., np.newaxis], old, own)
-    return replace(new, system=choose(worse, previous.system, new.system), **merged)
+    old_system, new_system = (cast(DiagonalLQOSystem, red.system) for red in (previous, new))  # a batch: neither all nor none
+    return replace(new, system=choose(worse, old_system, new_system), **merged)
 
 
 def _filled(history: np.ndarray, length: int) -> np.ndarray:
@@ -177,7 +201,7 @@ def _filled(history: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([history, missing], axis=-1)
 
 
-def _ascending(sys, orders, horizon) -> tuple[int, ...]:
+def _ascending(sys: System, orders: Sequence[int], horizon: float | None) -> tuple[int, ...]:
     try:
         orders = list(orders)
     except TypeError:
@@ -189,7 +213,7 @@ def _ascending(sys, orders, horizon) -> tuple[int, ...]:
     return tuple(sorted({int(order) for order in orders}))
 
 
-def part_of(sys, progress, number: int, steps: int) -> Callable:
+def part_of(sys: System, progress: Progress | None, number: int, steps: int) -> Progress:
     """A callback for step `number` of several, which reports the progress of all in channels."""
     channels = int(np.prod(getattr(sys, "batch", ())))
     if progress is None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lqo_mor.errors import MissingDependencyError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def plot_error_curve(curve, tolerance: float | None = None):
+    from lqo_mor.reduction.curve import ErrorCurve
+
+
+def plot_error_curve(curve: ErrorCurve, tolerance: float | None = None) -> Figure:
     """Relative h² error against the order for every method, and the Hankel singular values underneath.
 
     Parameters
@@ -47,7 +56,7 @@ def plot_error_curve(curve, tolerance: float | None = None):
     return figure
 
 
-def _lines(axes, x, values: np.ndarray, color: str, label: str, largest: str = "worst") -> None:
+def _lines(axes: Axes, x: Sequence[int] | np.ndarray, values: np.ndarray, color: str, label: str, largest: str = "worst") -> None:
     """One channel, or median and largest of several, against `x`; what is zero has no place on a logarithmic axis."""
     values = np.where(values > 0, values, np.nan)
     median = values[:, 0] if values.shape[1] == 1 else np.nanmedian(values, axis=1)
@@ -56,7 +65,7 @@ def _lines(axes, x, values: np.ndarray, color: str, label: str, largest: str = "
         axes.plot(x, np.nanmax(values, axis=1), ":", color=color, label=f"{label}, {largest}")
 
 
-def figure_of(size: tuple[float, float]):
+def figure_of(size: tuple[float, float]) -> Figure:
     """An empty figure of a size in inches; Matplotlib is imported here."""
     try:
         from matplotlib.figure import Figure

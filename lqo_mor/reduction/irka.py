@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction._cross import modal_solver, state_map
+from lqo_mor.reduction._cross import CrossSolver, ModalSolver, modal_solver, state_map
+from lqo_mor.reduction._iterate import Start
 from lqo_mor.reduction._slots import check_budget
 from lqo_mor.reduction._two_sided_runs import reduce_two_sided
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.typing import Progress, System
 
 _WELL_CONDITIONED = 1e3  # modes of a reduced system that cost no more than three of sixteen digits
 
 
 def irka(
-    sys,
+    sys: System,
     order: int | None = None,
     *,
     slots: int | None = None,
     horizon: float | None = None,
-    start=None,
+    start: Start | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-8,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Reduction:
     """Iterative rational Krylov algorithm: interpolate at the mirror images of the last poles until they stay the same.
 
@@ -94,11 +97,11 @@ def irka(
     check_budget(sys, order, slots, horizon)
     if finite(horizon) is not None:
         raise InvalidInputError(f"irka is for the infinite horizon; tsia takes a finite one, here {horizon!r}")
-    options = {"max_iterations": max_iterations, "tolerance": tolerance}
+    options: dict[str, Any] = {"max_iterations": max_iterations, "tolerance": tolerance}
     return reduce_two_sided(sys, order, slots, None, start, _shifted_solver, "irka", progress, _check_start, **options)
 
 
-def _check_start(system) -> None:
+def _check_start(system: System) -> None:
     if isinstance(system, LQOSystem) and not _have_modes(np.linalg.eig(system.A)[1]):
         raise InvalidInputError("the start is not diagonalisable to working precision, as irka needs; use tsia")
 
@@ -108,15 +111,15 @@ def _have_modes(vectors: np.ndarray) -> bool:
     return bool(np.linalg.cond(vectors) < 1 / (vectors.shape[0] * np.finfo(float).eps))
 
 
-def _shifted_solver(sys, horizon: None) -> Callable:
+def _shifted_solver(sys: System, horizon: float | None) -> CrossSolver:
     """Cross Gramians over the infinite horizon with one shifted solve per pole of the reduced system, see `cross_solver`.
 
     Elementwise where the eigenvectors of `A` are known and well conditioned; in a Schur basis of `A`, O(n²) per pole,
     otherwise.
     """
-    columns, apply = modal_solver(sys, horizon) or _schur_solver(sys), state_map(sys)
+    columns, apply = modal_solver(sys, horizon) or _schur_solver(as_dense(sys)), state_map(sys)
 
-    def solve(Q, A_r, adjoint=False):
+    def solve(Q: np.ndarray, A_r: np.ndarray, adjoint: bool = False) -> np.ndarray:
         poles, T = np.linalg.eig(A_r)
         if not _have_modes(T):
             raise InvalidInputError("a reduced state matrix is not diagonalisable to working precision, as irka needs; use tsia")
@@ -130,12 +133,12 @@ def _shifted_solver(sys, horizon: None) -> Callable:
     return solve
 
 
-def _schur_solver(sys: LQOSystem) -> Callable:
+def _schur_solver(sys: LQOSystem) -> ModalSolver:
     """Cross Gramians by triangular solves in a Schur basis of `A`, from the modes of the reduced state matrix."""
     triangular, basis = scipy.linalg.schur(sys.A, output="complex")
     identity = np.eye(sys.order)
 
-    def solve(Q, poles, T, adjoint):
+    def solve(Q: np.ndarray, poles: np.ndarray, T: np.ndarray, adjoint: bool) -> np.ndarray:
         right = Q @ T if adjoint else np.linalg.solve(T, Q.T).T
         right = (basis.T if adjoint else basis.conj().T) @ right
         columns = np.empty_like(right)

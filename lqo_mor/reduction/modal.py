@@ -6,6 +6,7 @@ import numpy as np
 
 from lqo_mor.analysis._rows import stack_rows
 from lqo_mor.analysis.gramians import half_gramians, row_weights
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction._slots import check_budget, stack
@@ -15,10 +16,17 @@ from lqo_mor.reduction.stabilise import reflect, unstable, warn_of_repair
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import Progress, System
 
 
 def modal_truncation(
-    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, ridge: float = 0.0, progress=None
+    sys: System,
+    order: int | None = None,
+    *,
+    slots: int | None = None,
+    horizon: float | None = None,
+    ridge: float = 0.0,
+    progress: Progress | None = None,
 ) -> Reduction:
     """Keep the modes that contribute most and refit the outputs in closed form.
 
@@ -75,7 +83,13 @@ def modal_truncation(
 
 
 def hippo(
-    sys, order: int | None = None, *, slots: int | None = None, horizon: float | None = None, ridge: float = 0.0, progress=None
+    sys: System,
+    order: int | None = None,
+    *,
+    slots: int | None = None,
+    horizon: float | None = None,
+    ridge: float = 0.0,
+    progress: Progress | None = None,
 ) -> Reduction:
     """Fresh S4D-Lin poles of the small order with closed-form outputs: the untrained baseline.
 
@@ -114,10 +128,11 @@ def hippo(
     check_budget(sys, order, slots, horizon)
     horizon = finite(horizon)
     full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
-    if slots is not None or order % 2:
-        shape = -0.5 + 1j * np.pi * np.arange(slots or order // 2 + 1)
+    pairs, odd = divmod(order or 0, 2)
+    if slots is not None or odd:
+        shape = -0.5 + 1j * np.pi * np.arange(slots or pairs + 1)
     else:
-        shape = -0.5 + 1j * np.pi * np.maximum(np.arange(order // 2), 0.5)
+        shape = -0.5 + 1j * np.pi * np.maximum(np.arange(pairs), 0.5)
     selected = []
     for index in np.ndindex(full.batch):
         poles = full.poles[index]
@@ -131,7 +146,7 @@ def hippo(
     return _fit(sys, full, selected, "hippo", horizon, ridge, progress)
 
 
-def mode_scores(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) -> np.ndarray:
+def mode_scores(sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
     """Energy that every slot by itself gives to the outputs, (..., s): its covariance times its weight in the outputs.
 
     The weight is the diagonal of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
@@ -142,9 +157,12 @@ def mode_scores(sys: DiagonalLQOSystem, horizon: float | None, spectrum=None) ->
     return np.where(sys.is_real_pole, 1.0, 2.0) * weight * np.diagonal(hermitian, axis1=-2, axis2=-1).real
 
 
-def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
+def _keep(
+    full: DiagonalLQOSystem, ranking: np.ndarray, index: tuple[int, ...], order: int | None, slots: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Poles and input rows of the best slots of one channel that fit the budget."""
-    chosen, left = [], order
+    chosen: list[int] = []
+    left = order or 0
     for slot in ranking[index]:
         cost = 1 if slots is not None or full.is_real_pole[(*index, slot)] else 2
         if slots is not None:
@@ -158,7 +176,15 @@ def _keep(full: DiagonalLQOSystem, ranking, index, order, slots):
     return full.poles[index][chosen], full.B[index][chosen]
 
 
-def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge, progress) -> Reduction:
+def _fit(
+    sys: System,
+    full: DiagonalLQOSystem,
+    selected: list[tuple[np.ndarray, np.ndarray]],
+    method: str,
+    horizon: float | None,
+    ridge: float,
+    progress: Progress | None,
+) -> Reduction:
     """Optimal outputs for poles and inputs selected channel by channel; unstable poles are reflected first."""
     repaired = np.reshape([np.any(unstable(poles, full.is_continuous)) for poles, _ in selected], full.batch)
     selected = [(reflect(poles, full.is_continuous), B) for poles, B in selected]
@@ -172,5 +198,5 @@ def _fit(sys, full: DiagonalLQOSystem, selected, method: str, horizon, ridge, pr
         system = stack([fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in channels], full.batch)
     if progress is not None:
         progress(1, 1)
-    system = densified(system, sys) if isinstance(sys, LQOSystem) else system
-    return finish(sys, system, method=method, horizon=horizon, repaired=repaired if full.batch else bool(repaired))
+    reduced = densified(system, sys) if isinstance(sys, LQOSystem) else system
+    return finish(sys, reduced, method=method, horizon=horizon, repaired=repaired if full.batch else bool(repaired))

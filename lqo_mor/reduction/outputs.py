@@ -16,10 +16,16 @@ from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.typing import System
 
 
 def fit_outputs(
-    sys, poles: np.ndarray, B: np.ndarray, horizon: float | None = None, ridge: float = 0.0, spectrum: InputSpectrum | None = None
+    sys: System,
+    poles: np.ndarray,
+    B: np.ndarray,
+    horizon: float | None = None,
+    ridge: float = 0.0,
+    spectrum: InputSpectrum | None = None,
 ) -> DiagonalLQOSystem:
     """The reduced system with given poles and inputs whose outputs minimise the h² error.
 
@@ -57,7 +63,7 @@ def fit_outputs(
     return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
 
 
-def densified(system, sys: LQOSystem) -> LQOSystem:
+def densified(system: System, sys: LQOSystem) -> LQOSystem:
     """A reduced system as a dense one, its quadratic output stored as that of `sys`."""
     dense = to_dense(system) if isinstance(system, DiagonalLQOSystem) else system
     if isinstance(sys.M, np.ndarray) and not isinstance(dense.M, np.ndarray):
@@ -66,7 +72,9 @@ def densified(system, sys: LQOSystem) -> LQOSystem:
     return dense
 
 
-def channel_arrays(sys: DiagonalLQOSystem, horizon: float | None):
+def channel_arrays(
+    sys: DiagonalLQOSystem, horizon: float | None
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]:
     """What the kernels need of a batch with one input, its axes flattened to one.
 
     Returns the pairing's code and parameters, and per channel the poles (h, n), the weighted rows (h, q, n), the
@@ -111,7 +119,7 @@ def rows_from_real(real_rows: np.ndarray, real: np.ndarray) -> np.ndarray:
     return slots - 1j * np.where(real[:, np.newaxis], 0.0, imaginary / np.sqrt(2.0))
 
 
-def channel_system(sys: DiagonalLQOSystem, mu, b, rows, W) -> DiagonalLQOSystem:
+def channel_system(sys: DiagonalLQOSystem, mu: np.ndarray, b: np.ndarray, rows: np.ndarray, W: np.ndarray) -> DiagonalLQOSystem:
     """The reduced batch from flattened poles and inputs (h, s), rows (h, q, s) in half storage and mixing (h, p, c)."""
     s, p, c = mu.shape[1], sys.n_outputs, W.shape[-1]
     rows = rows.reshape(*sys.batch, p + 2 * c, s)
@@ -121,7 +129,9 @@ def channel_system(sys: DiagonalLQOSystem, mu, b, rows, W) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt)
 
 
-def _fit_batch(sys, poles, B, horizon, ridge):
+def _fit_batch(
+    sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, horizon: float | None, ridge: float
+) -> DiagonalLQOSystem:
     code, parameters, lam, rows, _, W = channel_arrays(sys, horizon)
     count, s = lam.shape[0], poles.shape[-1]
     mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast, overload
+
 import numpy as np
 
 from lqo_mor.analysis._rows import quadratic_of, stack_rows
 from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.stability import finite
 from lqo_mor.reduction import _gradient_kernels as _kernels
-from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, check_options, chunks, iterate, start_reduction, used_slots
+from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, Start, check_options, chunks, iterate, start_reduction, used_slots
 from lqo_mor.reduction._problem import (
     Problem,
     error_and_forms,
@@ -25,20 +29,21 @@ from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+from lqo_mor.typing import Progress, System
 
 
 def projected_gradient(
-    sys,
+    sys: System,
     order: int | None = None,
     *,
     slots: int | None = None,
     horizon: float | None = None,
-    start=None,
+    start: Start | None = None,
     margin: float = 1e-6,
     armijo: float = 1e-4,
     max_iterations: int = 3000,
     tolerance: float = 1e-6,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Reduction:
     """Projected gradient descent on the squared h² error with Armijo backtracking.
 
@@ -101,28 +106,33 @@ def projected_gradient(
     check_options(sys.is_continuous, **options)
     begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
 
-    def one(sys, initial, _):
+    def one(sys: System, initial: DiagonalLQOSystem, _: InputSpectrum | None) -> Outcome:
         return _normalised(_descend_one, sys, initial, horizon, **options)
 
-    def batch(sys, initial, progress):
+    def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
         return _normalised(_descend_batch, sys, initial, horizon, progress=progress, **options)
 
     compiled = batch if sys.n_inputs == 1 and not isinstance(sys, LQOSystem) else None
     return iterate(sys, [begun], one, compiled, method="projected_gradient", horizon=horizon, progress=progress)
 
 
-def _normalised(descend, sys, initial, horizon, **options) -> Outcome:
+Point: TypeAlias = tuple[np.ndarray, ...]  # poles, input rows, output rows and mixing matrix
+
+
+def _normalised(
+    descend: Callable[..., Outcome], sys: System, initial: DiagonalLQOSystem, horizon: float | None, **options: Any
+) -> Outcome:
     """Descend with the full system scaled to norm one and the states of the start to inputs as large as outputs."""
     norm = np.asarray(h2_norm(without_feedthrough(sys), horizon))
     norm = np.where(norm > 0, norm, 1.0)
     initial = _same_products(sys, initial, horizon)
     outcome = descend(_scaled(sys, 1 / norm), _even(_scaled(initial, 1 / norm)), horizon, **options)
-    system = _scaled(outcome.system, norm)
+    system = _scaled(cast(DiagonalLQOSystem, outcome.system), norm)
     system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.quadratic, system.dt)
     return Outcome(system, outcome.history * norm[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
 
 
-def _same_products(sys, initial: DiagonalLQOSystem, horizon) -> DiagonalLQOSystem:
+def _same_products(sys: System, initial: DiagonalLQOSystem, horizon: float | None) -> DiagonalLQOSystem:
     """A start with as many quadratic products as `sys`; where it has others, its outputs are fitted anew."""
     q = quadratic_of(sys)
     q = factor_symmetric(q) if isinstance(q, np.ndarray) else q
@@ -130,7 +140,11 @@ def _same_products(sys, initial: DiagonalLQOSystem, horizon) -> DiagonalLQOSyste
     return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, horizon)
 
 
-def _scaled(sys, factor: np.ndarray):
+@overload
+def _scaled(sys: DiagonalLQOSystem, factor: np.ndarray) -> DiagonalLQOSystem: ...
+@overload
+def _scaled(sys: System, factor: np.ndarray) -> System: ...
+def _scaled(sys: System, factor: np.ndarray) -> System:
     """The system with its outputs multiplied by `factor`, of the batch shape, and no feedthrough."""
     factor = factor[..., np.newaxis, np.newaxis]
     q = quadratic_of(sys)
@@ -154,7 +168,17 @@ def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(sys.poles, sys.B * t[..., np.newaxis], sys.C / column, sys.D, q, sys.dt)
 
 
-def _descend_batch(sys, initial, horizon, *, margin, armijo, max_iterations, tolerance, progress) -> Outcome:
+def _descend_batch(
+    sys: DiagonalLQOSystem,
+    initial: DiagonalLQOSystem,
+    horizon: float | None,
+    *,
+    margin: float,
+    armijo: float,
+    max_iterations: int,
+    tolerance: float,
+    progress: Progress,
+) -> Outcome:
     """Compiled, for diagonal systems with one input."""
     code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
     squared = squared_norms(sys, horizon)
@@ -185,13 +209,22 @@ def _descend_batch(sys, initial, horizon, *, margin, armijo, max_iterations, tol
     )
 
 
-def _descend_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, armijo, max_iterations, tolerance) -> Outcome:
+def _descend_one(
+    sys: System,
+    initial: DiagonalLQOSystem,
+    horizon: float | None,
+    *,
+    margin: float,
+    armijo: float,
+    max_iterations: int,
+    tolerance: float,
+) -> Outcome:
     """Any single system; the readable form of the compiled kernel."""
     problem, real = problem_of(sys, horizon), initial.is_real_pole
     quadratic = initial.quadratic
     W = np.zeros((problem.p, 0)) if quadratic is None else quadratic.W
     mu = _project(initial.poles, problem.continuous, margin)
-    x = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)
+    x: Point = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)
     value, gradient = free_error(problem, real, *x)
     history, step, status = [value], 1.0, Status.MAX_ITERATIONS
     for _ in range(max_iterations):
@@ -214,11 +247,14 @@ def _descend_one(sys, initial: DiagonalLQOSystem, horizon, *, margin, armijo, ma
             break
         x, value, gradient = trial, new, new_gradient
         history.append(value)
-    system = reduced_system(problem, *x[:2], real, *x[2:], None, sys.dt)
+    mu, B, rows, W = x
+    system = reduced_system(problem, mu, B, real, rows, W, None, sys.dt)
     return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
 
 
-def free_error(problem: Problem, real, mu, B, rows, W):
+def free_error(
+    problem: Problem, real: np.ndarray, mu: np.ndarray, B: np.ndarray, rows: np.ndarray, W: np.ndarray
+) -> tuple[float, Point]:
     """Squared error with every reduced quantity free, and its gradient as arrays like ``(mu, B, rows, W)``.
 
     A complex gradient holds the derivative by the real part plus `i` times that by the imaginary part.
@@ -230,11 +266,11 @@ def free_error(problem: Problem, real, mu, B, rows, W):
     return value, (gamma.conj(), delta.conj(), d_rows, d_W)
 
 
-def _moved(x, gradient, step):
+def _moved(x: Point, gradient: Point, step: float) -> Point:
     return tuple(a - step * g for a, g in zip(x, gradient, strict=True))
 
 
-def _distance(x, y) -> float:
+def _distance(x: Point, y: Point) -> float:
     return sum(float(np.sum(np.abs(a - b) ** 2)) for a, b in zip(x, y, strict=True))
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lqo_mor.analysis.differences import error_and_digits
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import FloatOrBatch, System
 
 
 class Status(enum.Enum):
@@ -63,17 +64,17 @@ class Reduction:
         That of the input for which `error`, `relative_error` and `start_error` are (see `h2_error`); None for white input.
     """
 
-    system: LQOSystem | DiagonalLQOSystem
-    error: float | np.ndarray
-    relative_error: float | np.ndarray
-    start_error: float | np.ndarray
+    system: System
+    error: FloatOrBatch
+    relative_error: FloatOrBatch
+    start_error: FloatOrBatch
     method: str
     horizon: float | None
     status: Status | np.ndarray
     iterations: int | np.ndarray = 0
     history: np.ndarray | None = None
     hsv: np.ndarray | None = None
-    bound: float | np.ndarray | None = None
+    bound: FloatOrBatch | None = None
     repaired: bool | np.ndarray = False
     digits: int | np.ndarray = 15
     spectrum: InputSpectrum | None = None
@@ -82,7 +83,7 @@ class Reduction:
         horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
         horizon = horizon if self.spectrum is None else "weighted by the spectrum of the input"
         lines = [f"Reduction by {self.method} to {self.system!r}"]
-        if np.ndim(self.error) == 0:
+        if isinstance(self.status, Status):
             digits = "" if self.digits > 4 else f", {self.digits} digits of it certain"
             lines.append(f"  relative h2 error   {self.relative_error:.4g}  ({horizon}{digits})")
             if self.history is not None:
@@ -103,7 +104,19 @@ class Reduction:
         return "\n".join(lines)
 
 
-def finish(sys, system, *, method: str, horizon: float | None, spectrum=None, status=None, **fields) -> Reduction:
+Method: TypeAlias = Callable[..., Reduction]
+
+
+def finish(
+    sys: System,
+    system: System,
+    *,
+    method: str,
+    horizon: float | None,
+    spectrum: InputSpectrum | None = None,
+    status: Status | np.ndarray | None = None,
+    **fields: Any,
+) -> Reduction:
     """A `Reduction` with its errors computed; `status` defaults to a direct method."""
     error, relative, digits = error_and_digits(sys, system, horizon, spectrum=spectrum)
     if not np.all(np.isfinite(error)):

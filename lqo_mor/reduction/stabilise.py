@@ -8,6 +8,7 @@ from lqo_mor.errors import StabilityWarning, warn
 from lqo_mor.reduction._slots import choose
 from lqo_mor.reduction.outputs import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.typing import System
 
 MARGIN = 1e-12  # closest approach of a repaired pole to the stability boundary, relative to its modulus
 
@@ -27,7 +28,7 @@ def unstable(poles: np.ndarray, continuous: bool) -> np.ndarray:
     return ~(poles.real < 0) if continuous else ~(np.abs(poles) < 1)
 
 
-def stabilise(sys, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[DiagonalLQOSystem, np.ndarray]:
+def stabilise(sys: System, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[DiagonalLQOSystem, np.ndarray]:
     """A stable version of a reduced system, and which members of its batch were repaired.
 
     Unstable poles are reflected at the stability boundary and the outputs refitted in closed form.
@@ -59,7 +60,7 @@ def stabilise(sys, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[D
     return choose(repaired, fitted, reduced), repaired
 
 
-def warn_of_repair(repaired: np.ndarray) -> None:
+def warn_of_repair(repaired: bool | np.ndarray) -> None:
     """Issue the `StabilityWarning` that says how many reduced systems were repaired."""
     what = (
         "the reduced system was"

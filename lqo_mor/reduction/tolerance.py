@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -11,14 +12,17 @@ from lqo_mor.analysis.stability import finite
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.reduction._slots import check_budget
 from lqo_mor.reduction.balanced import balance, truncate
-from lqo_mor.reduction.curve import part_of, solve
+from lqo_mor.reduction.curve import Solver, part_of, solve
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.typing import Progress, System
 
 _GAIN = 1.25  # factor by which an optimum usually undercuts balanced truncation; a first guess of its order
 _HOPE = 10.0  # factor by which it may undercut the last balanced truncation, beyond which no order is worth a try
 
 
-def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dict], horizon: float | None, progress) -> Reduction:
+def smallest_order(
+    sys: System, tolerance: float, name: str, solver: Solver, horizon: float | None, progress: Progress | None
+) -> Reduction:
     """The reduction of the smallest order whose relative h² error is at most `tolerance`, in every channel of a batch.
 
     Balanced truncations, cut from one pair of Gramian factors, give a first guess; from there the search goes on with the
@@ -99,18 +103,22 @@ def smallest_order(sys, tolerance: float, name: str, solver: tuple[Callable, dic
     return red
 
 
-def _search(solve: Callable, met: Callable, order: int, limit: int) -> tuple[int, Reduction]:
+def _search(
+    solve: Callable[[int], Reduction | None], met: Callable[[Reduction | None], bool], order: int, limit: int
+) -> tuple[int, Reduction]:
     """The smallest order up to `limit` whose reduction is `met`, looked for from a guess on, and that reduction.
 
     `limit` and its reduction where none is.
     """
-    low, high, found, step = 0, None, None, 1
+    low, step = 0, 1
+    high: int | None = None
+    found: Reduction | None = None
     while high is None or high - low > 1:
         red = solve(order)
         if met(red):
             high, found = order, red
         elif order == limit:
-            return order, red
+            return order, cast(Reduction, red)  # only below the limit there may be none
         else:
             low = order
         if high is None:
@@ -119,7 +127,7 @@ def _search(solve: Callable, met: Callable, order: int, limit: int) -> tuple[int
             order, step = max(high - step, 1), 2 * step
         else:
             order = (low + high) // 2
-    return high, found
+    return high, cast(Reduction, found)
 
 
 def _unreachable(tolerance: float, what: str, error: float, limit: int) -> OrderError:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.reduction._cross import cross_solver
+from lqo_mor.reduction._iterate import Start
 from lqo_mor.reduction._two_sided_runs import reduce_two_sided
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.typing import Progress, System
 
 
 def tsia(
-    sys,
+    sys: System,
     order: int | None = None,
     *,
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
-    start=None,
+    start: Start | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-8,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Reduction:
     """Two-sided iteration: project on the cross Gramians with the last reduced system until it stays the same.
 
@@ -104,5 +108,5 @@ def tsia(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    options = {"spectrum": spectrum, "max_iterations": max_iterations, "tolerance": tolerance}
+    options: dict[str, Any] = {"spectrum": spectrum, "max_iterations": max_iterations, "tolerance": tolerance}
     return reduce_two_sided(sys, order, slots, horizon, start, cross_solver, "tsia", progress, **options)

@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,32 +20,26 @@ from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
 from lqo_mor.reduction._input_normal import realise
 from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, Start, check_options, iterate, start_reduction
 from lqo_mor.reduction._layout import Budget, budget, clamped, closed
+from lqo_mor.reduction._search_inputs import Data, balanced_start, channel_data, further_starts
 from lqo_mor.reduction._section_search import (
-    Data,
     Found,
-    balanced_start,
-    channel_data,
     search_batch,
     search_data,
     search_one,
     searchable,
 )
-from lqo_mor.reduction._sections import PAIR
 from lqo_mor.reduction._slots import check_budget, choose
 from lqo_mor.reduction._transfer import well_conditioned_modes
 from lqo_mor.reduction._weighted_search import search_channels, weighted_data
-from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.outputs import densified, fit_outputs
 from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.reduction.stabilise import reflect
 from lqo_mor.reduction.tsia import tsia
-from lqo_mor.systems.convert import to_diagonal
+from lqo_mor.systems.convert import as_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.typing import Progress, System
 
 _EXCHANGES = 6  # of one system; a batch, where time counts, has quick ones only
-_DRAWN = 16  # further starts of one system, from modes drawn by chance
 _FEW = 300  # unknowns of dense systems up to which a third start takes little time
 _TWO_SIDED = 100  # steps of the two-sided iteration that makes a start
 _SMALL = 1e-5  # relative error below which residues of single poles cost digits
@@ -152,34 +146,37 @@ def variable_projection(
     horizon = finite(horizon)
     check_options(sys.is_continuous, margin=margin, ridge=ridge, max_iterations=max_iterations, tolerance=tolerance)
     check_options(sys.is_continuous, exchanges=0 if exchanges is None else exchanges)
-    stop = {"max_iterations": max_iterations, "tolerance": tolerance}
+    stop: dict[str, Any] = {"max_iterations": max_iterations, "tolerance": tolerance}
     size = budget(order, slots, sys.is_continuous, margin)
     dense = isinstance(sys, LQOSystem)
     default, searched = start is None, searchable(sys, horizon, ridge, spectrum)
-    many = default and not dense and bool(sys.batch) and sys.quadratic is None and sys.n_inputs == 1
-    if many and spectrum is None:
-        return _reduce_batch(sys, size, horizon, ridge, exchanges or 0, stop, progress)
+    diagonal = sys if isinstance(sys, DiagonalLQOSystem) else None
+    many = default and diagonal is not None and bool(diagonal.batch) and diagonal.quadratic is None and sys.n_inputs == 1
+    if many and diagonal is not None and spectrum is None:
+        return _reduce_batch(diagonal, size, horizon, ridge, exchanges or 0, stop, progress)
     tries = exchanges if exchanges is not None else _EXCHANGES if default else 0
 
     def one(sys: System, initial: DiagonalLQOSystem, spectrum: InputSpectrum | None) -> Outcome:
-        full = well_conditioned_modes(sys) if dense else sys
+        full = well_conditioned_modes(sys) if isinstance(sys, LQOSystem) else sys
         own = [closed(initial.poles[np.any(initial.B, axis=-1)])]
-        options = {"exchanges": tries, "widely": default, **stop}
+        options: dict[str, Any] = {"exchanges": tries, "widely": default, **stop}
         if full is not None and searched:
             data = search_data(full, horizon, ridge) if spectrum is None else weighted_data(full, spectrum, ridge)
-            found = search_one(data, size, own + _further_starts(full, size, horizon, spectrum) * default, **options)
+            found = search_one(data, size, own + further_starts(full, size, horizon, spectrum) * default, **options)
             system = _system(sys, full, found, horizon, ridge, spectrum)
             return Outcome(system, found.history, KERNEL_STATUS[found.status], found.steps)
         if full is None and searched and horizon is None and spectrum is None:
-            return _search_image(sys, size, own, default, ridge, options)
+            return _search_image(as_dense(sys), size, own, default, ridge, options)
         return _quasi_newton.optimise_one(sys, initial, horizon, spectrum, margin=margin, ridge=ridge, **stop)
 
     def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
-        if many:
+        if many and spectrum is not None:
             return search_channels(sys, initial, spectrum, size, progress, ridge=ridge, exchanges=exchanges or 0, **stop)
         return _quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
 
-    names = ["balanced"] if default else list(start) if isinstance(start, (list, tuple)) else [start]
+    names: list[Start] = ["balanced"]
+    if start is not None:
+        names = list(start) if isinstance(start, (list, tuple)) else [cast(Start, start)]
     starts = []
     if default and not searched:
         names.append("modal")
@@ -190,7 +187,7 @@ def variable_projection(
     for name in names:
         with contextlib.suppress(InvalidInputError) if default and name == "modal" else contextlib.nullcontext():
             starts.append(start_reduction(sys, order, slots, horizon, name, spectrum))
-    slow = dense and spectrum is None and order * (1 + sys.n_inputs) > _FEW  # elsewhere other steps take more time anyway
+    slow = dense and spectrum is None and (order or 0) * (1 + sys.n_inputs) > _FEW  # elsewhere other steps take more time anyway
     if default and sys.n_inputs > 1 and not getattr(sys, "batch", ()) and not slow:
         with warnings.catch_warnings(), contextlib.suppress(UnstableSystemError):
             warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
@@ -199,11 +196,12 @@ def variable_projection(
     starts = [_within(sys, begun, margin, horizon, ridge, spectrum) for begun in starts]
     if not starts:
         raise InvalidInputError("start is empty; give at least one start")
-    if slots is not None and not searched:
-        filled = [_quasi_newton.fill(sys, begun.system, slots, horizon, spectrum) for begun in starts]
+    if slots is not None and diagonal is not None and not searched:
+        before = [cast(DiagonalLQOSystem, begun.system) for begun in starts]
+        filled = [_quasi_newton.fill(diagonal, system, slots, horizon, spectrum) for system in before]
         starts = [replace(begun, system=system) for begun, system in zip(starts, filled, strict=True)]
     compiled = many or not (dense or searched or sys.n_inputs > 1 or spectrum is not None)
-    where = {"horizon": horizon, "spectrum": spectrum}
+    where: dict[str, Any] = {"horizon": horizon, "spectrum": spectrum}
     return iterate(sys, starts, one, batch if compiled else None, method="optimal", progress=progress, **where)
 
 
@@ -214,14 +212,14 @@ def _search_image(
     image, systems = diagonal_image(sys), [realise_dense(sys, own[0][own[0].imag >= 0])]
     if image is not None:
         data = search_data(image, None, ridge)
-        found = search_one(data, size, own + _further_starts(image, size, None) * default, **options)
+        found = search_one(data, size, own + further_starts(image, size, None) * default, **options)
         systems.append(realise_dense(sys, found.poles))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)  # said by `iterate`, if it is the result
         steps, tolerance = options["max_iterations"], options["tolerance"]
         runs = [tsia(sys, system.order, start=system, max_iterations=steps, tolerance=tolerance) for system in systems]
     best = min(runs, key=lambda run: run.error)
-    return Outcome(best.system, best.history, np.asarray(best.status), np.asarray(best.iterations))
+    return Outcome(best.system, cast(np.ndarray, best.history), np.asarray(best.status), np.asarray(best.iterations))
 
 
 def _within(
@@ -236,34 +234,9 @@ def _within(
     diagonal = to_diagonal(system) if isinstance(system, LQOSystem) else system
     poles = clamped(diagonal.poles, sys.is_continuous, margin)
     moved = fit_outputs(sys, poles, diagonal.B, horizon, ridge, spectrum)
-    moved = densified(moved, sys) if isinstance(sys, LQOSystem) else choose(over, moved, system)
-    measured = finish(sys, moved, method=begun.method, horizon=horizon, spectrum=spectrum)
+    kept = densified(moved, sys) if isinstance(sys, LQOSystem) else choose(over, moved, cast(DiagonalLQOSystem, system))
+    measured = finish(sys, kept, method=begun.method, horizon=horizon, spectrum=spectrum)
     return replace(measured, hsv=begun.hsv, repaired=begun.repaired)
-
-
-def _further_starts(
-    full: DiagonalLQOSystem, size: Budget, horizon: float | None, spectrum: InputSpectrum | None = None
-) -> list[np.ndarray]:
-    """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
-    scores = mode_scores(full, horizon, spectrum)
-    slots = size.kinds[0] == PAIR
-    costs = np.ones(full.n_slots) if slots else np.where(full.is_real_pole, 1, 2)
-    room = size.kinds.size if slots else size.n_parameters
-    rng = np.random.default_rng(0)
-    starts = []
-    for number in range(_DRAWN + 1):
-        # the largest of logarithms of scores plus Gumbel noise are a sample without replacement
-        noise = rng.gumbel(size=scores.size) if number else 0.0
-        ranking = np.argsort(-(0.5 * np.log(np.maximum(scores, 1e-300)) + noise), kind="stable")
-        kept = ranking[np.cumsum(costs[ranking]) <= room]
-        poles = reflect(full.poles[kept], full.is_continuous)
-        factor = np.exp(0.5 * rng.normal(size=kept.size)) if number else 1.0
-        if full.is_continuous:
-            poles = factor * poles.real + 1j * poles.imag
-        else:
-            poles = poles * np.maximum(np.abs(poles), 1e-300) ** (factor - 1)
-        starts.append(closed(poles))
-    return starts
 
 
 def _system(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numbers
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 
 
-def as_array(name: str, value, dtype=None) -> np.ndarray:
+def as_array(name: str, value: ArrayLike, dtype: type[np.float64] | type[np.complex128] | None = None) -> np.ndarray:
     """A read-only float64 or complex128 copy of `value`, every entry finite."""
     try:
         array = np.asarray([_full(v) for v in value] if isinstance(value, (list, tuple)) else _full(value))
@@ -32,12 +33,12 @@ def as_array(name: str, value, dtype=None) -> np.ndarray:
     return array
 
 
-def _full(value):
+def _full(value: ArrayLike) -> ArrayLike:
     """SciPy's sparse matrices as arrays, anything else as it is."""
     return value.toarray() if hasattr(value, "toarray") else value
 
 
-def check_shape(name: str, array: np.ndarray, wanted: tuple, meaning: str) -> None:
+def check_shape(name: str, array: np.ndarray, wanted: tuple[int, ...], meaning: str) -> None:
     """Raise unless `array.shape == wanted`; `meaning` spells the symbols, for instance ``"(n, m)"``."""
     if array.shape != wanted:
         hint = ""
@@ -46,7 +47,7 @@ def check_shape(name: str, array: np.ndarray, wanted: tuple, meaning: str) -> No
         raise DimensionError(f"{name} has shape {array.shape}, expected {meaning} = {wanted}{hint}")
 
 
-def check_dt(dt) -> float | bool:
+def check_dt(dt: object) -> float | bool:
     """`dt` as in python-control: 0 continuous, a positive number or True discrete."""
     wanted = "dt must be 0 (continuous), a positive number or True (discrete)"
     if isinstance(dt, (bool, np.bool_)) and dt:

@@ -94,6 +94,16 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
     )
 
 
+def as_dense(sys: LQOSystem | DiagonalLQOSystem) -> LQOSystem:
+    """A dense system as it is, a single diagonal one by `to_dense`."""
+    return to_dense(sys) if isinstance(sys, DiagonalLQOSystem) else sys
+
+
+def member(sys: LQOSystem | DiagonalLQOSystem, index: tuple[int, ...]) -> LQOSystem | DiagonalLQOSystem:
+    """The system at `index` of a batch; a single one, which has the index ``()``, is itself."""
+    return sys[index] if index and isinstance(sys, DiagonalLQOSystem) else sys
+
+
 def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     """The same system with a diagonal state matrix, in half storage.
 
@@ -147,7 +157,7 @@ def diagonalised(sys: LQOSystem) -> tuple[DiagonalLQOSystem, float]:
     real = poles.imag[half] == 0
     right = vectors[:, half]
 
-    def rows(matrix):
+    def rows(matrix: np.ndarray) -> np.ndarray:
         return np.where(real, (matrix @ right).real, matrix @ right)
 
     B = scipy.linalg.solve(vectors, sys.B)[half]

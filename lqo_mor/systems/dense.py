@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, SymmetrisedWarning, warn
 from lqo_mor.systems._checks import as_array, check_dt, check_shape
@@ -53,13 +55,25 @@ class LQOSystem:
 
     A: np.ndarray
     B: np.ndarray
-    C: np.ndarray | None = None
-    D: np.ndarray | None = None
+    C: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
+    D: np.ndarray = None  # type: ignore[assignment]  # likewise
     M: np.ndarray | QuadraticOutput | None = None
     dt: float | bool = 1.0
 
-    def __post_init__(self):
-        def put(name, value):
+    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
+
+        def __init__(
+            self,
+            A: ArrayLike,
+            B: ArrayLike,
+            C: ArrayLike | None = None,
+            D: ArrayLike | None = None,
+            M: ArrayLike | QuadraticOutput | None = None,
+            dt: float | bool = 1.0,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
         put("A", as_array("A", self.A))
@@ -126,7 +140,7 @@ class LQOSystem:
         return f"LQOSystem(order={self.order}, inputs={self.n_inputs}, outputs={self.n_outputs}, quadratic={kind}, dt={self.dt})"
 
 
-def _symmetric(M, n: int) -> np.ndarray:
+def _symmetric(M: ArrayLike, n: int) -> np.ndarray:
     """`M` as (p, n, n), its symmetric part; a single (n, n) matrix is taken as one output."""
     M = as_array("M", M)
     if M.ndim == 2:

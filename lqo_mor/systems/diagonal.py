@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems._checks import as_array, check_dt, check_shape
@@ -53,12 +55,24 @@ class DiagonalLQOSystem:
     poles: np.ndarray
     B: np.ndarray
     C: np.ndarray
-    D: np.ndarray | None = None
+    D: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
     quadratic: QuadraticOutput | None = None
     dt: float | bool = 1.0
 
-    def __post_init__(self):
-        def put(name, value):
+    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
+
+        def __init__(
+            self,
+            poles: ArrayLike,
+            B: ArrayLike,
+            C: ArrayLike,
+            D: ArrayLike | None = None,
+            quadratic: QuadraticOutput | None = None,
+            dt: float | bool = 1.0,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
         for name in ("poles", "B", "C"):
@@ -109,7 +123,7 @@ class DiagonalLQOSystem:
         return self.poles.imag == 0
 
     @property
-    def order(self):
+    def order(self) -> int | np.ndarray:
         """Number of real states: two per conjugate pair, one per real pole; an array for a batch."""
         orders = np.sum(2 - self.is_real_pole, axis=-1)
         return orders if self.batch else int(orders)
@@ -129,12 +143,12 @@ class DiagonalLQOSystem:
         """True for continuous time (``dt = 0``)."""
         return self.dt is not True and self.dt == 0
 
-    def __getitem__(self, index) -> DiagonalLQOSystem:
+    def __getitem__(self, index: Any) -> DiagonalLQOSystem:
         """The systems of the batch at `index`, as for the leading axes of an array; ``sys[()]`` is `sys`."""
         count = int(np.prod(self.batch))
         chosen = np.arange(count).reshape(self.batch)[index]  # refuses an index that reaches beyond the batch
 
-        def pick(array):
+        def pick(array: np.ndarray) -> np.ndarray:
             return array.reshape(count, *array.shape[len(self.batch) :])[chosen]
 
         q = self.quadratic
@@ -148,10 +162,8 @@ class DiagonalLQOSystem:
         )
 
     def __repr__(self) -> str:
-        order = self.order
-        if self.batch:
-            low, high = int(order.min()), int(order.max())
-            order = str(low) if low == high else f"{low}..{high}"
+        low, high = int(np.min(self.order)), int(np.max(self.order))
+        order = str(low) if low == high else f"{low}..{high}"
         batch = f"batch={self.batch}, " if self.batch else ""
         kind = "none" if self.quadratic is None else f"rank {self.quadratic.rank}"
         return (

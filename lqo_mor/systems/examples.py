@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.systems.dense import LQOSystem
@@ -74,7 +75,7 @@ def advection_diffusion(n: int = 200, *, diffusion: float = 0.01, velocity: floa
 def mass_spring_damper(
     masses: int = 60,
     *,
-    mass=(1.0, 1.5, 2.0),
+    mass: ArrayLike = (1.0, 1.5, 2.0),
     stiffness: float = 4.0,
     alpha: float = 0.02,
     beta: float = 0.02,
@@ -226,7 +227,9 @@ def _tridiagonal(n: int, lower: float, middle: float, upper: float) -> np.ndarra
     return np.diag(np.full(n, middle)) + np.diag(np.full(n - 1, lower), -1) + np.diag(np.full(n - 1, upper), 1)
 
 
-def _second_order(mass: np.ndarray, D: np.ndarray, K: np.ndarray, force: np.ndarray, C, M) -> LQOSystem:
+def _second_order(
+    mass: np.ndarray, D: np.ndarray, K: np.ndarray, force: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None
+) -> LQOSystem:
     """``m q̈ + D q̇ + K q = f u`` with a diagonal mass matrix as a system of first order with the states ``(q, q̇)``."""
     n, scale = mass.size, mass[:, np.newaxis]
     A = np.block([[np.zeros((n, n)), np.eye(n)], [-K / scale, -D / scale]])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems._checks import as_array, check_shape
@@ -46,7 +48,11 @@ class QuadraticOutput:
     V: np.ndarray
     W: np.ndarray
 
-    def __post_init__(self):
+    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
+
+        def __init__(self, U: ArrayLike, V: ArrayLike, W: ArrayLike) -> None: ...
+
+    def __post_init__(self) -> None:
         for name in ("U", "V", "W"):
             object.__setattr__(self, name, as_array(name, getattr(self, name)))
             if getattr(self, name).ndim < 2:
@@ -112,7 +118,13 @@ def factor_symmetric(M: np.ndarray) -> QuadraticOutput:
     return QuadraticOutput(U, U, np.concatenate(weights, axis=1) if weights else np.zeros((0, 0)))
 
 
-def projected(M, V: np.ndarray):
+@overload
+def projected(M: QuadraticOutput, V: np.ndarray) -> QuadraticOutput: ...
+@overload
+def projected(M: np.ndarray, V: np.ndarray) -> np.ndarray: ...
+@overload
+def projected(M: None, V: np.ndarray) -> None: ...
+def projected(M: np.ndarray | QuadraticOutput | None, V: np.ndarray) -> np.ndarray | QuadraticOutput | None:
     """``Vᵀ M_i V`` of a quadratic output as matrices or factors, in the form given; None stays None."""
     if isinstance(M, QuadraticOutput):
         return QuadraticOutput(M.U @ V, M.V @ V, M.W)

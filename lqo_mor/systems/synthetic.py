@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.systems._checks import as_array
@@ -12,7 +15,14 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 
 
 def random_lqo(
-    n: int, m: int = 1, p: int = 1, seed: int = 0, *, quadratic="dense", continuous: bool = False, margin: float = 0.05
+    n: int,
+    m: int = 1,
+    p: int = 1,
+    seed: int = 0,
+    *,
+    quadratic: Literal["dense"] | int | None = "dense",
+    continuous: bool = False,
+    margin: float = 0.05,
 ) -> LQOSystem:
     """A random stable system with an indefinite quadratic output.
 
@@ -53,10 +63,11 @@ def random_lqo(
     A = rng.standard_normal((n, n)) / np.sqrt(n)
     poles = np.linalg.eigvals(A)
     A = A - (poles.real.max() + margin) * np.eye(n) if continuous else A * (1 - margin) / np.abs(poles).max()
-    B, C, M = rng.standard_normal((n, m)), rng.standard_normal((p, n)), None
+    B, C = rng.standard_normal((n, m)), rng.standard_normal((p, n))
+    M: np.ndarray | QuadraticOutput | None = None
     if isinstance(quadratic, str) and quadratic == "dense":
-        M = rng.standard_normal((p, n, n)) / n
-        M = M + M.transpose(0, 2, 1)
+        half = rng.standard_normal((p, n, n)) / n
+        M = half + half.transpose(0, 2, 1)
     elif quadratic is not None:
         check_count("the rank of quadratic", quadratic, 1)
         U, V = rng.standard_normal((2, quadratic, n)) / np.sqrt(n)
@@ -138,7 +149,7 @@ def s4d(
     held = np.expm1(step * poles) / poles  # zero-order hold of an input of 1
     discrete, held = (np.where(frequency == 0, z.real, z) for z in (discrete, held))
 
-    def rows(count):
+    def rows(count: int) -> np.ndarray:
         real, imaginary = rng.standard_normal((2, channels, count, n_slots))
         z = (real + 1j * imaginary) / np.sqrt(2)
         return np.where(frequency == 0, 2 * z.real, z)  # a real pole stands for itself alone, not for a pair
@@ -149,7 +160,13 @@ def s4d(
     return DiagonalLQOSystem(discrete, held[..., np.newaxis], C, quadratic=quadratic)
 
 
-def with_energy_output(sys, of: str = "output", weight: float = 1.0):
+@overload
+def with_energy_output(sys: LQOSystem, of: str = "output", weight: float = 1.0) -> LQOSystem: ...
+@overload
+def with_energy_output(sys: DiagonalLQOSystem, of: str = "output", weight: float = 1.0) -> DiagonalLQOSystem: ...
+def with_energy_output(
+    sys: LQOSystem | DiagonalLQOSystem, of: str = "output", weight: float = 1.0
+) -> LQOSystem | DiagonalLQOSystem:
     """A linear system with one more output, the energy ``‖C x‖²`` of its outputs or ``‖x‖²`` of its states.
 
     Parameters
@@ -181,25 +198,24 @@ def with_energy_output(sys, of: str = "output", weight: float = 1.0):
     """
     if not isinstance(sys, (LQOSystem, DiagonalLQOSystem)):
         raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
-    dense = isinstance(sys, LQOSystem)
-    if (sys.M if dense else sys.quadratic) is not None:
+    if (sys.M if isinstance(sys, LQOSystem) else sys.quadratic) is not None:
         raise InvalidInputError("the system has a quadratic output already")
     if of not in ("output", "state"):
         raise InvalidInputError(f"of must be 'output' or 'state'; got {of!r}")
     if not np.isfinite(weight):
         raise InvalidInputError(f"weight must be a finite number; got {weight!r}")
-    p, batch = sys.n_outputs, () if dense else sys.batch
+    p, batch = sys.n_outputs, () if isinstance(sys, LQOSystem) else sys.batch
     C = np.concatenate([sys.C, np.zeros((*batch, 1, sys.C.shape[-1]))], axis=-2)
     D = np.concatenate([sys.D, np.zeros((*batch, 1, sys.n_inputs))], axis=-2)
-    if dense and of == "state":
+    if isinstance(sys, LQOSystem) and of == "state":
         M = np.zeros((p + 1, sys.order, sys.order))
         M[p] = weight * np.eye(sys.order)
         return LQOSystem(sys.A, sys.B, C, D, M, sys.dt)
-    rows = sys.C if of == "output" else _state_rows(sys)
+    rows = _state_rows(sys) if isinstance(sys, DiagonalLQOSystem) and of == "state" else sys.C
     W = np.zeros((*batch, p + 1, rows.shape[-2]))
     W[..., p, :] = weight
     energy = QuadraticOutput(rows, rows, W)
-    if dense:
+    if isinstance(sys, LQOSystem):
         return LQOSystem(sys.A, sys.B, C, D, energy, sys.dt)
     return DiagonalLQOSystem(sys.poles, sys.B, C, D, energy, sys.dt)
 
@@ -212,13 +228,13 @@ def _state_rows(sys: DiagonalLQOSystem) -> np.ndarray:
     return np.concatenate([first[..., np.newaxis] * eye, 1j * second[..., np.newaxis] * eye], axis=-2)
 
 
-def check_count(name: str, value, least: int) -> None:
+def check_count(name: str, value: object, least: int) -> None:
     """Raise unless `value` is an integer of at least `least`."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise InvalidInputError(f"{name} must be an integer, at least {least}; got {value!r}")
 
 
-def check_positive(**numbers_by_name) -> None:
+def check_positive(**numbers_by_name: ArrayLike) -> None:
     """Raise unless every entry of every number or array is positive and finite."""
     for name, value in numbers_by_name.items():
         array = as_array(name, value, np.float64)

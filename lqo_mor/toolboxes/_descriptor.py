@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import ArrayLike
 from scipy.linalg import solve_triangular
 
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, warn
@@ -13,7 +14,7 @@ from lqo_mor.systems.dense import LQOSystem
 _EPS = np.finfo(float).eps
 
 
-def without_descriptor(sys: LQOSystem, E) -> LQOSystem:
+def without_descriptor(sys: LQOSystem, E: ArrayLike) -> LQOSystem:
     """The system ``E ẋ = A x + B u`` (or ``E x[k+1] = ...``) with the outputs of `sys`, as an `LQOSystem`.
 
     A Hermitian positive definite ``E = L Lᴴ`` gives the states ``Lᴴ x`` and keeps the symmetry of `A`, ``L⁻¹ A L⁻ᴴ``; any other
@@ -76,7 +77,7 @@ def _cholesky(E: np.ndarray) -> tuple[np.ndarray | None, float]:
 def _congruent(sys: LQOSystem, lower: np.ndarray) -> LQOSystem:
     """`sys` with ``E = L Lᴴ`` in the states ``Lᴴ x``."""
 
-    def both_sides(left, matrix):
+    def both_sides(left: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """``left⁻¹ matrix L⁻ᴴ``."""
         half = solve_triangular(left, matrix, lower=True, check_finite=False)
         return solve_triangular(lower, half.conj().T, lower=True, check_finite=False).conj().T
@@ -87,7 +88,7 @@ def _congruent(sys: LQOSystem, lower: np.ndarray) -> LQOSystem:
     B = solve_triangular(lower, sys.B, lower=True, check_finite=False)
     C = solve_triangular(lower, sys.C.conj().T, lower=True, check_finite=False).conj().T
     M = sys.M
-    if M is not None:  # xᵀ M x has a plain transpose, so that one factor is the conjugate of the other
+    if isinstance(M, np.ndarray):  # xᵀ M x has a plain transpose, so that one factor is the conjugate of the other
         M = np.array([both_sides(lower.conj(), matrix) for matrix in M])
         M = 0.5 * (M + M.transpose(0, 2, 1))
     return LQOSystem(A, B, C, sys.D, M, sys.dt)

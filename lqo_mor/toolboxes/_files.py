@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.output_files import check_new
+from lqo_mor.output_files import FilePath, check_new
 
 MAX_BYTES = 4 * 2**30  # of a file, and of what it unpacks to
 
 
-def read_bytes(path) -> tuple[Path, bytes]:
+def read_bytes(path: FilePath) -> tuple[Path, bytes]:
     """`path` as a `Path`, and the content of the file; raises `InvalidInputError` if it cannot be read or is too large."""
     path = _as_path(path)
     try:
@@ -28,7 +29,7 @@ def read_bytes(path) -> tuple[Path, bytes]:
     return path, content
 
 
-def new_path(path, overwrite: bool) -> Path:
+def new_path(path: FilePath, overwrite: bool) -> Path:
     """`path` as a `Path`; raises `OutputError` where no file can be written."""
     path = _as_path(path)
     check_new(path, overwrite)
@@ -36,7 +37,7 @@ def new_path(path, overwrite: bool) -> Path:
 
 
 @contextmanager
-def naming(path: Path):
+def naming(path: Path) -> Iterator[None]:
     """Put the name of the file before every error about its content."""
     try:
         yield
@@ -46,7 +47,7 @@ def naming(path: Path):
         raise InvalidInputError(f"{path.name}: cannot be read, it needs more memory than there is") from None
 
 
-def _as_path(path) -> Path:
+def _as_path(path: FilePath) -> Path:
     try:
         return Path(path)
     except TypeError:

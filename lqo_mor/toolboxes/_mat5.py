@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -24,7 +26,7 @@ _OTHER = {1: "a cell array", 2: "a structure", 3: "an object", 4: "text", 16: "a
 _COMPLEX = 1 << 11  # a flag of a matrix
 
 
-def read_mat5(content: bytes, limit: int) -> dict:
+def read_mat5(content: bytes, limit: int) -> dict[str, Any]:
     """The variables of a MATLAB file.
 
     Parameters
@@ -50,14 +52,15 @@ def read_mat5(content: bytes, limit: int) -> dict:
         raise InvalidInputError("is of version 7.3 (HDF5), which is not read; in MATLAB, save it with save(name, '-v7')")
     if mark not in (b"\x00\x01IM", b"\x01\x00MI"):
         raise InvalidInputError("is no MATLAB file of version 5, 6 or 7, or damaged at its start")
-    order, room, variables = "<" if mark.endswith(b"IM") else ">", limit, {}
+    order, room = "<" if mark.endswith(b"IM") else ">", limit
+    variables: dict[str, Any] = {}
     for kind, data in _elements(memoryview(content)[128:], order):
         if kind == _COMPRESSED:
-            data = _unpacked(data, room)
-            room -= len(data)
+            unpacked = _unpacked(data, room)
+            room -= len(unpacked)
             if room < 0:
                 raise InvalidInputError(f"unpacks to more than {limit / 2**30:.2g} GiB, which is refused")
-            kind, data = _next(_elements(memoryview(data), order))
+            kind, data = _next(_elements(memoryview(unpacked), order))
         if kind == _MATRIX:
             name, value = _variable(data, order)
             variables[name] = value
@@ -68,7 +71,10 @@ def _damaged(what: str) -> InvalidInputError:
     return InvalidInputError(f"is damaged or truncated: {what}")
 
 
-def _elements(data: memoryview, order: str):
+Elements: TypeAlias = Iterator[tuple[int, memoryview]]  # type and data
+
+
+def _elements(data: memoryview, order: str) -> Elements:
     """Type and data of one element after the other."""
     while len(data):
         if len(data) < 8:
@@ -83,7 +89,7 @@ def _elements(data: memoryview, order: str):
         data = data[after:]
 
 
-def _next(elements) -> tuple[int, memoryview]:
+def _next(elements: Elements) -> tuple[int, memoryview]:
     element = next(elements, None)
     if element is None:
         raise _damaged("an element is missing")
@@ -128,7 +134,7 @@ def _variable(data: memoryview, order: str, is_field: bool = False) -> tuple[str
     return name, _OTHER.get(kind, "of an unknown class")
 
 
-def _values(name: str, is_complex: bool, parts, order: str) -> np.ndarray:
+def _values(name: str, is_complex: bool, parts: Elements, order: str) -> np.ndarray:
     """Real or complex numbers in one axis, every bit as in the file."""
     real = _numbers(_next(parts), order)
     if not is_complex:
@@ -140,14 +146,14 @@ def _values(name: str, is_complex: bool, parts, order: str) -> np.ndarray:
     return values
 
 
-def _dense(name: str, shape: tuple, is_complex: bool, parts, order: str) -> np.ndarray:
+def _dense(name: str, shape: tuple[int, ...], is_complex: bool, parts: Elements, order: str) -> np.ndarray:
     values = _values(name, is_complex, parts, order)
     if values.size != math.prod(shape):
         raise _damaged(f"{name!r} has {values.size} entries, but its shape is {shape}")
     return values.reshape(shape, order="F")
 
 
-def _sparse(name: str, shape: tuple, is_complex: bool, parts, order: str):
+def _sparse(name: str, shape: tuple[int, ...], is_complex: bool, parts: Elements, order: str) -> scipy.sparse.csc_array:
     rows, starts = (_numbers(_next(parts), order).astype(np.int64) for _ in range(2))
     values = _values(name, is_complex, parts, order).astype(complex if is_complex else float)
     if not starts.size or starts[0] != 0 or np.any(np.diff(starts) < 0):
@@ -160,7 +166,7 @@ def _sparse(name: str, shape: tuple, is_complex: bool, parts, order: str):
     return matrix
 
 
-def _structure(name: str, parts, order: str) -> dict:
+def _structure(name: str, parts: Elements, order: str) -> dict[str, Any]:
     length, names = _numbers(_next(parts), order), bytes(_next(parts)[1]).decode("latin-1")
     if length.size != 1 or length[0] < 1:
         raise _damaged(f"the field names of {name!r}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.large import SparseLQOSystem
 from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -13,7 +16,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 MAX_DENSE = 4096  # rows or columns of a sparse matrix that is stored dense without asking; a dense reduction takes minutes here
 
 
-def as_dense_system(sys) -> LQOSystem:
+def as_dense_system(sys: object) -> LQOSystem:
     """`sys` with dense matrices; raises `InvalidInputError` for a batch and for anything that is no system."""
     if isinstance(sys, DiagonalLQOSystem):
         return to_dense(sys)
@@ -22,20 +25,21 @@ def as_dense_system(sys) -> LQOSystem:
     return sys
 
 
-def linear_matrices(sys, library: str, takes_complex: bool = False) -> tuple[np.ndarray, ...]:
+def linear_matrices(
+    sys: object, library: str, takes_complex: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Writeable copies of `A`, `B`, `C`, `D` of a linear system; raises `InvalidInputError` for what `library` cannot hold."""
-    sys = as_dense_system(sys)
-    no_quadratic(sys, library)
-    matrices = {"A": sys.A, "B": sys.B, "C": sys.C, "D": sys.D}
-    if takes_complex:
-        return tuple(matrix.copy() for matrix in matrices.values())
-    for name, matrix in matrices.items():
-        if np.any(matrix.imag):
-            raise InvalidInputError(f"{library} computes with real matrices only, but {name} has complex entries")
-    return tuple(matrix.real.copy() for matrix in matrices.values())
+    dense = as_dense_system(sys)
+    no_quadratic(dense, library)
+    if not takes_complex:
+        for name in "ABCD":
+            if np.any(getattr(dense, name).imag):
+                raise InvalidInputError(f"{library} computes with real matrices only, but {name} has complex entries")
+    A, B, C, D = (matrix.copy() if takes_complex else matrix.real.copy() for matrix in (dense.A, dense.B, dense.C, dense.D))
+    return A, B, C, D
 
 
-def no_quadratic(sys, library: str) -> None:
+def no_quadratic(sys: LQOSystem | SparseLQOSystem, library: str) -> None:
     """Raise `InvalidInputError` if `sys` has a quadratic output."""
     if sys.M is not None:
         raise InvalidInputError(
@@ -44,16 +48,16 @@ def no_quadratic(sys, library: str) -> None:
         )
 
 
-def is_large(*matrices) -> bool:
+def is_large(*matrices: Any) -> bool:
     """Whether one of them is sparse and too large to be stored dense."""
     return any(scipy.sparse.issparse(matrix) and max(matrix.shape) > MAX_DENSE for matrix in matrices)
 
 
-def full(matrix):
+def full(matrix: Any) -> Any:
     """A sparse matrix as an array, anything else as it is."""
     return matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
 
 
-def sparse(matrix) -> scipy.sparse.csc_array:
+def sparse(matrix: Any) -> scipy.sparse.csc_array:
     """Any matrix as a sparse one."""
     return scipy.sparse.csc_array(matrix)

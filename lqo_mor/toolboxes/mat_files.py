@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import scipy.io
 
 from lqo_mor.errors import DimensionError, InvalidInputError, OutputError
 from lqo_mor.large import SparseLQOSystem
-from lqo_mor.output_files import write_atomically
+from lqo_mor.output_files import FilePath, write_atomically
 from lqo_mor.systems._checks import check_dt, check_shape
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -17,12 +18,13 @@ from lqo_mor.toolboxes._descriptor import without_descriptor
 from lqo_mor.toolboxes._files import MAX_BYTES, naming, new_path, read_bytes
 from lqo_mor.toolboxes._mat5 import read_mat5
 from lqo_mor.toolboxes._matrices import as_dense_system, full, is_large, sparse
+from lqo_mor.typing import System
 
 _MATRICES = ("A", "B", "C", "D", "E", "M")
 _STEPS = ("Ts", "ts", "dt")
 
 
-def load_mat(path, dt: float | bool | None = None) -> LQOSystem | SparseLQOSystem:
+def load_mat(path: FilePath, dt: float | bool | None = None) -> LQOSystem | SparseLQOSystem:
     """Read a system from a MATLAB file, such as the benchmarks of the SLICOT collection.
 
     Parameters
@@ -71,7 +73,7 @@ def load_mat(path, dt: float | bool | None = None) -> LQOSystem | SparseLQOSyste
         A, E = fields["A"], fields.get("E")
         if is_large(A, E, fields.get("M")):
             M = fields.get("M")
-            M = M if M is None or M.ndim == 2 else [sparse(Mi) for Mi in _quadratic(fields)]
+            M = M if M is None else [sparse(Mi) for Mi in ([M] if M.ndim == 2 else _quadratic(fields))]
             E = None if E is None else sparse(E)
             return SparseLQOSystem(sparse(A), fields["B"], fields.get("C"), fields.get("D"), M, E, check_dt(dt))
         fields = {name: full(matrix) for name, matrix in fields.items()}
@@ -80,7 +82,7 @@ def load_mat(path, dt: float | bool | None = None) -> LQOSystem | SparseLQOSyste
         return sys if E is None else without_descriptor(sys, E)
 
 
-def save_mat(path, sys, overwrite: bool = False) -> None:
+def save_mat(path: FilePath, sys: System | SparseLQOSystem, overwrite: bool = False) -> None:
     """Write a system as a MATLAB file (version 7).
 
     Parameters
@@ -123,7 +125,7 @@ def save_mat(path, sys, overwrite: bool = False) -> None:
     write_atomically(path, file.getvalue(), overwrite)
 
 
-def _fields(content: bytes) -> dict:
+def _fields(content: bytes) -> dict[str, Any]:
     """The matrices and the time step of a file by their names in upper case, those that are empty left out."""
     variables = read_mat5(content, MAX_BYTES)
     if not {"A", "a"} & variables.keys():
@@ -144,7 +146,7 @@ def _fields(content: bytes) -> dict:
     return fields | {name: variables[name] for name in _STEPS if name in variables}
 
 
-def _structure(variables: dict) -> dict:
+def _structure(variables: dict[str, Any]) -> dict[str, Any]:
     """The only structure with a field `A` or `a`."""
     found = [name for name, value in variables.items() if isinstance(value, dict) and {"A", "a"} & value.keys()]
     if len(found) > 1:
@@ -157,7 +159,7 @@ def _structure(variables: dict) -> dict:
     return variables[found[0]]
 
 
-def _quadratic(fields: dict):
+def _quadratic(fields: dict[str, Any]) -> Any:
     """`M` with the outputs first, as an `LQOSystem` takes it."""
     M = fields.get("M")
     if M is None or M.ndim == 2:
@@ -169,7 +171,7 @@ def _quadratic(fields: dict):
     return M.transpose(2, 0, 1)
 
 
-def _time_step(fields: dict):
+def _time_step(fields: dict[str, Any]) -> float | bool:
     """The time step that the file gives, 0 without one."""
     for name in _STEPS:
         if name in fields:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
 from lqo_mor.large import SparseLQOSystem
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.toolboxes._descriptor import without_descriptor
 from lqo_mor.toolboxes._matrices import full, is_large, linear_matrices, no_quadratic, sparse
+from lqo_mor.typing import System
 
 
-def to_pymor(sys):
+def to_pymor(sys: System | SparseLQOSystem) -> Any:
     """A linear system as an `LTIModel` of pyMOR.
 
     Parameters
@@ -45,7 +48,7 @@ def to_pymor(sys):
     return LTIModel.from_matrices(*linear_matrices(sys, "pyMOR", takes_complex=True), sampling_time=float(sys.dt))
 
 
-def from_pymor(model) -> LQOSystem | SparseLQOSystem:
+def from_pymor(model: Any) -> LQOSystem | SparseLQOSystem:
     """An `LTIModel` of pyMOR as an `LQOSystem`, or as a `SparseLQOSystem` if it is sparse and has more than 4096 states.
 
     Parameters
@@ -104,7 +107,7 @@ def from_pymor(model) -> LQOSystem | SparseLQOSystem:
     return sys if E is None else without_descriptor(sys, E)
 
 
-def _lti_model(purpose: str):
+def _lti_model(purpose: str) -> Any:
     """The class of pyMOR."""
     try:
         from pymor.models.iosys import LTIModel

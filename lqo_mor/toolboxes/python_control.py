@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.toolboxes._matrices import linear_matrices
+from lqo_mor.typing import System
 
 
-def to_control(sys):
+def to_control(sys: System) -> Any:
     """A linear system as a `control.StateSpace`.
 
     Parameters
@@ -40,7 +43,7 @@ def to_control(sys):
     return control.StateSpace(A, B, C, D, sys.dt, remove_useless_states=False)
 
 
-def from_control(sys) -> LQOSystem:
+def from_control(sys: Any) -> LQOSystem:
     """A system of python-control as an `LQOSystem`.
 
     Parameters
@@ -86,7 +89,7 @@ def from_control(sys) -> LQOSystem:
     return LQOSystem(sys.A, sys.B, sys.C, sys.D, dt=sys.dt)
 
 
-def _control(purpose: str):
+def _control(purpose: str) -> Any:
     """The library."""
     try:
         import control
@@ -95,7 +98,7 @@ def _control(purpose: str):
     return control
 
 
-def _realised(control, sys):
+def _realised(control: Any, sys: Any) -> Any:
     """A transfer function in state space, by python-control."""
     if any(len(num) > len(den) for row in zip(sys.num, sys.den, strict=True) for num, den in zip(*row, strict=True)):
         raise InvalidInputError("the transfer function is improper (a numerator of higher degree than its denominator)")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.systems._checks import check_dt
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.toolboxes._matrices import linear_matrices
+from lqo_mor.typing import System
 
 
-def to_scipy(sys):
+def to_scipy(sys: System) -> Any:
     """A linear system as a `scipy.signal.StateSpace`.
 
     Parameters
@@ -40,7 +45,7 @@ def to_scipy(sys):
     return scipy.signal.StateSpace(A, B, C, D, **({} if sys.is_continuous else {"dt": sys.dt}))
 
 
-def from_scipy(sys) -> LQOSystem:
+def from_scipy(sys: Any) -> LQOSystem:
     """A system of scipy.signal as an `LQOSystem`.
 
     Parameters
@@ -56,7 +61,8 @@ def from_scipy(sys) -> LQOSystem:
     Raises
     ------
     InvalidInputError
-        If `sys` is no such system, is improper, has entries that are not finite, or is a `dlti` without a positive `dt`.
+        If `sys` is no such system, is improper, a static gain, has entries that are not finite, or is a `dlti` without a positive
+        `dt`.
 
     Examples
     --------
@@ -77,4 +83,6 @@ def from_scipy(sys) -> LQOSystem:
             sys = sys.to_ss()
         except ValueError as err:
             raise InvalidInputError(f"to_ss cannot convert the {type(sys).__name__} to state space: {err}") from None
+    if not (np.any(sys.A) or np.any(sys.B) or np.any(sys.C)):  # SciPy gives a gain a state that nothing reaches
+        raise InvalidInputError("the system is a static gain: it has no states, and nothing can be reduced")
     return LQOSystem(sys.A, sys.B, sys.C, sys.D, dt=dt)

@@ -12,15 +12,18 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from lqo_mor.errors import InvalidInputError, OutputError
-from lqo_mor.output_files import write_atomically
+from lqo_mor.output_files import FilePath, write_atomically
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.toolboxes._files import MAX_BYTES, naming, new_path, read_bytes
+from lqo_mor.typing import System
 
 FORMAT = "lqo-mor system"
 VERSION = 1
@@ -28,7 +31,7 @@ _KINDS = {"dense": ("A", "B", "C", "D"), "diagonal": ("poles", "B", "C", "D")}
 _FACTORS = ("U", "V", "W")
 
 
-def save_system(path, sys, overwrite: bool = False) -> None:
+def save_system(path: FilePath, sys: System, overwrite: bool = False) -> None:
     """Write a system to a file that `load_system` reads back exactly.
 
     Parameters
@@ -70,7 +73,7 @@ def save_system(path, sys, overwrite: bool = False) -> None:
     write_atomically(path, payload, overwrite)
 
 
-def load_system(path) -> LQOSystem | DiagonalLQOSystem:
+def load_system(path: FilePath) -> LQOSystem | DiagonalLQOSystem:
     """Read a system that `save_system` has written.
 
     Parameters
@@ -103,7 +106,7 @@ def load_system(path) -> LQOSystem | DiagonalLQOSystem:
         return _system(_read_npz(content) if content[:2] == b"PK" else _read_json(content))
 
 
-def _fields(sys) -> dict:
+def _fields(sys: System) -> dict[str, Any]:
     """What the file holds."""
     if isinstance(sys, LQOSystem):
         kind, quadratic = "dense", sys.M
@@ -120,7 +123,7 @@ def _fields(sys) -> dict:
     return fields
 
 
-def _system(fields: dict) -> LQOSystem | DiagonalLQOSystem:
+def _system(fields: dict[str, Any]) -> LQOSystem | DiagonalLQOSystem:
     """The system of these fields."""
     if not _is(fields.get("format"), FORMAT):
         raise InvalidInputError(f"is no system of lqo-mor: its field 'format' is not {FORMAT!r}")
@@ -143,17 +146,17 @@ def _system(fields: dict) -> LQOSystem | DiagonalLQOSystem:
     return (LQOSystem if kind == "dense" else DiagonalLQOSystem)(first, B, C, D, M, fields["dt"])
 
 
-def _is(value, wanted) -> bool:
+def _is(value: object, wanted: object) -> bool:
     """Equal and of the same type: a file may hold an array here, or true for 1."""
     return type(value) is type(wanted) and value == wanted
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     """A value of a file for a message."""
     return repr(value)[:80] if isinstance(value, (bool, int, float, str)) else f"of type {type(value).__name__}"
 
 
-def _read_npz(content: bytes) -> dict:
+def _read_npz(content: bytes) -> dict[str, Any]:
     """Arrays, and the scalars among them as Python's."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -171,7 +174,7 @@ def _read_npz(content: bytes) -> dict:
     return {name: value.item() if value.ndim == 0 else value for name, value in fields.items()}
 
 
-def _npz_field(name: str, file) -> np.ndarray:
+def _npz_field(name: str, file: Mapping[str, Any]) -> np.ndarray:
     try:
         value = file[name]
     except ValueError:
@@ -181,7 +184,7 @@ def _npz_field(name: str, file) -> np.ndarray:
     return value
 
 
-def _read_json(content: bytes) -> dict:
+def _read_json(content: bytes) -> dict[str, Any]:
     """Values, and the arrays among them as NumPy's."""
     try:
         fields = json.loads(content)
@@ -192,7 +195,7 @@ def _read_json(content: bytes) -> dict:
     return {name: _array(name, value) if isinstance(value, dict) else value for name, value in fields.items()}
 
 
-def _listed(array: np.ndarray) -> dict:
+def _listed(array: np.ndarray) -> dict[str, Any]:
     """An array for JSON; `repr` of a float, which `json` writes, gives back the same bits."""
     parts = {"real": array.real.ravel().tolist()}
     if np.iscomplexobj(array):
@@ -200,20 +203,23 @@ def _listed(array: np.ndarray) -> dict:
     return {"shape": list(array.shape), **parts}
 
 
-def _array(name: str, value: dict) -> np.ndarray:
+def _array(name: str, value: dict[str, Any]) -> np.ndarray:
     """The array that `_listed` has written."""
     shape = value.get("shape")
     if not isinstance(shape, list) or len(shape) > 32 or not all(type(k) is int and k >= 0 for k in shape):
         raise InvalidInputError(f"the shape of its field {name!r} is no list of sizes")
     real = _numbers(name, value, "real", math.prod(shape))
-    if "imag" not in value:
-        return real.reshape(shape)
-    array = real.astype(complex)
-    array.imag = _numbers(name, value, "imag", array.size)
-    return array.reshape(shape)
+    array = real
+    if "imag" in value:
+        array = real.astype(complex)
+        array.imag = _numbers(name, value, "imag", array.size)
+    try:
+        return array.reshape(shape)
+    except ValueError:  # sizes beyond those of NumPy, beside a zero
+        raise InvalidInputError(f"the shape of its field {name!r} is no list of sizes") from None
 
 
-def _numbers(name: str, value: dict, part: str, size: int) -> np.ndarray:
+def _numbers(name: str, value: dict[str, Any], part: str, size: int) -> np.ndarray:
     """The real or imaginary part of a field, flat."""
     try:
         numbers = np.array(value.get(part))

@@ -134,6 +134,32 @@ def test_optimiser_states_of_jax_and_lightning_are_left_out(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["opt", "adam", "optimizer", "g_state"])
+@pytest.mark.parametrize("nesting", ["model", "net"])
+def test_the_state_of_an_optimiser_is_known_by_its_content(tmp_path, name, nesting):
+    torch = pytest.importorskip("torch")
+    state = {key: torch.from_numpy(value) for key, value in s4d_state().items()}
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimiser.step()
+    torch.save({nesting: state, name: optimiser.state_dict(), "epoch": 3}, tmp_path / "a.pth")
+    with pytest.warns(LQOWarning, match=f"entries {name} of a.pth"):
+        load_checkpoint(tmp_path / "a.pth").save(tmp_path / "b.pth")
+    assert torch.load(tmp_path / "b.pth", weights_only=True).keys() == {nesting, "epoch"}
+
+
+def test_a_second_copy_of_the_tensors_is_reported(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {key: torch.from_numpy(value) for key, value in s4d_state().items()}
+    averaged = {f"module.{key}": value for key, value in state.items()} | {"n_averaged": torch.tensor(3)}
+    torch.save({"model": state, "model_ema": averaged, "criterion": {"weight": torch.ones(2)}}, tmp_path / "a.pth")
+    model = lqo.compress(load_checkpoint(tmp_path / "a.pth"), state_size=4, horizon=32).model
+    with pytest.warns(LQOWarning, match="entries model_ema of a.pth hold the tensors of the model once more"):
+        model.save(tmp_path / "b.pth")
+    assert torch.load(tmp_path / "b.pth", weights_only=True).keys() == {"model", "model_ema", "criterion"}
+
+
 def test_modules_one_by_one_with_entries_beside_them(tmp_path):
     torch = pytest.importorskip("torch")
     state = {key: torch.from_numpy(value) for key, value in s4d_state().items()}

@@ -65,3 +65,14 @@ def test_other_models_are_refused(tmp_path):
     bare = lqo.DeepSSM(None, model.blocks, None)
     with pytest.raises(InvalidInputError, match="read from a checkpoint"):
         lqo.compress(bare, keep=0.5, method="class")
+
+
+def test_comparison_of_formats_with_other_settings(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    linoss(path, np.random.default_rng(2))
+    model = lqo.load_checkpoint(path, settings={"discretization": "IM"})
+    model.save(tmp_path / "native.npz", format="native")
+    command = ["compare", str(path), str(tmp_path / "native.npz")]
+    assert main([*command, "--set", "discretization=IM"]) == 0  # which the native file does not have
+    worst = [line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("blocks.")]
+    assert worst and all(float(error.rstrip("%")) < 1e-3 for error in worst)

@@ -63,6 +63,56 @@ def test_the_same_file_as_in_memory(checkpoint, tmp_path):
     )
 
 
+def shared_poles(rng, slots, low_rank=False):
+    """An S4 layer of version 4 whose three heads share their poles."""
+    shapes = {"layer.D": (1, 3), "layer.kernel.C": (1, 3, slots, 2), "layer.kernel.B": (1, 1, slots, 2)}
+    shapes |= {"layer.kernel.A_real": (1, slots), "layer.kernel.A_imag": (1, slots), "layer.kernel.inv_dt": (3, 1)}
+    shapes |= {"layer.kernel.P": (1, 1, slots, 2)} if low_rank else {}
+    state = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    state["layer.kernel.A_imag"] *= 0.1 if low_rank else 3  # near the real axis the low-rank term makes real poles
+    return state | ({"layer.kernel.l_kernel": np.array(0)} if low_rank else {})
+
+
+@pytest.mark.parametrize("options", [{"state_size": 8}, {"keep": 0.5}])
+@pytest.mark.parametrize(("sizes", "low_rank"), [((8, 3, 8), False), ((4, 4, 6, 4), True)])
+def test_layers_of_different_sizes_get_one_as_in_memory(tmp_path, sizes, low_rank, options):
+    rng, settings = np.random.default_rng(2), {"dt_transform": "softplus", "dt_fast": False, "real_transform": "exp"}
+    settings |= {"imag_transform": "none", "bandlimit": None, "l_max": None} | ({} if low_rank else {"disc": "zoh"})
+    state = {f"net.{i}.{name}": value for i, n in enumerate(sizes) for name, value in shared_poles(rng, n, low_rank).items()}
+    state = {key: value.astype(np.float32) if value.dtype.kind == "f" else value for key, value in state.items()}
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    options = options | {"method": "balanced", "horizon": 64}
+    report = compress_file(tmp_path / "a.safetensors", tmp_path / "small.safetensors", settings=settings, **options)
+    result = lqo.compress(lqo.load_checkpoint(tmp_path / "a.safetensors", settings=settings), **options)
+    result.model.save(tmp_path / "expected.safetensors")
+    small, expected = (safetensors.numpy.load_file(tmp_path / f"{name}.safetensors") for name in ("small", "expected"))
+    assert small.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(small[key], value, err_msg=key)
+    assert {small[f"net.{i}.layer.kernel.A_real"].shape for i in range(len(sizes))} == {small["net.0.layer.kernel.A_real"].shape}
+    assert report.parameters_after == result.report.parameters_after
+    assert (tmp_path / "small.safetensors.json").read_text() == (tmp_path / "expected.safetensors.json").read_text()
+
+
+def test_settings_of_the_model_around_the_layers_are_passed_on(tmp_path):
+    rng, width = np.random.default_rng(4), 3
+    state = {f"s4_layers.{i}.{name}": value for i in range(2) for name, value in layer(rng).items()}
+    for i in range(2):
+        state |= {f"s4_layers.{i}.output_linear.0.weight": rng.normal(size=(2 * width, width, 1))}
+        state |= {f"s4_layers.{i}.output_linear.0.bias": rng.normal(size=2 * width)}
+        state |= {f"norms.{i}.weight": np.ones(width), f"norms.{i}.bias": np.zeros(width)}
+    state |= {"encoder.weight": rng.normal(size=(width, 1)), "encoder.bias": np.zeros(width)}
+    state |= {"decoder.weight": rng.normal(size=(2, width)), "decoder.bias": np.zeros(2)}
+    safetensors.numpy.save_file({key: value.astype(np.float32) for key, value in state.items()}, tmp_path / "a.safetensors")
+    model = lqo.load_checkpoint(tmp_path / "a.safetensors", prenorm=True)
+    model.save(tmp_path / "b.safetensors")
+    compress_file(tmp_path / "b.safetensors", tmp_path / "small.safetensors", state_size=4)
+    small = lqo.load_checkpoint(tmp_path / "small.safetensors")
+    assert small.source.assumed == {}
+    u = rng.normal(size=(2, 20, 1))
+    np.testing.assert_allclose(small(u), lqo.compress(model, state_size=4).model(u), atol=1e-5)
+
+
 def test_keys_of_other_styles_come_back(tmp_path):
     state = {"params/" + key.replace(".ssm.", "/ssm/"): value for key, value in tensors(np.random.default_rng(3)).items()}
     state = {key.replace("kernel.", "kernel/"): value for key, value in state.items()}
@@ -118,6 +168,19 @@ def test_bad_input_leaves_nothing(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match=r"nan.safetensors.*kernel.C has 1 entries"):
         compress_file(tmp_path / "nan.safetensors", out, state_size=4)
     assert not out.exists() and not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("room", [100, 2000])  # too little for the layers that are put aside, and for the file
+def test_no_room_on_the_disk_leaves_nothing(room, checkpoint, tmp_path):
+    resource = pytest.importorskip("resource")
+    before, limits = set(tmp_path.iterdir()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"small\.safetensors cannot be written: File too large"):
+            compress_file(checkpoint, tmp_path / "small.safetensors", state_size=4, method="modal")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert set(tmp_path.iterdir()) == before
 
 
 MEASURE = """

@@ -73,6 +73,16 @@ def test_an_error_of_a_task_says_where(workers):
     assert "in refused" in str(caught.value.__cause__)
 
 
+def test_an_error_that_cannot_be_pickled_is_told(workers):
+    with joblib.parallel_config(**workers), pytest.raises(parallel.WorkerError, match=r"LostError: task [01] is lost"):
+        parallel.run(work.lost, [(k,) for k in range(2)])
+
+
+def test_backends_that_cannot_tell_of_a_death_are_refused(tmp_path):
+    with joblib.parallel_config("multiprocessing", n_jobs=2), pytest.raises(InvalidInputError, match="take 'loky' or 'dask'"):
+        parallel.run(work.square, [(1, tmp_path)])
+
+
 def test_warnings_come_through_once(workers):
     with joblib.parallel_config(**workers), pytest.warns(AccuracyWarning, match="a digit is lost") as told:
         assert parallel.run(work.inaccurate, [(k,) for k in range(4)]) == [0, 1, 2, 3]
@@ -105,8 +115,7 @@ def test_reductions_are_the_same(method, workers):
     assert calls == [(2, 10), (5, 10), (7, 10), (10, 10)]
 
 
-@pytest.mark.parametrize("mimo", [False, True])
-@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize(("mimo", "calibrated"), [(False, True), (True, False)])
 def test_compressed_models_are_the_same(mimo, calibrated, workers, rng):
     model = random_model(rng, width=4, slots=6, layers=3, mimo=mimo)
     options = {"calibration": np.cumsum(rng.normal(size=(10, 40, 2)), axis=1) * 0.3} if calibrated else {}
@@ -136,6 +145,7 @@ def test_a_worker_that_dies_is_no_harm(workers, tmp_path):
     assert len(work.done_by(tmp_path)) > 8  # what died was begun again
 
 
+@pytest.mark.slow
 def test_a_layer_survives_the_death_of_a_worker():
     sys = lqo.examples.s4d(n_slots=16, channels=30)
     with dask_workers() as client, joblib.parallel_config("dask"):
@@ -145,15 +155,16 @@ def test_a_layer_survives_the_death_of_a_worker():
     assert_same(spread, lqo.reduce(sys, slots=6))
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_every_worker_ends_the_run_and_the_rest_is_kept(tmp_path):
     tasks = [(k, tmp_path) for k in range(6)]
-    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(parallel.WorkerError, match="Terminated") as caught:
+    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(parallel.WorkerError, match="broke down") as caught:
         parallel.run(work.fatal, tasks)
     finished, total = map(int, re.search(r"(\d+) of (\d+) tasks", str(caught.value)).groups())
     assert 0 < finished < total == 6
 
 
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("named", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_cluster_without_workers(named, tmp_path):
     begun, tasks = tmp_path / "begun", [(k, tmp_path / "begun", 0.1) for k in range(20)]
     begun.mkdir()
@@ -179,6 +190,7 @@ def test_a_cluster_without_workers(named, tmp_path):
     assert len(work.done_by(begun)) == before + 20 - finished
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes(tmp_path):
     with dask_workers() as client, joblib.parallel_config("dask", wait_for_workers_timeout=1):
 
@@ -199,6 +211,22 @@ def test_what_is_kept_is_not_done_again(tmp_path):
         assert len(work.done_by(begun)) == [3, 5][tries - 1]
     assert parallel.run(work.square, tasks) == [k * k for k in range(5)]  # outside of the folder
     assert len(work.done_by(begun)) == 10
+
+
+def test_a_damaged_result_is_done_again(tmp_path):
+    tasks = ((k, tmp_path) for k in range(3))  # once only, as of a generator
+    with parallel.kept(tmp_path / "kept"):
+        assert parallel.run(work.square, tasks) == [0, 1, 4]
+        for damage, file in zip((b"", b"no pickle"), (tmp_path / "kept").iterdir(), strict=False):
+            file.write_bytes(damage)
+        assert parallel.run(work.square, [(k, tmp_path) for k in range(3)]) == [0, 1, 4]
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
+def test_a_folder_that_is_gone(tmp_path):
+    with parallel.kept(tmp_path / "kept"), pytest.raises(OutputError, match="cannot be kept in"):
+        (tmp_path / "kept").rmdir()
+        parallel.run(work.square, [(1, tmp_path)])
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

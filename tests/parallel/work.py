@@ -38,6 +38,11 @@ def refused(k: int, progress) -> int:
     return k
 
 
+def lost(k: int, progress) -> int:
+    """Ends in an error that cannot be pickled, as its class takes other arguments than its text."""
+    raise type("LostError", (ValueError,), {})(f"task {k} is lost")
+
+
 def inaccurate(k: int, progress) -> int:
     warnings.warn("a digit is lost", AccuracyWarning, stacklevel=1)
     return k

@@ -266,6 +266,17 @@ def test_a_large_sparse_system_stays_sparse(write):
     assert abs(energy.E - 4 * A).max() == 0 and abs(energy.M[0] - 3 * A).max() == 0 and energy.dt == 0.1
 
 
+def test_a_large_sparse_system_with_a_dense_quadratic_output(write):
+    n = 4200
+    row = scipy.sparse.csc_array(np.ones((1, n)))
+    A, M = -scipy.sparse.eye_array(n, format="csc"), np.zeros((n, n))
+    M[0, 0] = 2.0
+    sys = load_mat(write({"A": A, "B": row.T, "C": row, "M": M}))
+    assert (sys.M[0].nnz, sys.M[0][0, 0], sys.B.shape, sys.C.shape) == (1, 2.0, (n, 1), (1, n))
+    with pytest.raises(DimensionError, match=r"M\[0\] has shape \(4200, 1\)"):
+        load_mat(write({"A": A, "B": row.T, "C": row, "M": M[:, :1]}))
+
+
 def test_files_of_version_73_are_refused_with_the_way_out(tmp_path):
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     for content in (header + bytes(384) + b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(1000)):

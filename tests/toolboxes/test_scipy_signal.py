@@ -89,6 +89,20 @@ def test_what_is_no_system_for_us_is_refused(sys, message):
         from_scipy(sys)
 
 
+@pytest.mark.parametrize(
+    "gain",
+    [
+        scipy.signal.lti([2.0], [1.0]),
+        scipy.signal.dlti([2.0], [1.0], dt=0.1),
+        scipy.signal.ZerosPolesGain([], [], 3.0),
+        scipy.signal.StateSpace([], [], [], [[2.0]]),
+    ],
+)
+def test_static_gains_are_refused(gain):
+    with pytest.raises(InvalidInputError, match="static gain"):  # and are no integrators, which SciPy makes of them
+        from_scipy(gain)
+
+
 def test_complex_entries_are_refused_and_not_dropped():
     with warnings.catch_warnings(), pytest.raises(InvalidInputError, match="A has complex entries"):
         warnings.simplefilter("error")

@@ -147,6 +147,7 @@ def test_a_file_written_by_hand(tmp_path):
         ({"A": {"shape": [2, 2]}}, "'real' of its field 'A'"),
         ({"A": {"shape": [2, 2], "real": [1, 2, 3, 4], "imag": [1]}}, "'imag' of its field 'A'"),
         ({"A": {"shape": [2, -2], "real": []}}, "shape of its field 'A' is no list of sizes"),
+        ({"A": {"shape": [10**30, 0], "real": []}}, "shape of its field 'A' is no list of sizes"),
         ({"A": {"shape": 4, "real": []}}, "shape of its field 'A' is no list of sizes"),
         ({"A": {"shape": [1] * 99, "real": [1.0]}}, "shape of its field 'A' is no list of sizes"),
         ({"A": {"shape": [2, 2], "real": [1, 2, 3, float("nan")]}}, r"A has 1 entries that are not finite, first at \(1, 1\)"),

@@ -14,22 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
 
 from lqo_mor.checkpoints.contract import stable_poles
+from lqo_mor.checkpoints.families._slots import NO_ANGLE, WAY_OUT, check_linear, discrete, per_slot, to_half_storage
 from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError, LQOWarning, warn
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 # Moduli that stand for a pole at zero: e^z does not reach it, and the classes take the logarithm of a bilinear pole, which
 # float32 must not round to zero.
 _ZERO = {"zoh": 1e-30, "dss": 1e-30, "bilinear": 1e-6}
-_NO_ANGLE = 1e-12  # angle that stands for none, where the imaginary part cannot be zero
-_FLOAT32_EPS = float(np.finfo(np.float32).eps)
 _INSIDE = 1.001  # how far a step that had to be moved stands inside of its range
-WAY_OUT = 'save(..., format="native") stores it'
 DISCRETISATIONS = ("zoh", "bilinear", "dss")
 
 
@@ -37,8 +37,8 @@ DISCRETISATIONS = ("zoh", "bilinear", "dss")
 class Transform:
     """A map of stored numbers onto the open interval from `least` to `most`."""
 
-    forward: Callable
-    inverse: Callable
+    forward: Callable[[Any], Any]
+    inverse: Callable[[Any], Any]
     least: float = 0.0
     most: float = np.inf
 
@@ -50,6 +50,11 @@ TRANSFORMS = {
     "sigmoid": Transform(expit, logit, most=1.0),
     "softplus": Transform(lambda x: np.logaddexp(0, x), lambda y: y + np.log(-np.expm1(-y))),
 }
+
+
+def under_sinh(step: Transform) -> Transform:
+    """The transform of ``sinh(x)``, the option dt_fast."""
+    return Transform(lambda x: step.forward(np.sinh(x)), lambda y: np.arcsinh(step.inverse(y)), step.least, step.most)
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,9 @@ class Kernel:
     l_max: int | None = None
 
     @property
-    def counts(self) -> tuple[float, float]:
-        """How many times a slot counts with a real pole and with another one, against 1 in half storage."""
-        return (1.0, 0.5) if self.disc == "dss" else (2.0, 1.0)
+    def scale(self) -> int:
+        """How often a slot counts; see `to_half_storage`."""
+        return 1 if self.disc == "dss" else 2
 
     @property
     def is_stable(self) -> bool:
@@ -86,7 +91,7 @@ class Kernel:
         return self.real.least >= 0
 
 
-def length_setting(settings, name: str) -> int | None:
+def length_setting(settings: Settings, name: str) -> int | None:
     """The longest kernel, a setting; warns where there is one."""
     length = settings.integer(name, None)
     if length is not None:
@@ -98,36 +103,29 @@ def length_setting(settings, name: str) -> int | None:
     return length
 
 
-def complex_numbers(view: np.ndarray) -> np.ndarray:
-    """Complex numbers in double precision, of a real view with a trailing 2."""
-    return view[..., 0].astype(np.float64) + 1j * view[..., 1]
-
-
-def real_view(array: np.ndarray) -> np.ndarray:
-    """The inverse of `complex_numbers`."""
-    return np.stack([array.real, array.imag], axis=-1)
-
-
-def per_head(layer: str, array: np.ndarray, heads: int) -> np.ndarray:
+def per_head(layer: str, array: np.ndarray, heads: int | None) -> np.ndarray:
     """Rows (S, n) that heads share, as (heads, n): head h has row ``h mod S``."""
+    heads = heads or 0  # None only where a tensor is missing, which is refused before
     if heads % len(array):
         raise CheckpointError(f"{layer}: {len(array)} sets of poles (n_ssm) do not divide {heads} heads")
     return np.tile(array, (heads // len(array), 1))
 
 
-def half_storage(layer: str, poles, residues, counts: tuple[float, float], D, stable: bool = True) -> DiagonalLQOSystem:
-    """A batch of systems from slots that count in another way than in half storage.
+def half_storage(
+    layer: str, poles: np.ndarray, residues: np.ndarray, scale: int, D: np.ndarray, stable: bool = True
+) -> DiagonalLQOSystem:
+    """A batch of systems with one input from slots that give ``scale Re(residue λ^k)`` each, by `to_half_storage`.
 
     Parameters
     ----------
     layer : str
         Its prefix, for messages.
     poles : (H, n) ndarray
-        Poles; one whose angle is 0 or π to the precision of a float32 is taken as real if its residues are.
+        Poles.
     residues : (H, p, n) ndarray
         Residues.
-    counts : (float, float)
-        How many times a slot counts with a real pole, and with another one.
+    scale : {1, 2}
+        How often the format counts the real part of a slot.
     D : (c, H) ndarray
         Feedthrough of the first `c` channels; where p = 2c the others run backward in time and have none.
     stable : bool
@@ -136,15 +134,11 @@ def half_storage(layer: str, poles, residues, counts: tuple[float, float], D, st
     Returns
     -------
     DiagonalLQOSystem
-        Of batch (H,) with one input; slots without output have B = 0.
+        Of batch (H,); slots without output have B = 0.
     """
     if not (np.all(np.isfinite(poles)) and np.all(np.isfinite(residues))):
         raise CheckpointError(f"{layer}: its tensors give poles or residues that are not finite")
-    angle = np.abs(np.angle(poles))
-    near = (angle < 10 * _NO_ANGLE) | (np.pi - angle < 4 * _FLOAT32_EPS * np.pi)
-    real = (poles.imag == 0) | (near & np.all(np.abs(residues.imag) <= 1e-5 * np.abs(residues), axis=1))
-    poles = np.where(real, np.copysign(np.abs(poles), poles.real), poles)
-    residues = np.where(real[:, np.newaxis], counts[0] * residues.real, counts[1] * residues)
+    poles, _, residues = to_half_storage(poles, np.ones((*poles.shape, 1)), residues, scale)
     B = np.any(residues, axis=1)[..., np.newaxis].astype(float)
     D = np.concatenate([D, np.zeros((residues.shape[1] - len(D), len(poles)))])
     return DiagonalLQOSystem(stable_poles(layer, poles) if stable else poles, B, residues, D.T[..., np.newaxis])
@@ -152,8 +146,7 @@ def half_storage(layer: str, poles, residues, counts: tuple[float, float], D, st
 
 def linear_parts(layer: str, ssm: DiagonalLQOSystem) -> tuple[np.ndarray, np.ndarray]:
     """Residues (H, p, n) and feedthrough (p, H) of a batch of systems with linear outputs."""
-    if ssm.quadratic is not None:
-        raise CheckpointError(f"{layer} has a quadratic output, which its class has not; {WAY_OUT}")
+    check_linear(layer, ssm)
     return ssm.C * np.swapaxes(ssm.B, -1, -2), ssm.D[:, :, 0].T
 
 
@@ -183,22 +176,20 @@ def read_system(layer: str, kernel: Kernel, A: np.ndarray, dt: np.ndarray, C: np
         residues = np.swapaxes(C * gains, 0, 1)
     if kernel.bandlimit is not None:
         residues = np.where((dt * np.abs(A.imag) >= np.pi * kernel.bandlimit)[:, np.newaxis], 0, residues)
-    ssm = half_storage(layer, poles, residues, kernel.counts, D.astype(np.float64), kernel.is_stable)
+    ssm = half_storage(layer, poles, residues, kernel.scale, D.astype(np.float64), kernel.is_stable)
     return Layer(ssm, None if outputs == channels else 1)
 
 
 def _discrete(kernel: Kernel, A: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Poles λ and gains γ, see above."""
+    if kernel.disc != "dss":
+        return discrete(A, dt, kernel.disc)
     z = dt * A
-    if kernel.disc == "bilinear":
-        return (1 + z / 2) / (1 - z / 2), dt / (1 - z / 2)
-    if kernel.disc == "zoh":
-        return np.exp(z), np.expm1(z) / A
     x = np.expm1(z * kernel.l_max) * A
     return np.exp(z), np.expm1(z) * np.conj(x) / (np.abs(x) ** 2 + 1e-7)
 
 
-def parameters(layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, step: np.ndarray) -> tuple:
+def parameters(layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, step: np.ndarray) -> tuple[np.ndarray, ...]:
     """The inverse of `read_system`: the stored numbers for a batch of systems.
 
     Parameters
@@ -230,7 +221,7 @@ def parameters(layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, step: np.ndar
     dt = kernel.step.forward(step.astype(np.float64))
     A = np.where(silent, -0.5 + 0.5j, z / dt)  # any stable one for the silent slots
     C = np.swapaxes(np.where((ssm.poles.imag < 0)[:, np.newaxis], np.conj(residues), residues), 0, 1)
-    C = C / np.where(ssm.is_real_pole, *kernel.counts) / _discrete(kernel, A, dt)[1]
+    C = C * per_slot(ssm, kernel.scale) / _discrete(kernel, A, dt)[1]
     return step, kernel.real.inverse(-A.real), kernel.imag.inverse(A.imag), C
 
 
@@ -252,7 +243,7 @@ def _continuous(layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, silent: np.n
         raise CheckpointError(
             f"{layer} has a pole above the bandlimit of {kernel.bandlimit}, which its class makes silent; {WAY_OUT}"
         )
-    return z.real + 1j * np.maximum(z.imag, _NO_ANGLE) if kernel.imag.least >= 0 else z
+    return z.real + 1j * np.maximum(z.imag, NO_ANGLE) if kernel.imag.least >= 0 else z
 
 
 def _moved_steps(layer: str, kernel: Kernel, z: np.ndarray, silent: np.ndarray, step: np.ndarray) -> np.ndarray:

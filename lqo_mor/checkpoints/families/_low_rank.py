@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from lqo_mor.checkpoints.families._diagonal import half_storage
+from lqo_mor.checkpoints.families._slots import discrete
 from lqo_mor.checkpoints.families.contract import Layer
 from lqo_mor.errors import AccuracyWarning, CheckpointError, warn
 
@@ -59,12 +61,11 @@ def diagonal_layer(layer: str, m: LowRank, stable: bool) -> Layer:
             modes[key] = _modes(layer, m, h % len(m.w), 1.0 if tied else m.dt[h])
         alpha, vectors, inputs, _ = modes[key]
         step = m.dt[h, 0] if tied else 1.0
-        z = alpha * step
         outputs = np.concatenate([m.C[:, h].real, -m.C[:, h].imag], axis=-1) @ vectors
         with np.errstate(all="ignore"):  # what is not finite is reported
-            pole = (1 + z / 2) / (1 - z / 2)
+            pole, gain = discrete(alpha, step, "bilinear")
             correction = 1 - pole**m.length if m.length else np.ones(1)
-            residue = outputs * inputs * step / (1 - z / 2) / correction
+            residue = outputs * inputs * gain / correction
             residue = np.where(pole.imag == 0, 0.5, 1.0) * residue  # so that also two poles beside the axis count twice there
         if np.min(np.abs(correction)) < _NEAREST:
             raise CheckpointError(
@@ -79,11 +80,11 @@ def diagonal_layer(layer: str, m: LowRank, stable: bool) -> Layer:
             f"{np.log10(worst):.0f} of 16 digits",
             AccuracyWarning,
         )
-    ssm = half_storage(layer, *_stacked(poles, residues), (2.0, 1.0), m.D.astype(np.float64), stable)
+    ssm = half_storage(layer, *_stacked(poles, residues), 2, m.D.astype(np.float64), stable)
     return Layer(ssm, None if p == len(m.D) else 1)
 
 
-def _modes(layer: str, m: LowRank, row: int, scale) -> tuple:
+def _modes(layer: str, m: LowRank, row: int, scale: np.ndarray | float) -> tuple[Any, Any, Any, float]:
     """Poles of one continuous system, one of each pair, its eigenvectors, its input in them, and their condition number.
 
     In the coordinates √2 (Re x, Im x) the matrix is real, so that the eigenvalues come in exact pairs.
@@ -103,7 +104,7 @@ def _modes(layer: str, m: LowRank, row: int, scale) -> tuple:
     return alpha[half], vectors[:, half], inputs[half], condition
 
 
-def _stacked(poles: list, residues: list) -> tuple[np.ndarray, np.ndarray]:
+def _stacked(poles: list[np.ndarray], residues: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Poles (H, s) and residues (H, p, s), filled up to the largest head: one with more real poles has more slots."""
     slots = max(row.size for row in poles)
     poles = [np.pad(row, (0, slots - row.size), constant_values=0.5) for row in poles]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lqo_mor.checkpoints.contract import Tensors, Values
+from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 
@@ -58,8 +61,8 @@ class Family:
     looks_like: str
     markers: tuple[str, ...]
     names: tuple[str, ...]
-    recognises: Callable
-    read: Callable
-    write: Callable
+    recognises: Callable[[set[str]], bool]
+    read: Callable[[str, Tensors, Settings], Layer]
+    write: Callable[[str, DiagonalLQOSystem, Tensors, Values], Tensors]
     same_size: bool = True
-    in_class: Callable | None = None
+    in_class: Callable[[DeepSSM, int, int | None], DeepSSM] | None = None

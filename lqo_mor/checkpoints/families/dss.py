@@ -23,17 +23,11 @@ from dataclasses import replace
 import numpy as np
 
 from lqo_mor.analysis.gramians import half_gramians
-from lqo_mor.checkpoints.contract import check_tensors, stable_poles
-from lqo_mor.checkpoints.families._diagonal import (
-    WAY_OUT,
-    complex_numbers,
-    forward_feedthrough,
-    half_storage,
-    length_setting,
-    linear_parts,
-    real_view,
-)
+from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, check_tensors, stable_poles
+from lqo_mor.checkpoints.families._diagonal import forward_feedthrough, half_storage, length_setting, linear_parts
+from lqo_mor.checkpoints.families._slots import NO_ANGLE, SMALLEST, WAY_OUT, beside_axis, complex_numbers, per_slot, real_view
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.outputs import fit_outputs
@@ -45,11 +39,7 @@ _VERSIONS = {
     "Lambda_log_im": ("exp-re-im",),
 }
 _EPSILON = 1e-7  # of the class
-_COUNTS = (1.0, 0.5)  # how often a slot counts with a real pole and with another one, against 1 in half storage
-_ZERO = 1e-30  # modulus that stands for a pole at zero
-_NO_ANGLE = 1e-12  # angle that stands for none
 _SAME = 1e-11  # distance of poles that are the same but for what reading does to them
-_PI_ROUNDED = 4 * np.pi * float(np.finfo(np.float32).eps)  # how far single precision misses the angle π
 _LOST = 1e-12  # part of a mode that is left beside the chosen ones, below which it is rounding
 
 
@@ -128,7 +118,7 @@ def _best_slots(ssm: DiagonalLQOSystem, slots: int, horizon: int | None) -> list
     target = gram @ np.swapaxes(np.concatenate([rows.real, -rows.imag], axis=-1), -1, -2)
     pairs = np.stack([np.arange(n), np.arange(n, 2 * n)], axis=-1)
     least = _LOST * np.trace(gram[:, pairs[:, :, np.newaxis], pairs[:, np.newaxis]], axis1=-2, axis2=-1)
-    chosen = []
+    chosen: list[int] = []
     for _ in range(slots):
         own, seen = gram[:, pairs[:, :, np.newaxis], pairs[:, np.newaxis]], target[:, pairs]
         left = np.trace(own, axis1=-2, axis2=-1) > least
@@ -144,7 +134,7 @@ def _best_slots(ssm: DiagonalLQOSystem, slots: int, horizon: int | None) -> list
     return sorted(chosen)
 
 
-def _form(names) -> str:
+def _form(names: set[str]) -> str:
     """How Lambda is stored: the name of the tensor that only this form has."""
     return next((form for form in ("Lambda_log_im", "Lambda_im") if f"kernel.{form}" in names), "Lambda")
 
@@ -153,14 +143,15 @@ def _lambda_names(form: str) -> tuple[str, ...]:
     return ("kernel.Lambda",) if form == "Lambda" else ("kernel.Lambda_log_neg_re", f"kernel.{form}")
 
 
-def _read(layer: str, tensors: dict, settings) -> Layer:
-    form, W, D, log_dt = _form(tensors), tensors.get("kernel.W"), tensors.get("D"), tensors.get("kernel.log_dt")
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
+    form, W, D, log_dt = _form(set(tensors)), tensors.get("kernel.W"), tensors.get("D"), tensors.get("kernel.log_dt")
     if "kernel.Lambda_log_neg_re" in tensors and form == "Lambda":
         form = "Lambda_im"
     p, H, n = W.shape[:3] if W is not None and W.ndim == 4 else (None,) * 3
-    shapes = {name: (n, 2) if form == "Lambda" else (n,) for name in _lambda_names(form)}
+    shapes: Shapes = {name: (n, 2) if form == "Lambda" else (n,) for name in _lambda_names(form)}
     shapes |= {"kernel.log_dt": (H, 2) if log_dt is not None and log_dt.ndim == 2 else (H,), "kernel.W": (p, H, n, 2)}
     check_tensors(tensors, shapes | {"D": (D.shape[0] if D is not None and D.ndim == 2 else None, H)})
+    W, D = tensors["kernel.W"], tensors["D"]
     if p not in (len(D), 2 * len(D)):
         raise CheckpointError(f"{layer}: W has {p} channels and D {len(D)}; expected as many, or half for two directions")
     chosen = _settings(layer, form, settings)
@@ -172,11 +163,11 @@ def _read(layer: str, tensors: dict, settings) -> Layer:
         poles = np.exp(z)
     if np.any((gains == 0) & (Lambda.real > 0)):
         raise CheckpointError(f"{layer} has poles that grow beyond double precision within its max_kernel_length steps")
-    ssm = half_storage(layer, poles, residues, _COUNTS, tensors["D"].astype(np.float64), form != "Lambda")
+    ssm = half_storage(layer, poles, residues, 1, tensors["D"].astype(np.float64), form != "Lambda")
     return Layer(ssm, None if p == len(D) else 1)
 
 
-def _settings(layer: str, form: str, settings) -> dict:
+def _settings(layer: str, form: str, settings: Settings) -> Values:
     """The version and what it needs; the tensors of "exp-re-im" tell it."""
     versions = _VERSIONS[form]
     asked = len(versions) > 1 or settings.given("version") is not None
@@ -192,7 +183,7 @@ def _settings(layer: str, form: str, settings) -> dict:
     return chosen
 
 
-def _lambda(tensors: dict, form: str, chosen: dict) -> np.ndarray:
+def _lambda(tensors: Tensors, form: str, chosen: Values) -> np.ndarray:
     """Lambda (n,)."""
     if form == "Lambda":
         Lambda = complex_numbers(tensors["kernel.Lambda"])
@@ -209,7 +200,7 @@ def _exponents(log_dt: np.ndarray, Lambda: np.ndarray) -> np.ndarray:
     return dt[:, :1] * Lambda.real + 1j * dt[:, -1:] * Lambda.imag
 
 
-def _gains(Lambda: np.ndarray, z: np.ndarray, chosen: dict) -> np.ndarray:
+def _gains(Lambda: np.ndarray, z: np.ndarray, chosen: Values) -> np.ndarray:
     """g (H, n)."""
     if chosen["version"].endswith("no-scale"):
         return np.ones(z.shape)
@@ -221,17 +212,17 @@ def _gains(Lambda: np.ndarray, z: np.ndarray, chosen: dict) -> np.ndarray:
     return np.where(grows, np.exp(-z * (length - 1)), 1) * np.expm1(falling) * x.conj() / (np.abs(x) ** 2 + _EPSILON)
 
 
-def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
-    form = _form(tensors)
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
+    form = _form(set(tensors))
     chosen = {"version": _VERSIONS[form][0]} | settings
     residues, D = linear_parts(layer, ssm)
-    residues = residues / np.where(ssm.is_real_pole, *_COUNTS)[:, np.newaxis]
-    zero = np.abs(ssm.poles) < _ZERO
+    residues = residues * per_slot(ssm, 1)[:, np.newaxis]
+    zero = np.abs(ssm.poles) < SMALLEST
     D = forward_feedthrough(layer, D + np.sum(np.where(zero[:, np.newaxis], residues, 0), axis=-1).real.T, len(tensors["D"]))
     residues = np.where(zero[:, np.newaxis], 0, residues)
     used, log_dt = np.any(residues, axis=1), tensors["kernel.log_dt"]
     places, flipped = _places(ssm.poles, used, _exponents(log_dt, _lambda(tensors, form, chosen)))
-    if places is not None:
+    if places is not None and flipped is not None:
         kept = np.unique(places[used]) if np.any(used) else np.zeros(1, int)
         new = {name: tensors[name][kept] for name in _lambda_names(form)}
     else:
@@ -248,12 +239,10 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) ->
     return new | {"D": D, "kernel.log_dt": log_dt, "kernel.W": real_view(np.swapaxes(W, 0, 1))}
 
 
-def _places(poles: np.ndarray, used: np.ndarray, z: np.ndarray):
+def _places(poles: np.ndarray, used: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """Which pole of the file (H, n) each used slot (H, s) has, and whether as its conjugate; (None, None) where one has none."""
     old = np.exp(z)[:, np.newaxis]
-    angle = np.abs(np.angle(old))
-    beside = (angle < 10 * _NO_ANGLE) | (np.pi - angle < _PI_ROUNDED)  # read as a real pole where its residue is real
-    real = np.where(beside, np.copysign(np.abs(old), old.real), np.inf)
+    real = np.where(beside_axis(old), np.copysign(np.abs(old), old.real), np.inf)
     distances = np.abs(poles[..., np.newaxis] - np.stack([old, old.conj(), real])) / np.maximum(np.abs(old), 1)
     places = np.argmin(np.min(distances, axis=0), axis=-1)
     nearest = np.take_along_axis(distances, places[np.newaxis, ..., np.newaxis], axis=-1)[..., 0]
@@ -280,7 +269,7 @@ def _lambda_tensors(form: str, z: np.ndarray, dt: np.ndarray) -> dict[str, np.nd
     real, imag = z.real / dt[0], z.imag / dt[-1]
     if form == "Lambda":
         return {"kernel.Lambda": np.stack([real, imag], axis=-1)}
-    imag = imag if form == "Lambda_im" else np.log(np.maximum(imag, _NO_ANGLE))
+    imag = imag if form == "Lambda_im" else np.log(np.maximum(imag, NO_ANGLE))
     return dict(zip(_lambda_names(form), (np.log(-real), imag), strict=True))
 
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, logit
 
-from lqo_mor.checkpoints.contract import stable_poles
+from lqo_mor.checkpoints.contract import Tensors, Values, stable_poles
 from lqo_mor.checkpoints.families._diagonal import (
-    WAY_OUT,
     forward_feedthrough,
     half_storage,
     length_setting,
     linear_parts,
 )
-from lqo_mor.checkpoints.families._slots import check_layer
+from lqo_mor.checkpoints.families._slots import WAY_OUT, check_layer
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _ROLES = ("delta", "alpha", "beta", "gamma", "D")
 _MEGA = ("delta", "alpha", "beta", "gamma", "omega")
@@ -30,7 +31,7 @@ _S4 = ("kernel.delta", "kernel.alpha", "kernel.beta", "kernel.gamma", "D")
 _ZERO = 1e-6  # below it q is lost in the rounding of 1 - q in float32; such a pole acts at lag 0
 
 
-def _read(names: tuple[str, ...], layer: str, tensors: dict, settings) -> Layer:
+def _read(names: tuple[str, ...], layer: str, tensors: Tensors, settings: Settings) -> Layer:
     mega = names is not _S4
     by_role = {role: tensors[name] for role, name in zip(_ROLES, names, strict=True) if name in tensors}
     _check(names, layer, tensors, by_role, mega)
@@ -49,10 +50,10 @@ def _read(names: tuple[str, ...], layer: str, tensors: dict, settings) -> Layer:
         poles = np.swapaxes(poles.reshape(outputs, heads, slots), 0, 1).reshape(heads, -1)
         residues = np.einsum("chn,cd->hcdn", residues, np.eye(outputs)).reshape(heads, outputs, -1)
     backward = None if outputs == channels else 0 if mega else 1
-    return Layer(half_storage(layer, poles, residues, (1.0, 0.5), D), backward)
+    return Layer(half_storage(layer, poles, residues, 1, D), backward)
 
 
-def _check(names: tuple[str, ...], layer: str, tensors: dict, by_role: dict, mega: bool) -> None:
+def _check(names: tuple[str, ...], layer: str, tensors: Tensors, by_role: Tensors, mega: bool) -> None:
     """Raise unless the tensors are there and their shapes belong together."""
     delta, alpha, beta, gamma, D = names
     rows, slots = by_role["alpha"].shape[:2] if by_role["alpha"].ndim == 3 else (None, None)
@@ -69,7 +70,7 @@ def _check(names: tuple[str, ...], layer: str, tensors: dict, by_role: dict, meg
         )
 
 
-def _write(names: tuple[str, ...], layer: str, ssm, tensors: dict, settings: dict) -> dict:
+def _write(names: tuple[str, ...], layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     delta, alpha, beta, gamma, feedthrough = names
     residues, D = linear_parts(layer, ssm)
     silent = ~np.any(residues, axis=1)

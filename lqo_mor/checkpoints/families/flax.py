@@ -9,34 +9,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import stable_poles
+from lqo_mor.checkpoints.contract import Tensors, Values, stable_poles
 from lqo_mor.checkpoints.families._slots import (
     check_layer,
     check_linear,
+    complex_numbers,
     discretise,
     from_half_storage,
+    real_view,
     to_half_storage,
     undiscretise,
 )
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _CLIP = -1e-4  # the largest real part
 _SLOTS = ("A_re", "A_im", "B_re", "B_im")
 
 
-def _read(layer: str, tensors: dict, settings) -> Layer:
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     n, width = tensors["A_re"].shape if "A_re" in tensors and tensors["A_re"].ndim == 2 else (None, None)
     check_layer(layer, tensors, dict.fromkeys(_SLOTS, (n, width)) | {"C": (n, width, 2), "D": (1, width), "log_step": (1, width)})
     # The features first, as in all of our batches.
     A_re, A_im, B_re, B_im, D, log_step = (tensors[name].astype(np.float64).T for name in (*_SLOTS, "D", "log_step"))
-    C = (tensors["C"].astype(np.float64) @ np.array([1, 1j])).T
+    C = complex_numbers(tensors["C"]).T
     poles, factors = discretise(layer, np.minimum(A_re, _CLIP) + 1j * A_im, log_step, "zoh")
     B = factors * (B_re + 1j * B_im)
     return Layer(DiagonalLQOSystem(*to_half_storage(poles, B[..., np.newaxis], C[:, np.newaxis], scale=1), D[..., np.newaxis]))
 
 
-def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     check_linear(layer, ssm)
     z, factors = undiscretise(stable_poles(layer, ssm.poles), "zoh")
     # Only z = dt A matters: a smaller step where the class would cut the decay rate.
@@ -50,7 +53,7 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) ->
         "A_im": A.imag.T,
         "B_re": np.ones(A.T.shape),
         "B_im": np.zeros(A.T.shape),
-        "C": np.stack([C.real.T, C.imag.T], axis=-1),
+        "C": real_view(C.T),
         "D": ssm.D[:, 0].T,
         "log_step": log_step[np.newaxis],
     }

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import check_tensors
+from lqo_mor.checkpoints.contract import Tensors, Values, check_tensors
 from lqo_mor.checkpoints.families._slots import check_linear, diagonal_of
 from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.oscillators import keep_oscillators
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -30,11 +31,11 @@ _SAME = 1e-9  # of tensors in single precision two poles differ by more, or are 
 _FLAT = 1e-6  # imaginary part of a real column after rounding
 
 
-def _step_name(tensors: dict) -> str:
+def _step_name(tensors: Tensors) -> str:
     return next((name for name in _STEPS if name in tensors), _STEPS[0])
 
 
-def _read(layer: str, tensors: dict, settings) -> Layer:
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     rule = settings.choice("discretization", ("IM", "IMEX"), "IM")
     A = tensors.get("A_diag")
     count = A.shape[0] if A is not None and A.ndim == 1 else None
@@ -45,11 +46,11 @@ def _read(layer: str, tensors: dict, settings) -> Layer:
     poles, factor = _poles(layer, tensors, rule)
     B, C = tensors["B"].astype(np.float64), tensors["C"].astype(np.float64)
     columns = np.stack([C[..., 0], -C[..., 1]], axis=-1) * factor[:, np.newaxis]
-    rows, columns = np.moveaxis(B, -1, 1).reshape(2 * count, width), columns.reshape(width, 2 * count)
+    rows, columns = np.moveaxis(B, -1, 1).reshape(2 * len(poles), -1), columns.reshape(-1, 2 * len(poles))
     return Layer(DiagonalLQOSystem(np.repeat(poles, 2), rows, columns, np.diag(tensors["D"].astype(np.float64))))
 
 
-def _poles(layer: str, tensors: dict, rule: str) -> tuple[np.ndarray, np.ndarray]:
+def _poles(layer: str, tensors: Tensors, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """Pole λ and factor r of every oscillator."""
     A = np.maximum(tensors["A_diag"].astype(np.float64), 0)
     with np.errstate(over="ignore"):  # 1 / (1 + e^large) is 0
@@ -70,7 +71,7 @@ def _poles(layer: str, tensors: dict, rule: str) -> tuple[np.ndarray, np.ndarray
     return poles, (s * modulus) ** 2 * np.exp(1j * angle) / (2j * np.sin(angle))
 
 
-def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     check_linear(layer, ssm)
     poles, factor = _poles(layer, tensors, settings["discretization"])
     D = diagonal_of(layer, ssm.D)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import stable_poles
+from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, stable_poles
 from lqo_mor.checkpoints.families._slots import (
     SMALLEST,
     check_layer,
     check_linear,
     diagonal_of,
     from_half_storage,
+    size,
     to_half_storage,
 )
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -26,8 +28,8 @@ _PARTS = ("B_re", "B_im", "C_re", "C_im")
 _REAL_AXIS = -30.0  # exp(-30) is 1e-13, the angle of a positive real pole
 
 
-def _read(layer: str, tensors: dict, settings) -> Layer:
-    parts = _in_parts(tensors)
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
+    parts = _in_parts(set(tensors))
     check_layer(layer, tensors, _shapes(tensors, parts), complexes=() if parts else ("B", "C"))
     nu_log, theta_log, gamma_log = (tensors[name].astype(np.float64) for name in _POLES)
     B, C = (tensors[f"{name}_re"] + 1j * tensors[f"{name}_im"].astype(np.float64) if parts else tensors[name] for name in "BC")
@@ -41,26 +43,22 @@ def _read(layer: str, tensors: dict, settings) -> Layer:
     return Layer(DiagonalLQOSystem(poles, B, C, np.diag(D) if D.ndim == 1 else D))
 
 
-def _in_parts(names) -> bool:
+def _in_parts(names: set[str]) -> bool:
     """Whether B and C are stored as real and imaginary parts."""
     return any(name in names for name in _PARTS)
 
 
-def _shapes(tensors: dict, parts: bool) -> dict[str, tuple]:
+def _shapes(tensors: Tensors, parts: bool) -> Shapes:
     """The expected shapes, with the sizes taken from the poles and from B and C."""
 
-    def size(name, axis, ndim):
-        value = tensors.get(name)
-        return value.shape[axis] if value is not None and value.ndim == ndim else None
-
     B, C = (("B_re", "B_im"), ("C_re", "C_im")) if parts else (("B",), ("C",))
-    n, p, diagonal = size("nu_log", 0, 1), size(C[0], 0, 2), size("D", 0, 1) is not None
-    m = p if diagonal else size(B[0], 1, 2)
-    shapes = dict.fromkeys(_POLES, (n,)) | dict.fromkeys(B, (n, m)) | dict.fromkeys(C, (p, n))
+    n, p, diagonal = size(tensors, "nu_log", 0, 1), size(tensors, C[0], 0, 2), size(tensors, "D", 0, 1) is not None
+    m = p if diagonal else size(tensors, B[0], 1, 2)
+    shapes: Shapes = {**dict.fromkeys(_POLES, (n,)), **dict.fromkeys(B, (n, m)), **dict.fromkeys(C, (p, n))}
     return shapes | {"D": (p,) if diagonal else (p, m)}
 
 
-def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     check_linear(layer, ssm)
     poles, B, C = stable_poles(layer, ssm.poles), ssm.B, from_half_storage(ssm, scale=1)
     # A conjugated slot gives the same output; angles in [0, π] are the most accurate ones.
@@ -70,7 +68,7 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) ->
     gamma_log = np.log(-np.expm1(2 * log_modulus)) / 2
     gamma_log = gamma_log.astype(tensors["gamma_log"].dtype).astype(np.float64)  # as the class will read it
     B = B / np.exp(gamma_log)[:, np.newaxis]
-    if _in_parts(tensors):
+    if _in_parts(set(tensors)):
         rows = {"B_re": B.real, "B_im": B.imag, "C_re": C.real, "C_im": C.imag}
     else:
         rows = {"B": B, "C": C}

@@ -9,9 +9,11 @@ factor ``|log(rate)|``), and which is positive for an unstable pole. Complex num
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from lqo_mor.checkpoints.contract import check_tensors
+from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, check_tensors
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -23,7 +25,7 @@ _MARK = "lqo.log_modulus"
 _NAMES = tuple(f"lqo.{name}" for name in ("log_modulus", "theta", "residue", "B", "C", "D", "U", "V", "W", "backward"))
 
 
-def system_arrays(ssm: DiagonalLQOSystem, dtype=np.float64) -> dict[str, np.ndarray]:
+def system_arrays(ssm: DiagonalLQOSystem, dtype: DTypeLike = np.float64) -> dict[str, np.ndarray]:
     """A discrete system as real arrays, by the names of the format without ``lqo.``.
 
     Parameters
@@ -77,10 +79,11 @@ def system_from(arrays: dict[str, np.ndarray]) -> DiagonalLQOSystem:
         if np.any(slots[real].imag):
             raise CheckpointError(f"{name} is complex at a slot with the angle 0 or π, a real pole, which needs real rows")
     D, C = arrays["D"], rows.get("C")
-    B = rows.get("B")
     if C is None:
         C, D = rows["residue"], D[..., np.newaxis]
         B = np.any(np.concatenate(list(rows.values()), axis=-2), axis=-2)[..., np.newaxis]
+    else:
+        B = rows["B"]
     quadratic = QuadraticOutput(rows["U"], rows["V"], arrays["W"]) if "W" in arrays else None
     return DiagonalLQOSystem(poles, B, C, D, quadratic)
 
@@ -90,13 +93,13 @@ def on_axis(theta: np.ndarray) -> np.ndarray:
     return (theta == 0) | np.isin(np.abs(theta), (np.pi, _PI32))
 
 
-def layer_tensors(layer: Layer, dtype) -> dict[str, np.ndarray]:
+def layer_tensors(layer: Layer, dtype: DTypeLike) -> dict[str, np.ndarray]:
     """The tensors of a layer by their names in it, not yet rounded."""
     backward = {} if layer.backward is None else {"lqo.backward": np.array([layer.backward])}
     return {f"lqo.{name}": value for name, value in system_arrays(layer.ssm, dtype).items()} | backward
 
 
-def _read(layer: str, tensors: dict, settings) -> Layer:
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     check_tensors(tensors, _shapes(tensors), integers=("lqo.backward",))
     backward = None if "lqo.backward" not in tensors else int(tensors["lqo.backward"][0])
     if backward not in (None, 0, 1):
@@ -111,11 +114,11 @@ def _read(layer: str, tensors: dict, settings) -> Layer:
     return Layer(ssm, backward)
 
 
-def _shapes(tensors: dict) -> dict[str, tuple]:
+def _shapes(tensors: Tensors) -> Shapes:
     """The expected shapes, with the sizes taken from the poles, the output rows and the input rows."""
     batch = "lqo.residue" in tensors or not ("lqo.B" in tensors or "lqo.C" in tensors)
 
-    def size(name, axis, ndim):
+    def size(name: str, axis: int, ndim: int) -> int | None:
         value = tensors.get(f"lqo.{name}")
         return value.shape[axis] if value is not None and value.ndim == ndim else None
 
@@ -129,7 +132,7 @@ def _shapes(tensors: dict) -> dict[str, tuple]:
     return shapes | ({"lqo.backward": (1,)} if "lqo.backward" in tensors else {})
 
 
-def _write(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     backward = {name: value for name, value in tensors.items() if name == "lqo.backward"}
     return layer_tensors(Layer(ssm), tensors["lqo.theta"].dtype) | backward
 

@@ -10,37 +10,37 @@ from __future__ import annotations
 
 import numpy as np
 
+from lqo_mor.checkpoints.contract import Tensors, Values
 from lqo_mor.checkpoints.families._diagonal import (
     DISCRETISATIONS,
     TRANSFORMS,
-    WAY_OUT,
     Kernel,
-    Transform,
-    complex_numbers,
     forward_feedthrough,
     length_setting,
     linear_parts,
     parameters,
     per_head,
     read_system,
-    real_view,
+    under_sinh,
 )
-from lqo_mor.checkpoints.families._slots import check_layer
+from lqo_mor.checkpoints.families._slots import WAY_OUT, check_layer, complex_numbers, real_view
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _NAMES = tuple(TRANSFORMS)
 _LOW_RANK = {"kernel.P", "kernel.l_kernel", "kernel.A"}  # of the other kernels of version 4
 
 
-def _sizes(tensors: dict, name: str, axes: tuple[int, ...]) -> tuple:
+def _sizes(tensors: Tensors, name: str, axes: tuple[int, ...]) -> tuple[int | None, ...]:
     """Lengths of some axes of a tensor, None where it is missing or has fewer axes, so that the check of shapes can tell."""
     array = tensors.get(name)
     return tuple(None if array is None or array.ndim <= max(axes) else array.shape[axis] for axis in axes)
 
 
 @np.errstate(over="ignore")  # what overflows is reported
-def _read_v4(layer: str, tensors: dict, settings) -> Layer:
+def _read_v4(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     is_real = "kernel.A_imag" not in tensors and tensors.get("kernel.C", np.empty(0)).ndim == 3
     (channels,), (sets,) = _sizes(tensors, "D", (0,)), _sizes(tensors, "kernel.A_real", (0,))
     outputs, heads, slots = _sizes(tensors, "kernel.C", (0, 1, 2))
@@ -74,11 +74,10 @@ def _read_v4(layer: str, tensors: dict, settings) -> Layer:
     return read
 
 
-def _v4_kernel(settings: dict) -> Kernel:
+def _v4_kernel(settings: Values) -> Kernel:
     step = TRANSFORMS[settings["dt_transform"]]
     if settings["dt_fast"]:
-        outer = step
-        step = Transform(lambda x: outer.forward(np.sinh(x)), lambda y: np.arcsinh(outer.inverse(y)), outer.least, outer.most)
+        step = under_sinh(step)
     return Kernel(
         settings["disc"],
         TRANSFORMS[settings["real_transform"]],
@@ -89,7 +88,7 @@ def _v4_kernel(settings: dict) -> Kernel:
     )
 
 
-def _write_v4(layer: str, ssm, tensors: dict, settings: dict) -> dict:
+def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     is_real = "kernel.A_imag" not in tensors
     residues, D = linear_parts(layer, ssm)
     silent = ~np.any(residues, axis=1)
@@ -110,7 +109,7 @@ def _write_v4(layer: str, ssm, tensors: dict, settings: dict) -> dict:
 
 
 @np.errstate(over="ignore")  # what overflows is reported
-def _read_v3(layer: str, tensors: dict, settings) -> Layer:
+def _read_v3(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     (channels,), (sets,) = _sizes(tensors, "D", (0,)), _sizes(tensors, "kernel.kernel.inv_A_real", (0,))
     outputs, heads, slots = _sizes(tensors, "kernel.kernel.C", (0, 1, 2))
     shapes = {"D": (channels, heads), "kernel.kernel.C": (outputs, heads, slots, 2), "kernel.kernel.log_dt": (heads,)}
@@ -130,12 +129,12 @@ def _read_v3(layer: str, tensors: dict, settings) -> Layer:
     return read_system(layer, kernel, A, np.exp(log_dt)[:, np.newaxis], C * per_head(layer, B, heads), tensors["D"])
 
 
-def _v3_kernel(settings: dict) -> Kernel:
+def _v3_kernel(settings: Values) -> Kernel:
     free, real = TRANSFORMS["none"], TRANSFORMS[settings["real_type"]]
     return Kernel(settings["disc"], real, free, TRANSFORMS["exp"], settings["bandlimit"], settings["l_max"])
 
 
-def _write_v3(layer: str, ssm, tensors: dict, settings: dict) -> dict:
+def _write_v3(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     log_dt = tensors["kernel.kernel.log_dt"][:, np.newaxis]
     log_dt, real, imag, C = parameters(layer, _v3_kernel(settings), ssm, log_dt)
     ones = real_view(np.ones(C.shape[1:]) + 0j)
@@ -152,7 +151,7 @@ def _write_v3(layer: str, ssm, tensors: dict, settings: dict) -> dict:
 
 
 @np.errstate(over="ignore")  # what overflows is reported
-def _read_v2(layer: str, tensors: dict, settings) -> Layer:
+def _read_v2(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     (channels,), (sets,) = _sizes(tensors, "D", (0,)), _sizes(tensors, "kernel.kernel.log_w_real", (0,))
     outputs, heads, slots = _sizes(tensors, "kernel.kernel.C", (0, 1, 2))
     shapes = {"D": (channels, heads), "kernel.kernel.C": (outputs, heads, slots, 2), "kernel.kernel.log_dt": (heads,)}
@@ -164,11 +163,11 @@ def _read_v2(layer: str, tensors: dict, settings) -> Layer:
     return read_system(layer, kernel, A, np.exp(log_dt)[:, np.newaxis], C, tensors["D"])
 
 
-def _v2_kernel(settings: dict) -> Kernel:
+def _v2_kernel(settings: Values) -> Kernel:
     return Kernel(settings["disc"], TRANSFORMS["exp"], TRANSFORMS["none"], TRANSFORMS["exp"], l_max=settings["l_max"])
 
 
-def _write_v2(layer: str, ssm, tensors: dict, settings: dict) -> dict:
+def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     log_dt = tensors["kernel.kernel.log_dt"][:, np.newaxis]
     log_dt, real, imag, C = parameters(layer, _v2_kernel(settings), ssm, log_dt)
     return {

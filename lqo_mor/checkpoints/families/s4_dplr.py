@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import check_tensors
+from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, check_tensors
 from lqo_mor.checkpoints.families._diagonal import (
     TRANSFORMS,
     Kernel,
     Transform,
-    complex_numbers,
     forward_feedthrough,
     length_setting,
     linear_parts,
     parameters,
-    real_view,
+    under_sinh,
 )
 from lqo_mor.checkpoints.families._low_rank import LowRank, diagonal_layer
+from lqo_mor.checkpoints.families._slots import complex_numbers, real_view
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -34,17 +35,17 @@ _NAMES = tuple(TRANSFORMS)
 _V3_TRANSFORMS = TRANSFORMS | {"relu": Transform(lambda x: np.maximum(x, 0), lambda y: y)}
 
 
-def _shapes(tensors: dict, kernel: str) -> tuple[dict[str, tuple], tuple, int | None]:
+def _shapes(tensors: Tensors, kernel: str) -> tuple[Shapes, tuple[int | None, ...], int | None]:
     """The shapes of what all versions have, those of the rows (S, n), and H, from the tensors `C` and `P`."""
     C, P, D = (tensors.get(name) for name in (f"{kernel}.C", f"{kernel}.P", "D"))
     p, H, n = C.shape[:3] if C is not None and C.ndim == 4 else (None,) * 3
     r, S = P.shape[:2] if P is not None and P.ndim == 4 else (None, None)
     c = D.shape[0] if D is not None and D.ndim == 2 else None
-    shapes = {"D": (c, H), f"{kernel}.C": (p, H, n, 2), f"{kernel}.B": (1, S, n, 2), f"{kernel}.P": (r, S, n, 2)}
+    shapes: Shapes = {"D": (c, H), f"{kernel}.C": (p, H, n, 2), f"{kernel}.B": (1, S, n, 2), f"{kernel}.P": (r, S, n, 2)}
     return shapes, (S, n), H
 
 
-def _common(kernel: str, layer: str, ssm: DiagonalLQOSystem, C: np.ndarray, tensors: dict) -> dict[str, np.ndarray]:
+def _common(kernel: str, layer: str, ssm: DiagonalLQOSystem, C: np.ndarray, tensors: Tensors) -> dict[str, np.ndarray]:
     """What all versions have: ``B = 1``, ``P = 0`` of the rank that there is."""
     ones = real_view(np.ones((1, *C.shape[1:])) + 0j)
     return {
@@ -55,13 +56,13 @@ def _common(kernel: str, layer: str, ssm: DiagonalLQOSystem, C: np.ndarray, tens
     }
 
 
-def _length(layer: str, name: str, tensors: dict) -> int:
+def _length(layer: str, name: str, tensors: Tensors) -> int:
     if tensors[name] < 0:
         raise CheckpointError(f"{layer}: {name} = {int(tensors[name])} is negative, expected the length of the kernel, or 0")
     return int(tensors[name])
 
 
-def _read_v4(layer: str, tensors: dict, settings) -> Layer:
+def _read_v4(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     shapes, rows, H = _shapes(tensors, "kernel")
     inv_dt = tensors.get("kernel.inv_dt")
     tied = inv_dt is None or inv_dt.ndim != 2 or inv_dt.shape[1] == 1
@@ -89,25 +90,21 @@ def _read_v4(layer: str, tensors: dict, settings) -> Layer:
     return diagonal_layer(layer, LowRank(w, B[0], P, P.conj(), C, dt, length, tensors["D"]), kernel.is_stable)
 
 
-def _v4_kernel(settings: dict) -> Kernel:
+def _v4_kernel(settings: Values) -> Kernel:
     step = TRANSFORMS[settings["dt_transform"]]
     if settings["dt_fast"]:
-        step = _under_sinh(step)
+        step = under_sinh(step)
     real, imag = TRANSFORMS[settings["real_transform"]], TRANSFORMS[settings["imag_transform"]]
     return Kernel("bilinear", real, imag, step, settings["bandlimit"])
 
 
-def _under_sinh(step: Transform) -> Transform:
-    return Transform(lambda x: step.forward(np.sinh(x)), lambda y: np.arcsinh(step.inverse(y)), step.least, step.most)
-
-
-def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     step, real, imag, C = parameters(layer, _v4_kernel(settings), ssm, tensors["kernel.inv_dt"])
     new = {"kernel.inv_dt": step, "kernel.A_real": real, "kernel.A_imag": imag, "kernel.l_kernel": np.zeros((), np.int64)}
     return _common("kernel", layer, ssm, C.conj(), tensors) | new  # the class has -Im A
 
 
-def _read_v3(layer: str, tensors: dict, settings) -> Layer:
+def _read_v3(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     shapes, rows, H = _shapes(tensors, _V2_V3)
     shapes |= {f"{_V2_V3}.log_dt": (H,), f"{_V2_V3}.inv_w_real": rows, f"{_V2_V3}.w_imag": rows, f"{_V2_V3}.L": ()}
     check_tensors(tensors, shapes, integers=(f"{_V2_V3}.L",))
@@ -121,18 +118,18 @@ def _read_v3(layer: str, tensors: dict, settings) -> Layer:
     return diagonal_layer(layer, LowRank(w, B[0], P, P.conj(), C, dt, length, tensors["D"]), kernel.is_stable)
 
 
-def _v3_kernel(settings: dict) -> Kernel:
-    step = _under_sinh(TRANSFORMS["exp"]) if settings["dt_fast"] else TRANSFORMS["exp"]
+def _v3_kernel(settings: Values) -> Kernel:
+    step = under_sinh(TRANSFORMS["exp"]) if settings["dt_fast"] else TRANSFORMS["exp"]
     return Kernel("bilinear", _V3_TRANSFORMS[settings["real_type"]], TRANSFORMS["none"], step)
 
 
-def _write_v3(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write_v3(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     step, real, imag, C = parameters(layer, _v3_kernel(settings), ssm, tensors[f"{_V2_V3}.log_dt"][:, np.newaxis])
     new = {"log_dt": step[:, 0], "inv_w_real": real, "w_imag": imag, "L": np.zeros((), np.int64)}
     return _common(_V2_V3, layer, ssm, C, tensors) | {f"{_V2_V3}.{key}": value for key, value in new.items()}
 
 
-def _read_v2(layer: str, tensors: dict, settings) -> Layer:
+def _read_v2(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     shapes, rows, H = _shapes(tensors, _V2_V3)
     names = ("log_w_real", "w_imag") if _is_hurwitz(tensors) else ("w", "Q")
     matrix = dict(zip(names, (rows, rows) if _is_hurwitz(tensors) else ((*rows, 2), shapes[f"{_V2_V3}.P"]), strict=True))
@@ -152,11 +149,11 @@ def _read_v2(layer: str, tensors: dict, settings) -> Layer:
     return diagonal_layer(layer, matrices, _is_hurwitz(tensors))
 
 
-def _is_hurwitz(tensors: dict) -> bool:
+def _is_hurwitz(tensors: Tensors) -> bool:
     return f"{_V2_V3}.log_w_real" in tensors
 
 
-def _nodes_length(layer: str, tensors: dict) -> int:
+def _nodes_length(layer: str, tensors: Tensors) -> int:
     """The length L of the kernel that the class computes from its nodes ``exp(-2πi k/L)``, k = 0 ... L/2."""
     omega = complex_numbers(tensors[f"{_V2_V3}.omega"])
     length = 2 * (omega.size - 1)
@@ -165,7 +162,7 @@ def _nodes_length(layer: str, tensors: dict) -> int:
     return length
 
 
-def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     """With the nodes of the file, and C̃ for their length."""
     kernel = Kernel("bilinear", TRANSFORMS["exp" if _is_hurwitz(tensors) else "none"], TRANSFORMS["none"], TRANSFORMS["exp"])
     step, real, imag, C = parameters(layer, kernel, ssm, tensors[f"{_V2_V3}.log_dt"][:, np.newaxis])

@@ -8,7 +8,7 @@ from lqo_mor.checkpoints.families.contract import Family
 from lqo_mor.errors import CheckpointError
 
 
-def _refuse(layer: str, *_) -> NoReturn:
+def _refuse(layer: str, *_: object) -> NoReturn:
     raise CheckpointError(
         f"{layer} is of S4 version 1 (it has kernel.kernel.nodes), whose tensors mean something else than those of later "
         "versions: C is conjugated, and the low-rank factors are stacked below B and C. Train the model with version 2 or later "

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import check_tensors
+from lqo_mor.checkpoints.contract import Tensors, Values, check_tensors
 from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.s4d import KERNEL, kernel_tensors, system
+from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _NAMES = ("D", *(f"kernel.{key}" for key in KERNEL))
 
 
-def _read(layer: str, tensors: dict, settings) -> Layer:
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     C = tensors.get("kernel.C")
     width, slots = C.shape[:2] if C is not None and C.ndim == 3 else (None, None)
     shapes = {"D": (width,), "kernel.C": (width, slots, 2), "kernel.log_dt": (width,)}
     check_tensors(tensors, shapes | {"kernel.log_A_real": (width, slots), "kernel.A_imag": (width, slots)})
-    return Layer(system(layer, *(tensors[f"kernel.{key}"].astype(np.float64) for key in KERNEL), tensors["D"]))
+    return Layer(system(layer, (tensors[f"kernel.{key}"].astype(np.float64) for key in KERNEL), tensors["D"]))
 
 
-def _write(layer: str, ssm, tensors: dict, settings: dict) -> dict:
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     return tensors | kernel_tensors(layer, ssm, tensors["kernel.log_dt"].astype(np.float64))
 
 

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from lqo_mor.checkpoints.contract import Tensors, Values
 from lqo_mor.checkpoints.families._slots import (
     check_layer,
     check_linear,
+    complex_numbers,
     diagonal_of,
     discretise,
     from_half_storage,
     pulled_inside,
+    real_view,
+    size,
     to_half_storage,
     undiscretise,
 )
 from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -29,10 +34,10 @@ _CLIP = -1e-4  # clip_eigs: the largest real part
 _FACTORS = ("BH", "BP", "CH", "CP")
 
 
-def _read_jax(layer: str, tensors: dict, settings) -> Layer:
+def _read_jax(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     if "P" in tensors:
         raise CheckpointError(f"{layer} is a diagonal-plus-low-rank S4 layer of the annotated S4, which is not supported")
-    n, width, halves = _size(tensors, "Lambda_re", 0, 1), _size(tensors, "B", 1, 3), "C1" in tensors or "C2" in tensors
+    n, width, halves = size(tensors, "Lambda_re", 0, 1), size(tensors, "B", 1, 3), "C1" in tensors or "C2" in tensors
     outputs = dict.fromkeys(("C1", "C2"), (width, n, 2)) if halves else {"C": (width, _columns(tensors, n, 3), 2)}
     shapes = {"Lambda_re": (n,), "Lambda_im": (n,), "B": (n, width, 2), **outputs, "D": (width,), "log_step": (n, 1)}
     check_layer(layer, tensors, shapes)
@@ -41,15 +46,15 @@ def _read_jax(layer: str, tensors: dict, settings) -> Layer:
     rule = settings.choice("discretization", _RULES, "zoh")
     if np.any(A_real > _CLIP) or settings.given("clip_eigs") is not None:
         A_real = np.minimum(A_real, _CLIP) if settings.flag("clip_eigs", False) else A_real
-    C = np.concatenate([_complex(tensors[name]) for name in outputs], axis=1)
+    C = np.concatenate([complex_numbers(tensors[name]) for name in outputs], axis=1)
     return _layer(layer, tensors, A_real + 1j * A_imag, C, rule, _rescale(settings), scale)
 
 
-def _read_torch(layer: str, tensors: dict, settings) -> Layer:
+def _read_torch(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     if any(name in tensors for name in _FACTORS):
         factors = ", ".join(_FACTORS)
         raise CheckpointError(f"{layer} has factors {factors} of B and C, which no released class reads; multiply them out")
-    n, width = _size(tensors, "Lambda", 0, 1), _size(tensors, "B", 1, 3)
+    n, width = size(tensors, "Lambda", 0, 1), size(tensors, "B", 1, 3)
     shapes = {"Lambda": (n,), "B": (n, width, 2), "C": (width, _columns(tensors, n, 2)), "D": (width,), "log_step": (n,)}
     check_layer(layer, tensors, shapes, complexes=("Lambda", "C"))
     A, C = tensors["Lambda"].astype(np.complex128), tensors["C"].astype(np.complex128)
@@ -58,30 +63,17 @@ def _read_torch(layer: str, tensors: dict, settings) -> Layer:
     return _layer(layer, tensors, A, C, rule, _rescale(settings), scale=1)
 
 
-def _size(tensors: dict, name: str, axis: int, ndim: int) -> int | None:
-    value = tensors.get(name)
-    return value.shape[axis] if value is not None and value.ndim == ndim else None
-
-
-def _columns(tensors: dict, n: int | None, ndim: int) -> int | None:
+def _columns(tensors: Tensors, n: int | None, ndim: int) -> int | None:
     """The columns of C: one for every slot, or two in a bidirectional layer."""
-    return 2 * n if n is not None and _size(tensors, "C", 1, ndim) == 2 * n else n
+    return 2 * n if n is not None and size(tensors, "C", 1, ndim) == 2 * n else n
 
 
-def _complex(view: np.ndarray) -> np.ndarray:
-    return view.astype(np.float64) @ np.array([1, 1j])
-
-
-def _view(array: np.ndarray) -> np.ndarray:
-    return np.stack([array.real, array.imag], axis=-1)
-
-
-def _rescale(settings) -> float:
+def _rescale(settings: Settings) -> float:
     """The factor of all steps, for another sampling rate than that of the training: 1 unless it is given."""
     return 1.0 if settings.given("step_rescale") is None else settings.number("step_rescale", 1.0, least=1e-6)
 
 
-def _layer(layer: str, tensors: dict, A: np.ndarray, C: np.ndarray, rule: str, rescale: float, scale: int) -> Layer:
+def _layer(layer: str, tensors: Tensors, A: np.ndarray, C: np.ndarray, rule: str, rescale: float, scale: int) -> Layer:
     """The system of a layer with the state matrix `A` (n) and `C` (H, n) or (H, 2n), where the second half runs backward."""
     log_step = tensors["log_step"].astype(np.float64).ravel()
     poles, factors = discretise(layer, A, log_step + np.log(rescale), rule)
@@ -89,11 +81,11 @@ def _layer(layer: str, tensors: dict, A: np.ndarray, C: np.ndarray, rule: str, r
     D = np.diag(tensors["D"].astype(np.float64))
     if bidirectional:
         C, D = np.concatenate(np.split(C, 2, axis=1)), np.concatenate([D, np.zeros_like(D)])
-    poles, B, C = to_half_storage(poles, factors[:, np.newaxis] * _complex(tensors["B"]), C, scale)
+    poles, B, C = to_half_storage(poles, factors[:, np.newaxis] * complex_numbers(tensors["B"]), C, scale)
     return Layer(DiagonalLQOSystem(poles, B, C, D), 0 if bidirectional else None)
 
 
-def _arrays(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict, scale: int) -> dict:
+def _arrays(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values, scale: int) -> Tensors:
     """`A`, `B`, `C` (H, n) or (H, 2n), `D` and `log_step` of a system, before they get their shapes in the file."""
     check_linear(layer, ssm)
     z, factors = undiscretise(pulled_inside(layer, ssm.poles, ~_unstable(ssm.poles)), settings.get("discretization", "zoh"))
@@ -107,7 +99,8 @@ def _arrays(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict, s
     dt = rescale * np.exp(log_step)
     C, D = from_half_storage(ssm, scale), ssm.D
     if len(C) > ssm.n_inputs:  # the second half of the outputs runs backward
-        C, D = np.concatenate(np.split(C, 2), axis=1), sum(np.split(D, 2))
+        first, second = np.split(D, 2)
+        C, D = np.concatenate(np.split(C, 2), axis=1), first + second
     B = ssm.B / (dt * factors)[:, np.newaxis]
     return {"A": z / dt, "B": B, "C": C, "D": diagonal_of(layer, D), "log_step": log_step}
 
@@ -117,7 +110,7 @@ def _unstable(poles: np.ndarray) -> np.ndarray:
     return np.abs(poles) > 1 + 1e-12
 
 
-def _write_jax(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write_jax(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     if settings.get("clip_eigs") is not False and np.any(_unstable(ssm.poles)):
         raise CheckpointError(
             f"{layer} has a pole of modulus {np.max(np.abs(ssm.poles)):.6g}, which the class may clip: load the checkpoint with "
@@ -129,16 +122,16 @@ def _write_jax(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict
     return {
         "Lambda_re": A.real,
         "Lambda_im": A.imag,
-        "B": _view(arrays["B"]),
-        **{name: _view(value) for name, value in outputs.items()},
+        "B": real_view(arrays["B"]),
+        **{name: real_view(value) for name, value in outputs.items()},
         "D": arrays["D"],
         "log_step": arrays["log_step"][:, np.newaxis],
     }
 
 
-def _write_torch(layer: str, ssm: DiagonalLQOSystem, tensors: dict, settings: dict) -> dict:
+def _write_torch(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     arrays = _arrays(layer, ssm, tensors, settings, 1)
-    return {"Lambda": arrays["A"], "B": _view(arrays["B"]), **{name: arrays[name] for name in ("C", "D", "log_step")}}
+    return {"Lambda": arrays["A"], "B": real_view(arrays["B"]), **{name: arrays[name] for name in ("C", "D", "log_step")}}
 
 
 S5 = Family(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+
+from lqo_mor.checkpoints.contract import Tensors
+from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.network.layers import Linear
+from lqo_mor.network.model import Block, DeepSSM
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Structure:
     """
 
     name: str
-    recognises: Callable
-    read: Callable
-    mixing_tensors: Callable
-    decoder_tensors: Callable
+    recognises: Callable[[Tensors, Collection[str]], bool]
+    read: Callable[[Tensors, dict[str, Layer], Settings], DeepSSM | None]
+    mixing_tensors: Callable[[Block, Tensors], Tensors]
+    decoder_tensors: Callable[[Linear, Tensors], Tensors]

@@ -7,16 +7,22 @@ whose map is a small network (``ff.c_fc``, ``ff.c_proj``) is not understood as a
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from typing import cast
 
+from lqo_mor.checkpoints.contract import Tensors
+from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import _parts
 from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import Block, DeepSSM
 
 
-def _recognises(state: dict, layers) -> bool:
-    matches = [re.fullmatch(r"(blocks\.(\d+))\.lru", prefix) for prefix in layers]
-    if None in matches or [int(match[2]) for match in matches] != list(range(len(matches))):
+def _recognises(state: Tensors, layers: Collection[str]) -> bool:
+    found = [re.fullmatch(r"(blocks\.(\d+))\.lru", prefix) for prefix in layers]
+    matches = [match for match in found if match is not None]
+    if len(matches) < len(found) or [int(match[2]) for match in matches] != list(range(len(matches))):
         return False
     modules = ["encoder", "decoder"]
     for match in matches:
@@ -25,7 +31,7 @@ def _recognises(state: dict, layers) -> bool:
     return outside == {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
 
 
-def _read(state: dict, layers: dict, settings) -> DeepSSM:
+def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepSSM:
     blocks = []
     for prefix, layer in layers.items():
         module = prefix.removesuffix(".lru")
@@ -37,11 +43,11 @@ def _read(state: dict, layers: dict, settings) -> DeepSSM:
     return DeepSSM(_parts.linear(state, "encoder"), tuple(blocks), _parts.linear(state, "decoder"), None, None)
 
 
-def _mixing_tensors(block: Block, state: dict) -> dict:
-    return _parts.linear_tensors(block.mixing, state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
+def _mixing_tensors(block: Block, state: Tensors) -> Tensors:
+    return _parts.linear_tensors(cast(Linear, block.mixing), state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
 
 
-def _decoder_tensors(decoder: Linear, state: dict) -> dict:
+def _decoder_tensors(decoder: Linear, state: Tensors) -> Tensors:
     return _parts.linear_tensors(decoder, state, "decoder")
 
 

@@ -12,10 +12,14 @@ is ``x σ(out2(x))`` ("half_glu1") or ``y σ(out2(x))`` ("half_glu2": then only 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from typing import cast
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import check_tensors
+from lqo_mor.checkpoints.contract import Tensors, check_tensors
+from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures._parts import sub_state
 from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.network.layers import BatchNorm, LayerNorm, Linear
@@ -24,15 +28,16 @@ from lqo_mor.network.model import POOLINGS, Block, DeepSSM
 _NORMS = ("norm", "normalization")
 
 
-def _root(layers) -> str | None:
+def _root(layers: Collection[str]) -> str | None:
     """What stands before ``encoder.layers_N.seq``; None where a layer stands elsewhere or a number is missing."""
-    matches = [re.fullmatch(r"(|params\.)encoder\.layers_(\d+)\.seq", prefix) for prefix in layers]
-    if None in matches or [int(match[2]) for match in matches] != list(range(len(matches))):
+    found = [re.fullmatch(r"(|params\.)encoder\.layers_(\d+)\.seq", prefix) for prefix in layers]
+    matches = [match for match in found if match is not None]
+    if len(matches) < len(found) or [int(match[2]) for match in matches] != list(range(len(matches))):
         return None
     return matches[0][1]
 
 
-def _norm_key(state: dict, layer: str) -> str | None:
+def _norm_key(state: Tensors, layer: str) -> str | None:
     return next((f"{layer}.{name}" for name in _NORMS if f"{layer}.{name}.scale" in state), None)
 
 
@@ -40,7 +45,7 @@ def _statistics(layer: str) -> str:
     return f"batch_stats.{layer.removeprefix('params.')}"
 
 
-def _recognises(state: dict, layers) -> bool:
+def _recognises(state: Tensors, layers: Collection[str]) -> bool:
     root = _root(layers)
     if root is None:
         return False
@@ -56,15 +61,15 @@ def _recognises(state: dict, layers) -> bool:
     return expected <= outside <= expected | optional
 
 
-def _dense(state: dict, key: str) -> Linear:
+def _dense(state: Tensors, key: str) -> Linear:
     tensors = {name: value for name, value in sub_state(state, key).items() if name in ("kernel", "bias")}
     kernel = tensors.get("kernel")
     check_tensors(tensors, {"kernel": (None, None), "bias": (kernel.shape[-1] if kernel is not None and kernel.ndim else None,)})
-    return Linear(kernel.T, tensors["bias"])
+    return Linear(tensors["kernel"].T, tensors["bias"])
 
 
-def _norm(state: dict, layer: str, width: int) -> LayerNorm | BatchNorm:
-    key = _norm_key(state, layer)
+def _norm(state: Tensors, layer: str, width: int) -> LayerNorm | BatchNorm:
+    key = cast(str, _norm_key(state, layer))
     statistics = _statistics(layer) + key.removeprefix(layer)
     tensors = {name: state[name] for name in (f"{key}.scale", f"{key}.bias")}
     tensors |= {name: state[name] for name in (f"{statistics}.mean", f"{statistics}.var") if name in state}
@@ -76,7 +81,7 @@ def _norm(state: dict, layer: str, width: int) -> LayerNorm | BatchNorm:
     return LayerNorm(tensors[f"{key}.scale"], tensors[f"{key}.bias"], eps=1e-6)
 
 
-def _read(state: dict, layers: dict, settings) -> DeepSSM | None:
+def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepSSM | None:
     root, blocks = _root(layers), []
     prenorm = settings.flag("prenorm", True)
     pooling = settings.choice("pooling", POOLINGS, "mean")
@@ -97,20 +102,21 @@ def _read(state: dict, layers: dict, settings) -> DeepSSM | None:
     return DeepSSM(_dense(state, f"{root}encoder.encoder"), tuple(blocks), _dense(state, f"{root}decoder"), None, pooling)
 
 
-def _mixing_tensors(block: Block, state: dict) -> dict:
-    layer, half = block.name.removesuffix(".seq"), block.mixing.n_outputs // 2
+def _mixing_tensors(block: Block, state: Tensors) -> Tensors:
+    mixing = cast(Linear, block.mixing)
+    layer, half = block.name.removesuffix(".seq"), mixing.n_outputs // 2
     parts = {"out1": slice(0, half), "out2": slice(half, None)}
     return {
         f"{layer}.{name}.{part}": values[rows].T
         for name, rows in parts.items()
-        for part, values in (("kernel", block.mixing.weight), ("bias", block.mixing.bias))
+        for part, values in (("kernel", mixing.weight), ("bias", cast(np.ndarray, mixing.bias)))
         if f"{layer}.{name}.{part}" in state
     }
 
 
-def _decoder_tensors(decoder: Linear, state: dict) -> dict:
+def _decoder_tensors(decoder: Linear, state: Tensors) -> Tensors:
     key = next(key for key in ("params.decoder", "decoder") if f"{key}.kernel" in state)
-    return {f"{key}.kernel": decoder.weight.T, f"{key}.bias": decoder.bias}
+    return {f"{key}.kernel": decoder.weight.T, f"{key}.bias": cast(np.ndarray, decoder.bias)}
 
 
 FLAX_MODELS = Structure(

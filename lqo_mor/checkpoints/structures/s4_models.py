@@ -9,11 +9,17 @@ features.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import cast
 
+from lqo_mor.checkpoints.contract import Tensors
+from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import _parts
 from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.errors import CheckpointError
+from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import POOLINGS, Block, DeepSSM
 
 _MAP = ("output_linear.0", "output_linear")
@@ -42,14 +48,14 @@ def _module(layout: _Layout, prefix: str) -> tuple[str, int] | None:
     return None if match is None else (match[1], int(match[2]))
 
 
-def _map_of(module: str, state: dict) -> str | None:
+def _map_of(module: str, state: Tensors) -> str | None:
     """The key of the map of tokens in a module."""
     return next((f"{module}.{name}" for name in _MAP if f"{module}.{name}.weight" in state), None)
 
 
-def _recognises(layout: _Layout, state: dict, layers) -> bool:
-    modules = [_module(layout, prefix) for prefix in layers]
-    if [module and module[1] for module in modules] != list(range(len(layers))):
+def _recognises(layout: _Layout, state: Tensors, layers: Collection[str]) -> bool:
+    modules = [module for module in (_module(layout, prefix) for prefix in layers) if module is not None]
+    if [number for _, number in modules] != list(range(len(layers))):
         return False
     left = {key for key in state if not any(key == f"{prefix}.D" or key.startswith(f"{prefix}.kernel.") for prefix in layers)}
     for norm in [layout.norm.format(number) for _, number in modules] + [layout.final_norm]:
@@ -64,7 +70,7 @@ def _recognises(layout: _Layout, state: dict, layers) -> bool:
     return not left
 
 
-def _read(layout: _Layout, state: dict, layers: dict, settings) -> DeepSSM:
+def _read(layout: _Layout, state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepSSM:
     has_final = f"{layout.final_norm}.weight" in state
     prenorm = settings.flag("prenorm", has_final)
     activation = settings.choice("activation", _parts.ACTIVATIONS, "gelu")
@@ -73,16 +79,28 @@ def _read(layout: _Layout, state: dict, layers: dict, settings) -> DeepSSM:
         raise CheckpointError(f"{layout.final_norm} is there, which only a pre-norm model has, but prenorm is false")
     blocks = []
     for number, (prefix, layer) in enumerate(layers.items()):
-        mixing, width = _parts.linear(state, _map_of(_module(layout, prefix)[0], state)), layer.ssm.batch[0]
-        gate, norm = "glu" if mixing.n_outputs == 2 * width else None, layout.norm.format(number)
-        norm = _parts.norm(state, norm, width) if any(key.startswith(f"{norm}.") for key in state) else None
+        mixing, width = _parts.linear(state, _mixing_key(layout, prefix, state)), layer.ssm.batch[0]
+        gate, place = "glu" if mixing.n_outputs == 2 * width else None, layout.norm.format(number)
+        norm = _parts.norm(state, place, width) if any(key.startswith(f"{place}.") for key in state) else None
         blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm, activation, gate, backward=layer.backward))
-    final = _parts.norm(state, layout.final_norm, blocks[-1].n_outputs) if has_final else None
-    return DeepSSM(_parts.encoder(state, layout.encoder), tuple(blocks), _parts.linear(state, layout.decoder), final, pooling)
+    final = _parts.norm(state, str(layout.final_norm), blocks[-1].n_outputs) if has_final else None
+    return DeepSSM(
+        _parts.encoder(state, layout.encoder, blocks[0].width),
+        tuple(blocks),
+        _parts.linear(state, layout.decoder),
+        final,
+        pooling,
+    )
 
 
-def _mixing_tensors(layout: _Layout, block: Block, state: dict) -> dict:
-    return _parts.linear_tensors(block.mixing, state, _map_of(_module(layout, block.name)[0], state))
+def _mixing_tensors(layout: _Layout, block: Block, state: Tensors) -> Tensors:
+    return _parts.linear_tensors(cast(Linear, block.mixing), state, _mixing_key(layout, block.name, state))
+
+
+def _mixing_key(layout: _Layout, prefix: str, state: Tensors) -> str:
+    """The key of the map of tokens behind a layer of a model that is recognised."""
+    module, _ = cast("tuple[str, int]", _module(layout, prefix))
+    return cast(str, _map_of(module, state))
 
 
 def _structure(name: str, layout: _Layout) -> Structure:

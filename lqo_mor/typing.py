@@ -1,0 +1,24 @@
+"""Type aliases that the signatures of the package share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+import numpy as np
+
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+System: TypeAlias = LQOSystem | DiagonalLQOSystem
+"""A dense system, a diagonal one, or a batch of diagonal ones."""
+
+FloatOrBatch: TypeAlias = float | np.ndarray
+"""A number; of a batch of systems, an array of its shape."""
+
+Progress: TypeAlias = Callable[[int, int], object]
+"""A callback ``progress(done, total)``; what it returns does not count."""
+
+Bar: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
+"""A callback that shows a description, and a context with the callback for the progress of it."""

@@ -64,7 +64,7 @@ class ChannelCalibration(Calibration):
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
         squared = squared_errors(curves, chosen)
         systems = [curve.pick([int(k) for k in which]) for curve, which in zip(curves, chosen, strict=True)]
-        if not (self.options.sequential or refit):
+        if not (self.options.sequential or self.options.mixing):
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
             return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None)

@@ -6,7 +6,6 @@ import io
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from lqo_mor.errors import DimensionError, InvalidInputError, OutputError
 from lqo_mor.large import SparseLQOSystem
@@ -112,6 +111,8 @@ def save_mat(path: FilePath, sys: System | SparseLQOSystem, overwrite: bool = Fa
     >>> scipy.io.loadmat(folder.name + "/system.mat")["Ts"]
     array([[-1.]])
     """
+    import scipy.io  # takes long, and few need it
+
     path, sys = new_path(path, overwrite), as_dense_system(sys)
     fields = {"A": sys.A, "B": sys.B, "C": sys.C, "D": sys.D, "Ts": -1.0 if sys.dt is True else sys.dt}
     if sys.M is not None:

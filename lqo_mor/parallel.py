@@ -1,7 +1,8 @@
 """Many systems on the workers of joblib: the cores of a machine or of a cluster, as ``joblib.parallel_config`` says.
 
 Without it everything is done in this process, whose kernels use all cores by threads already. Systems are independent of each
-other, and the results do not depend on how a batch is cut or on where its pieces are computed.
+other, and the results do not depend on how a batch is cut or on where its pieces are computed, but for the last bit where BLAS
+uses another number of threads there.
 """
 
 from __future__ import annotations

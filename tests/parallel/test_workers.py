@@ -111,7 +111,13 @@ def test_reductions_are_the_same(method, workers):
     calls = []
     with joblib.parallel_config(**workers):
         spread = lqo.reduce(sys, **options, progress=lambda *call: calls.append(call))
-    assert_same(spread, lqo.reduce(sys, **options))
+    here = lqo.reduce(sys, **options)
+    if method == "optimal":
+        assert_same(spread, here)
+    else:  # BLAS rounds the last bit by its number of threads, which is another one in workers
+        for name in ("poles", "B", "C", "D"):
+            np.testing.assert_allclose(getattr(spread.system, name), getattr(here.system, name), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(spread.error, here.error, rtol=1e-9)
     assert calls == [(2, 10), (5, 10), (7, 10), (10, 10)]
 
 

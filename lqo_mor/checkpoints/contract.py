@@ -123,6 +123,11 @@ def check_tensors(
             raise CheckpointError(f"{key} has {np.sum(~np.isfinite(value))} entries that are not finite")
 
 
+def parameter_count(array: np.ndarray) -> int:
+    """Real numbers in a tensor; integers are no parameters."""
+    return array.size * {"f": 1, "c": 2}.get(array.dtype.kind, 0)
+
+
 def listing(keys: list[str], most: int = 6) -> str:
     """The first keys as text, with the number of the others."""
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""

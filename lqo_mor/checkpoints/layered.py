@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Format, Original, Tensors, Values, listing, rounded
+from lqo_mor.checkpoints.contract import Format, Original, Tensors, Values, listing, parameter_count, rounded
 from lqo_mor.checkpoints.families import FAMILIES
 from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.families.native import NATIVE, layer_tensors
@@ -203,16 +203,11 @@ def _layer_parameters(family: Family, model: DeepSSM, original: Original) -> tup
         layers = _tensors(family, model, original)
     except InvalidInputError:
         return tuple(real_numbers(block.ssm) for block in model.blocks)
-    return tuple(sum(_count(value) for value in tensors.values()) for tensors in layers)
-
-
-def _count(array: np.ndarray) -> int:
-    """Real numbers; integers are no parameters."""
-    return array.size * {"f": 1, "c": 2}.get(array.dtype.kind, 0)
+    return tuple(sum(parameter_count(value) for value in tensors.values()) for tensors in layers)
 
 
 def _other_parameters(family: Family, original: Original) -> int:
-    return sum(_count(value) for value in _outside(family, original.state).values())
+    return sum(parameter_count(value) for value in _outside(family, original.state).values())
 
 
 def _format(family: Family) -> Format:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Values, listing
+from lqo_mor.checkpoints.contract import Values, listing, parameter_count
 from lqo_mor.checkpoints.families import FAMILIES
 from lqo_mor.checkpoints.families.contract import Family
 from lqo_mor.checkpoints.files import as_path
@@ -192,7 +192,7 @@ class _Job:
     def reduced(self, prefix: str, slots: int = 0) -> _Result:
         """Read and reduce a layer, filled up to `slots`; one that is small enough keeps its tensors, if `slots` is 0."""
         tensors = local_tensors(self.family, prefix, self._names(prefix), self.state)
-        before = sum(map(_count, tensors.values()))
+        before = sum(map(parameter_count, tensors.values()))
         block = alone(prefix, self.family.read(prefix or "layer", tensors, self.settings))
         ssm, refused = block.ssm, None
         try:
@@ -209,7 +209,7 @@ class _Job:
         else:
             new = {local_key(prefix, name): value for name, value in tensors.items()}
         shapes = tuple(sorted((key.removeprefix(prefix), value.shape) for key, value in new.items()))
-        report = replace(report, parameters_before=before, parameters_after=sum(map(_count, new.values())))
+        report = replace(report, parameters_before=before, parameters_after=sum(map(parameter_count, new.values())))
         return _Result(new, shapes, ssm.n_slots, report, refused)
 
     def _names(self, prefix: str) -> set[str]:
@@ -225,11 +225,6 @@ def _unlike(results: list[_Result]) -> list[int]:
     """The layers that stayed as they were, with tensors of other shapes than the reduced ones."""
     shapes = {result.shapes for result in results if not result.refused}
     return [i for i, result in enumerate(results) if result.refused and result.shapes not in shapes]
-
-
-def _count(array: np.ndarray) -> int:
-    """Real numbers; integers are no parameters."""
-    return array.size * {"f": 1, "c": 2}.get(array.dtype.kind, 0)
 
 
 def _numbers(dtype: str, shape: Sequence[int]) -> int:

@@ -23,7 +23,7 @@ from lqo_mor.network.split import split, uniform
 from lqo_mor.network.statistics import CalibrationInputs
 from lqo_mor.reduction.stabilise import warn_of_repair
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.typing import Progress
+from lqo_mor.typing import FloatOrBatch, Progress
 
 
 def compress(
@@ -137,22 +137,38 @@ def compress(
     systems = [cast(DiagonalLQOSystem, result.system) for result in reduced]
     blocks = tuple(replace(block, ssm=ssm) for block, ssm in zip(model.blocks, systems, strict=True))
     small = replace(model, blocks=blocks)
+    errors = [relative_to(block.ssm, one.error, horizon, delay=0) for block, one in zip(model.blocks, reduced, strict=True)]
+    counts = [int(np.sum(one.repaired)) for one in reduced]
+    return _result(model, small, method, horizon, errors, counts, seconds)
+
+
+def _result(
+    model: DeepSSM,
+    small: DeepSSM,
+    method: str,
+    horizon: int | None,
+    errors: Sequence[FloatOrBatch],
+    repaired: Sequence[int],
+    seconds: Sequence[float],
+) -> CompressionResult:
+    """A compression without calibration, from the relative errors, repairs and seconds of its layers."""
+    before, after = model.layer_parameters, small.layer_parameters
     layers = tuple(
         LayerReport(
             name=block.name,
             states_before=block.state_size,
-            states_after=small.blocks[i].state_size,
-            parameters_before=model.layer_parameters[i],
-            parameters_after=small.layer_parameters[i],
-            relative_error=np.asarray(relative_to(block.ssm, reduced[i].error, horizon, delay=0)),
-            repaired=int(np.sum(reduced[i].repaired)),
+            states_after=new.state_size,
+            parameters_before=before[i],
+            parameters_after=after[i],
+            relative_error=np.asarray(errors[i]),
+            repaired=repaired[i],
             seconds=seconds[i],
-            mean_states=float(small.blocks[i].state_size),
+            mean_states=float(new.state_size),
         )
-        for i, block in enumerate(model.blocks)
+        for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
     )
-    counts = model.n_parameters, small.n_parameters
-    return CompressionResult(small, CompressionReport(layers, *counts, method, horizon, models=(model, small)))
+    report = CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon, models=(model, small))
+    return CompressionResult(small, report)
 
 
 def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> CompressionResult:
@@ -163,23 +179,13 @@ def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> Compress
         raise InvalidInputError(f'method="class" takes one state size for all layers, got {sizes}')
     start = time.perf_counter()
     small = model.source.reduce_in_class(model, sizes[0], horizon)
-    seconds = (time.perf_counter() - start) / len(model.blocks)
-    layers = [
-        LayerReport(
-            name=block.name,
-            states_before=block.state_size,
-            states_after=new.state_size,
-            parameters_before=model.layer_parameters[i],
-            parameters_after=small.layer_parameters[i],
-            relative_error=np.asarray(h2_error(block.ssm, new.ssm, horizon, relative=True, delay=0)),
-            repaired=0,
-            seconds=seconds,
-            mean_states=float(new.state_size),
-        )
-        for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
+    count = len(model.blocks)
+    seconds = [(time.perf_counter() - start) / count] * count
+    errors = [
+        h2_error(block.ssm, new.ssm, horizon, relative=True, delay=0)
+        for block, new in zip(model.blocks, small.blocks, strict=True)
     ]
-    counts = model.n_parameters, small.n_parameters
-    return CompressionResult(small, CompressionReport(tuple(layers), *counts, "class", horizon, models=(model, small)))
+    return _result(model, small, "class", horizon, errors, [0] * count, seconds)
 
 
 def _calibrated(
@@ -232,6 +238,7 @@ def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOp
         parameters = model.source.layer_parameters(small, "ragged")
     else:
         parameters = small.layer_parameters
+    before = model.layer_parameters
     for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
         used = np.any(new.ssm.B, axis=-1)  # (channels, slots), or (slots,) of one system
         layers.append(
@@ -239,7 +246,7 @@ def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOp
                 name=block.name,
                 states_before=block.state_size,
                 states_after=int(2 * np.max(np.sum(used, axis=-1))),
-                parameters_before=model.layer_parameters[i],
+                parameters_before=before[i],
                 parameters_after=parameters[i],
                 relative_error=np.asarray(h2_error(block.ssm, new.ssm, relative=True, delay=0)),
                 repaired=0,

@@ -96,7 +96,7 @@ def solve_low_rank(
         adi_tol=tol,
         adi_maxiter=_MOST_STEPS,
         adi_shifts="projection_shifts",
-        shifted_system_solver=ScipySpSolveSolver(permc_spec=_ordering(A)),
+        shifted_system_solver=ScipySpSolveSolver(permc_spec=ordering(A)),
         projection_shifts_subspace_columns=max(1, _SUBSPACE // columns),
     )
     equation = LyapunovEquation.from_matrices(A, E, F.T if transposed else F, trans=transposed)
@@ -171,14 +171,14 @@ def check_stable(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None) ->
     """
     if E is not None:
         try:
-            splu(E, permc_spec=_ordering(E))
+            splu(E, permc_spec=ordering(E))
         except RuntimeError as err:
             raise SingularEquationError(
                 "E is singular, or in discrete time A + E, because of a pole at -1; differential-algebraic systems are not "
                 "supported, eliminate their algebraic equations first"
             ) from err
     try:
-        solve = splu(A, permc_spec=_ordering(A)).solve
+        solve = splu(A, permc_spec=ordering(A)).solve
     except RuntimeError as err:
         raise UnstableSystemError(_UNSTABLE.format("zero is one (in discrete time: one is a pole)")) from err
     n = A.shape[0]
@@ -209,7 +209,7 @@ def _right_half_plane(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | Non
     shift = np.sqrt(smallest * abs(A).max() / (1.0 if E is None else abs(E).max()))
     mass = shift * (scipy.sparse.eye_array(n, format="csc") if E is None else E)
     try:
-        solve = splu(A - mass, permc_spec=_ordering(A)).solve
+        solve = splu(A - mass, permc_spec=ordering(A)).solve
     except RuntimeError:
         return np.array([shift])
     right = A + mass
@@ -223,7 +223,7 @@ def _right_half_plane(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | Non
     return shift * (values + 1) / (values - 1)
 
 
-def _ordering(A: scipy.sparse.csc_array) -> str:
+def ordering(A: scipy.sparse.csc_array) -> str:
     """The fill-reducing ordering of a sparse factorisation: by the pattern of ``A + Aᵀ`` where `A` has it."""
     pattern = abs(A) != 0
     return "MMD_AT_PLUS_A" if (pattern != pattern.T).nnz == 0 else "COLAMD"

@@ -55,7 +55,7 @@ def low_rank_h2_norm(sys: SparseLQOSystem, controllability: LowRankGramian | Non
     Z = _factor_of(sys, controllability).factor
     if sys.is_continuous and np.any(sys.D):
         return np.inf
-    return float(np.sqrt(_power(*_outputs(sys, Z)) + np.linalg.norm(sys.D) ** 2))
+    return float(np.sqrt(proper_power(sys, Z) + np.linalg.norm(sys.D) ** 2))
 
 
 def low_rank_h2_error(
@@ -151,6 +151,11 @@ def _small_factors(rom: LQOSystem, shifts: np.ndarray) -> tuple[np.ndarray, np.n
         return Z_r, lyapunov_factor(rom.A, W)
     Z_r, W = follow_shifts(rom.A - unit, rom.A + unit, np.sqrt(2.0) * rom.B, shifts)
     return Z_r, stein_factor(rom.A, W / np.sqrt(2.0))
+
+
+def proper_power(sys: SparseLQOSystem, Z: np.ndarray) -> float:
+    """The squared h² norm without the feedthrough, from a factor `Z` of the controllability Gramian."""
+    return _power(*_outputs(sys, Z))
 
 
 def _outputs(sys: SparseLQOSystem | LQOSystem, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

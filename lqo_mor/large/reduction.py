@@ -1,4 +1,4 @@
-"""Reduction of large sparse systems: balancing by low-rank Gramians to an intermediate dense one, reduced in turn."""
+"""Reduction of large sparse systems: balancing by low-rank Gramians to an intermediate dense one, reduced and refined in turn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.large._tsia import refined
 from lqo_mor.large.gramians import (
     LowRankGramian,
     check_gramian,
@@ -30,6 +31,9 @@ _NEGLIGIBLE = 1e-10  # Hankel singular values below this part of the largest are
 _MOST_STATES = 300
 _ROUNDING = 100 * np.finfo(float).eps  # of the product of the factors, for their sizes
 _METHODS = ("optimal", "balanced", "tsia", "irka", "projected_gradient")
+_STATIONARY = ("optimal", "tsia", "irka")  # those that end at a stationary point
+_CONSTRAINTS = {"margin", "ridge"}  # options of "optimal" that a stationary point need not meet
+_MOST_STEPS = 50  # on the large system, unless max_iterations says otherwise
 # Options of `reduce` that the error, which is that of the large system, would not follow.
 _OF_DENSE = {"slots", "orders", "tolerance", "horizon", "spectrum"}
 
@@ -146,11 +150,16 @@ def reduce_large(
 ) -> Reduction:
     """Reduce a large sparse linear-quadratic-output system.
 
-    The system is balanced to an intermediate dense one (`low_rank_balancing`), with an error far below that of the reduction;
-    `reduce` makes the reduced system from it; the error of the result is that to the large system, by
-    `low_rank_h2_error`. For "balanced" this is the square-root balanced truncation of the large system itself. The stationary
-    points of "optimal" and "tsia" are those of the intermediate system, which differ from those of the large one by the error of
-    the intermediate one.
+    The system is balanced to an intermediate dense one (`low_rank_balancing`), which `reduce` reduces. For "balanced" this is
+    the square-root balanced truncation of the large system itself. "optimal", "tsia" and "irka" go on from there by the
+    two-sided iteration on the large system (`tsia`), whose steps solve
+
+    ``A X + E X A_rᵀ + B B_rᵀ = 0`` and ``Aᵀ Y + Eᵀ Y A_r + CᵀC_r + 2 Σ_i M_i X M_{r,i} = 0``
+
+    (discrete: ``A X A_rᵀ − E X + … = 0``, ``Aᵀ Y A_r − Eᵀ Y + … = 0``) by one sparse factorisation of ``A + λ E`` per real
+    pole or complex pair. With `Status.CONVERGED` their result satisfies the first-order conditions of h²-optimality for the large
+    system, whatever the error of the intermediate one. The better one of the reductions before and after is returned. Every
+    error is that to the large system, by `low_rank_h2_error`.
 
     Parameters
     ----------
@@ -165,13 +174,22 @@ def reduce_large(
     progress : callable, optional
         Called as ``progress(done, total)`` with the stages: `P`, `Q`, projection, reduction.
     **options
-        Further parameters of the method, for instance ``start=`` of an iterative one.
+        Further parameters of the method, for instance ``start=`` of an iterative one. ``max_iterations=`` holds for the
+        intermediate system and again for the large one, where the default is 50. With `margin` or `ridge`, which
+        stationary points need not meet, "optimal" is optimal for the intermediate system only.
 
     Returns
     -------
     Reduction
-        `error`, `relative_error`, `digits`, `hsv` and `bound` are those of the large system; `start_error` and `history` those of
-        the intermediate one.
+        `error`, `relative_error`, `digits`, `hsv` and `bound` are those of the large system; `start_error` is that of the start
+        on the intermediate one. `iterations` and `history` are those on the intermediate system and then those on the large one,
+        whose squared error ends the history. `status` is that of the last ones, with `Status.START_KEPT` where they found
+        nothing better than the reduction of the intermediate system.
+
+    Warns
+    -----
+    StabilityWarning
+        As `reduce`.
 
     Raises
     ------
@@ -182,6 +200,11 @@ def reduce_large(
         one of `reduce` that is not offered here: `slots`, `orders`, `tolerance`, `horizon`, `spectrum`.
     MissingDependencyError, UnstableSystemError, SingularEquationError, ConvergenceError
         As `low_rank_controllability`.
+
+    References
+    ----------
+    Gosea, Antoulas, "A two-sided iterative framework for model reduction of linear systems with quadratic output", CDC 2019;
+    Benner, Köhler, Saak, "Sparse-dense Sylvester equations in H2-model order reduction", MPI Magdeburg preprint 11-11 (2011).
 
     Examples
     --------
@@ -216,8 +239,11 @@ def reduce_large(
     red = reduce(small, order, method=method, **options)
     error, relative, digits = error_and_digits(sys, as_dense(red.system), balancing.controllability)
     bound = None if red.bound is None else 2 * float(np.sum(balancing.hsv[int(red.system.order) :]))
+    red = replace(red, error=error, relative_error=relative, digits=digits, hsv=balancing.hsv, bound=bound)
+    if method in _STATIONARY and _CONSTRAINTS.isdisjoint(options):
+        red = refined(sys, red, balancing.controllability, options.get("max_iterations", _MOST_STEPS))
     done()
-    return replace(red, error=error, relative_error=relative, digits=digits, hsv=balancing.hsv, bound=bound)
+    return red
 
 
 def _stages(progress: Progress | None, total: int) -> Callable[[], None]:

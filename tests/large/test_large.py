@@ -66,9 +66,9 @@ def _lyapunov(A, constant, continuous):
     return scipy.linalg.solve_discrete_lyapunov(A, constant)
 
 
-def convection(dt=0.0, factors=False) -> SparseLQOSystem:
+def convection(dt=0.0, factors=False, n=150) -> SparseLQOSystem:
     """Not symmetric, complex poles, a mass matrix, two inputs, three outputs; by implicit Euler if discrete."""
-    n, rng = 150, np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     A = scipy.sparse.diags_array([1.5, -2.2, 0.6], offsets=[-1, 0, 1], shape=(n, n), format="csc")
     A = A + scipy.sparse.csc_array(([0.7, -0.7], ([0, n - 1], [n - 1, 0])), shape=(n, n))
     E = scipy.sparse.diags_array([0.15, 1.0, 0.1], offsets=[-1, 0, 1], shape=(n, n), format="csc")

@@ -27,8 +27,8 @@ from lqo_mor.bench.machine import describe
 FULL = lqo.CalibrationOptions(split=True)
 UNIFORM = lqo.CalibrationOptions()
 SIZES = ((16, UNIFORM), (16, FULL), (8, FULL), (4, FULL))  # mean states of every channel
-LEVERS = ("sensitivity", "sequential", "feedthrough", "mixing", "split")
-NONE = lqo.CalibrationOptions(sensitivity=False, sequential=False, feedthrough=False, mixing=False)
+LEVERS = ("sensitivity", "sequential", "feedthrough", "mixing", "joint", "split")
+NONE = lqo.CalibrationOptions(sensitivity=False, sequential=False, feedthrough=False, mixing=False, joint=False)
 
 
 def calibration_inputs(folder: Path, model: str, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from lqo_mor import parallel
+from lqo_mor.network._joint_fit import jointly_fitted
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
 from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
@@ -28,8 +29,14 @@ class ChannelCalibration(Calibration):
 
     def __init__(self, model: DeepSSM, calibration: CalibrationInputs, options: CalibrationOptions, progress: Phases) -> None:
         super().__init__(model, calibration, options, progress)
-        self.statistics: Statistics = measure(model, self._reported(self._inputs, "statistics"), options.sensitivity)
+        pieces = self._reported(self._inputs, "statistics")
+        self.statistics: Statistics = measure(model, pieces, options.sensitivity, self._outputs)
         self.output_power = self.statistics.output_power
+
+    @property
+    def _joint(self) -> bool:
+        """Whether the linear parts are fitted together in the end."""
+        return self.options.joint and self.model.pooling is not None
 
     def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all channels, in units of the squared error of the model's output where that was measured.
@@ -55,10 +62,22 @@ class ChannelCalibration(Calibration):
         return found
 
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
-        """The model with the chosen size of every channel; its mixing maps refitted only if that brings the output closer."""
+        """The model with the chosen size of every channel; maps refitted only if that brings the output closer."""
         refits = (True, False) if self.options.mixing else (False,)
         found = [self._assembled(curves, chosen, refit) for refit in refits]
         best = min(found, key=lambda one: 0.0 if one.measured is None else one.measured)
+        if self._joint:
+            small, measured, expected = jointly_fitted(
+                best.model,
+                self._inputs,
+                self._outputs,
+                mixing=self.options.mixing,
+                feedthrough=self.options.feedthrough,
+                progress=partial(self._progress, "joint"),
+            )
+            best = replace(best, measured=measured)
+            if small is not best.model:
+                best = replace(best, model=small, predicted=expected, fitted=True)
         return replace(best, budget_curve=self.budget_curve(curves))
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
@@ -77,7 +96,7 @@ class ChannelCalibration(Calibration):
                 blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
                 self._progress("layers", number + 1, len(self.model.blocks))
             small = replace(self.model, blocks=tuple(blocks))
-            if refit:
+            if refit and not self._joint:
                 small, measured = self._refitted_end(small, full, reduced)
             else:
                 measured = self._measured(small, full, reduced)

@@ -42,9 +42,13 @@ class CalibrationOptions:
     feedthrough : bool, default True
         Let the feedthroughs change (their diagonals, in single systems).
     mixing : bool, default True
-        Refit the linear maps behind layers of channels, and then the decoder, in closed form, to the outputs they had, if that
-        brings the model's output closer on the calibration inputs (for the decoder by cross-validation). (A single system has
-        outputs of its own that mix its states.)
+        Refit the linear maps behind layers of channels in closed form, to the outputs they had, if that brings the model's output
+        closer on the calibration inputs; and let the decoder change. (A single system has outputs of its own that mix its
+        states.)
+    joint : bool, default True
+        In the end move the output weights of all channels together, with the feedthroughs, maps and decoder that may change, by a
+        linearised least-squares fit of the model's output, if that brings it closer by cross-validation. For outputs pooled over
+        time; otherwise, and without it, the decoder alone is refitted.
     """
 
     split: bool = False
@@ -52,6 +56,7 @@ class CalibrationOptions:
     sequential: bool = True
     feedthrough: bool = True
     mixing: bool = True
+    joint: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +70,12 @@ class Calibrated:
     weighted_errors : list of (width,) ndarray
         Per block and channel the root of the expected squared error at the system's output.
     predicted : float or None
-        Predicted relative rms error of the model's output; None without sensitivities.
+        Predicted relative rms error of the model's output: by cross-validation after a joint fit, otherwise from the errors of
+        the layers; None without sensitivities.
     measured : float or None
         That error on the calibration inputs; None if they did not go through the compressed model.
+    fitted : bool
+        Whether a joint fit moved the model, so that inputs unlike the calibration inputs have the predicted error.
     budget_curve : tuple of (float, float)
         Mean numbers of states and the errors predicted for them; empty without sensitivities.
     """
@@ -77,6 +85,7 @@ class Calibrated:
     predicted: float | None
     measured: float | None
     budget_curve: tuple[tuple[float, float], ...] = ()
+    fitted: bool = False
 
 
 class Calibration:
@@ -102,7 +111,7 @@ class Calibration:
     def __init__(self, model: DeepSSM, calibration: CalibrationInputs, options: CalibrationOptions, progress: Phases) -> None:
         check_supported(model, "a calibration")
         self.model, self.options, self._progress = model, options, progress
-        self._inputs = Spool()
+        self._inputs, self._outputs = Spool(), Spool()
         for u in chunks(model, calibration):
             self._inputs.append(u)
 
@@ -111,6 +120,7 @@ class Calibration:
 
     def __exit__(self, *details: object) -> None:
         self._inputs.__exit__(*details)
+        self._outputs.__exit__(*details)
 
     def _reported(self, pieces: Iterable[np.ndarray], what: str) -> Iterator[np.ndarray]:
         for done, piece in enumerate(pieces):
@@ -203,7 +213,7 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
         if share >= least or all(np.all(which == len(c.slots) - 1) for c, which in zip(curves, chosen, strict=True)):
             break
         found = work.assemble(curves, chosen)
-        measured = cast(float, found.measured)  # by the option sequential
+        measured = cast(float, found.predicted if found.fitted else found.measured)  # by sensitivity and sequential
         if measured <= max_error:
             best, least = found, share
             if measured > _NEAR * max_error:

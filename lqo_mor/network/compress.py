@@ -262,7 +262,7 @@ def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOp
 
 def _phases(progress: Progress | None) -> Phases:
     """Progress of the parts of a calibration, each a share of its usual time, as a single count that never goes back."""
-    shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 100)}, [0]
+    shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 90), "joint": (90, 100)}, [0]
 
     def tell(what: str, done: int, total: int) -> None:
         first, last = shares[what]

@@ -151,8 +151,10 @@ class Statistics:
     output_power: float
 
 
-def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool) -> Statistics:
+def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool, outputs: Spool) -> Statistics:
     """Statistics of a model over pieces of calibration inputs, by a forward and a backward pass through each.
+
+    Its outputs are appended to `outputs`.
 
     The sensitivities follow from gradients of the output in random directions. An error that is independent of them adds
     the sum over frequencies of its power times theirs to the squared error of the output.
@@ -165,6 +167,7 @@ def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool) -> 
         grid = Grid.of(u.shape[1]) if grid is None else grid
         read, moved, x = layer_signals(model, u, rng if sensitivity else None)
         output = decode(model, x)
+        outputs.append(output)
         power += np.sum(output**2) / output[0, ..., 0].size
         inputs = _sums(inputs, [grid.power(v) for v in read])
         gradients = _sums(gradients, [grid.power(g) for g in moved])

@@ -12,10 +12,10 @@ from lqo_mor.network import CalibrationOptions, compress
 from lqo_mor.network.forward import block_input, block_output, decode, encode, system_map
 from lqo_mor.network.sensitivity import layer_signals
 from lqo_mor.network.split import split_slots
-from lqo_mor.network.statistics import Grid, measure
+from lqo_mor.network.statistics import Grid, Spool, measure
 from tests.network.random_models import random_model
 
-NONE = CalibrationOptions(split=False, sensitivity=False, sequential=False, feedthrough=False, mixing=False)
+NONE = CalibrationOptions(split=False, sensitivity=False, sequential=False, feedthrough=False, mixing=False, joint=False)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_spectra_and_covariances(rng):
 
 
 def test_sensitivities_predict_the_error_of_white_disturbances(model, inputs, rng):
-    found = measure(model, [inputs], True)
+    found = measure(model, [inputs], True, Spool())
     grid, errors = found.grid, []
     for i in range(3):
         power = 1e-6 * np.ones(grid.size // 2 + 1)  # of white noise added to channel 1 of the block's system
@@ -107,7 +107,7 @@ def test_split_is_the_best_that_the_hulls_allow(rng):
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("lever", [None, "feedthrough", "sequential", "mixing"])
+@pytest.mark.parametrize("lever", [None, "feedthrough", "sequential", "mixing", "joint"])
 def test_calibrated_models_beat_those_for_white_inputs(model, inputs, split, lever):
     options = replace(NONE, **({lever: True} if lever else {}))
     small = compress(model, state_size=2, calibration=inputs, options=replace(options, split=split)).model

@@ -20,6 +20,7 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.typing import Progress
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
+_AS_GOOD = 1.05  # of the error with a refitted decoder, by cross-validation, which tells no finer differences
 _WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
 _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
 
@@ -32,11 +33,6 @@ class ChannelCalibration(Calibration):
         pieces = self._reported(self._inputs, "statistics")
         self.statistics: Statistics = measure(model, pieces, options.sensitivity, self._outputs)
         self.output_power = self.statistics.output_power
-
-    @property
-    def _joint(self) -> bool:
-        """Whether the linear parts are fitted together in the end."""
-        return self.options.joint and self.model.pooling is not None
 
     def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all channels, in units of the squared error of the model's output where that was measured.
@@ -65,28 +61,28 @@ class ChannelCalibration(Calibration):
         """The model with the chosen size of every channel; maps refitted only if that brings the output closer."""
         refits = (True, False) if self.options.mixing else (False,)
         found = [self._assembled(curves, chosen, refit) for refit in refits]
-        best = min(found, key=lambda one: 0.0 if one.measured is None else one.measured)
-        if self._joint:
+        best, plain = min(found, key=lambda one: 0.0 if one[0].measured is None else one[0].measured)
+        if self.options.joint and self.model.pooling is not None:
             small, measured, expected = jointly_fitted(
-                best.model,
+                plain,
                 self._inputs,
                 self._outputs,
                 mixing=self.options.mixing,
                 feedthrough=self.options.feedthrough,
-                progress=partial(self._progress, "joint"),
+                progress=partial(self._progress, "end"),
             )
-            best = replace(best, measured=measured)
-            if small is not best.model:
-                best = replace(best, model=small, predicted=expected, fitted=True)
+            if small is not plain and (best.measured is None or expected < _AS_GOOD * best.measured):
+                best = replace(best, model=small, measured=measured, predicted=expected, fitted=True)
         return replace(best, budget_curve=self.budget_curve(curves))
 
-    def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> Calibrated:
+    def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> tuple[Calibrated, DeepSSM]:
+        """The model with a refitted decoder where that may change, its maps refitted or not; and the one with the old decoder."""
         squared = squared_errors(curves, chosen)
         systems = [curve.pick([int(k) for k in which]) for curve, which in zip(curves, chosen, strict=True)]
         if not (self.options.sequential or self.options.mixing):
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
-            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None)
+            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None), small
         with self._streams() as (full, reduced):
             blocks = []
             for number, block in enumerate(self.model.blocks):
@@ -95,12 +91,12 @@ class ChannelCalibration(Calibration):
                 refit_here = refit and block.mixing is not None
                 blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
                 self._progress("layers", number + 1, len(self.model.blocks))
-            small = replace(self.model, blocks=tuple(blocks))
-            if refit and not self._joint:
-                small, measured = self._refitted_end(small, full, reduced)
+            small = plain = replace(self.model, blocks=tuple(blocks))
+            if self.options.mixing:
+                small, measured = self._refitted_end(plain, full, reduced)
             else:
-                measured = self._measured(small, full, reduced)
-        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured)
+                measured = self._measured(plain, full, reduced)
+        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured), plain
 
     def _adapted(self, number: int, systems: list[Channel], full: Spool, reduced: Spool) -> tuple[list[Channel], np.ndarray]:
         """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""

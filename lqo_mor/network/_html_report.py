@@ -112,7 +112,7 @@ def _headline(report: CompressionReport) -> str:
         ("States per system", f"{states[0]:g} → {states[1]:.3g}", "mean over all systems"),
     ]
     errors = (
-        ("Output error, predicted", report.predicted_error, "relative rms, from the errors of the layers"),
+        ("Output error, predicted", report.predicted_error, "relative rms, for other inputs of the same kind"),
         ("Output error, measured", report.calibration_error, "relative rms, on the calibration inputs"),
     )
     cards += [(what, f"{error:.3g}", note) for what, error, note in errors if error is not None]
@@ -197,7 +197,10 @@ def _pictures(report: CompressionReport, model: DeepSSM, small: DeepSSM) -> list
     parts.append(_figure(svg, f"Not shown: {zeros} errors that are zero." if zeros else ""))
     if report.budget_curve:
         svg = plots.drawn("budget", (10, 3), plots.budget, report.budget_curve, _mean_states(report)[1])
-        parts += ["<h2>Budget</h2>", _figure(svg, "Error that the calibration predicts for other budgets.")]
+        parts += [
+            "<h2>Budget</h2>",
+            _figure(svg, "Error that the calibration predicts for other budgets, from the errors of the layers."),
+        ]
     counts = [np.sum(plots.used_slots(block.ssm), axis=-1) for block in small.blocks]
     if any(np.ptp(count) > 0 for count in counts):
         size = (10, 0.4 + 2.1 * -(-len(counts) // 4))

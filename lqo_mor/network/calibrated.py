@@ -48,7 +48,7 @@ class CalibrationOptions:
     joint : bool, default True
         In the end move the output weights of all channels together, with the feedthroughs, maps and decoder that may change, by a
         linearised least-squares fit of the model's output, if that brings it closer by cross-validation. For outputs pooled over
-        time; otherwise, and without it, the decoder alone is refitted.
+        time and 50 sequences or more; otherwise, and without it, the decoder alone is refitted (`mixing`).
     """
 
     split: bool = False
@@ -68,14 +68,14 @@ class Calibrated:
     model : DeepSSM
         The compressed model.
     weighted_errors : list of (width,) ndarray
-        Per block and channel the root of the expected squared error at the system's output.
+        Per block and channel the root of the expected squared error at the system's output, before a joint fit.
     predicted : float or None
-        Predicted relative rms error of the model's output: by cross-validation after a joint fit, otherwise from the errors of
-        the layers; None without sensitivities.
+        Relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the joint
+        fit where that was made, otherwise from the errors of the layers; None without sensitivities.
     measured : float or None
         That error on the calibration inputs; None if they did not go through the compressed model.
     fitted : bool
-        Whether a joint fit moved the model, so that inputs unlike the calibration inputs have the predicted error.
+        Whether a joint fit moved the model.
     budget_curve : tuple of (float, float)
         Mean numbers of states and the errors predicted for them; empty without sensitivities.
     """
@@ -186,6 +186,8 @@ def margin(block: Block) -> float:
 def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
 
+    After a joint fit its error by cross-validation must be, too.
+
     Raises
     ------
     OrderError
@@ -213,7 +215,9 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
         if share >= least or all(np.all(which == len(c.slots) - 1) for c, which in zip(curves, chosen, strict=True)):
             break
         found = work.assemble(curves, chosen)
-        measured = cast(float, found.predicted if found.fitted else found.measured)  # by sensitivity and sequential
+        measured = cast(float, found.measured)  # by the option sequential
+        if found.fitted:
+            measured = max(measured, cast(float, found.predicted))
         if measured <= max_error:
             best, least = found, share
             if measured > _NEAR * max_error:

@@ -57,8 +57,8 @@ def compress(
         Instead of `state_size`: the fraction of the states to keep, between 0 and 1. Each layer gets
         the nearest even number of states, at least 2. With ``options.split`` a mean over all channels, as `state_size` is.
     max_error : float, optional
-        Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs. The
-        budget is picked by the predicted error and corrected by the measured one.
+        Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs, and
+        by cross-validation of a joint fit. The budget is picked by the predicted error and corrected by the measured one.
     method : str
         Reduction method, as for `reduce`; or "bound", what arXiv:2510.14542 does: the states are split over the layers so that
         a bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see
@@ -206,13 +206,15 @@ def _calibrated(
         raise InvalidInputError("max_error needs the options sensitivity and sequential, which predict and measure the error")
     sizes = [] if max_error is not None else [size // 2 for size in _state_sizes(model, state_size, keep)]
     start = time.perf_counter()
-    with _calibration(model, calibration, options, _phases(progress)) as work:
+    phases = _phases(progress)
+    with _calibration(model, calibration, options, phases) as work:
         if max_error is not None:
             found = smallest_within(work, float(max_error))
         else:
             curves = work.curves(None if options.split else max(sizes), set(sizes))
             budget = sum(size * len(curve.squared) for size, curve in zip(sizes, curves, strict=True))
             found = work.assemble(curves, split(curves, budget) if options.split else uniform(curves, sizes))
+    phases("end", 1, 1)
     seconds = (time.perf_counter() - start) / len(model.blocks)
     return CompressionResult(found.model, _calibrated_report(model, found, options, seconds))
 
@@ -262,7 +264,7 @@ def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOp
 
 def _phases(progress: Progress | None) -> Phases:
     """Progress of the parts of a calibration, each a share of its usual time, as a single count that never goes back."""
-    shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 90), "joint": (90, 100)}, [0]
+    shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 90), "end": (90, 100)}, [0]
 
     def tell(what: str, done: int, total: int) -> None:
         first, last = shares[what]

@@ -39,7 +39,7 @@ class LayerReport:
         Mean number of real states per system that are in use.
     weighted_error : ndarray or None
         After a calibration the root of the expected squared error at the output of each channel, as it counts in the
-        model's output (without sensitivities: of the channel's own output).
+        model's output (without sensitivities: of the channel's own output), before all linear parts were fitted jointly.
     """
 
     name: str
@@ -69,8 +69,9 @@ class CompressionReport:
     horizon : int or None
         Number of samples that the errors are measured over; None is infinite.
     predicted_error, calibration_error : float or None
-        Relative rms error of the model's output, predicted from the layers' errors and sensitivities, and measured on the
-        calibration inputs. None without a calibration, or where it was not found out.
+        Relative rms error of the model's output: predicted for other inputs of the same kind, from the errors of the layers and
+        their sensitivities or by cross-validation of a joint fit, and measured on the calibration inputs. None without a
+        calibration, or where it was not found out.
     budget_curve : tuple of (float, float)
         Mean numbers of states per system with the relative rms errors of the output that are predicted for them; empty where
         they were not computed.

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from lqo_mor import parallel
-from lqo_mor.network._joint_fit import jointly_fitted
+from lqo_mor.network._joint_fit import FEWEST, jointly_fitted
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
 from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
@@ -72,7 +72,9 @@ class ChannelCalibration(Calibration):
                 progress=partial(self._progress, "end"),
             )
             if small is not plain and (best.measured is None or expected < _AS_GOOD * best.measured):
-                best = replace(best, model=small, measured=measured, predicted=expected, fitted=True)
+                best = replace(best, model=small, measured=measured, predicted=expected, validated=True)
+        if not best.validated and best.model is not plain and self.statistics.count >= FEWEST:
+            best = replace(best, predicted=best.measured, validated=True)
         return replace(best, budget_curve=self.budget_curve(curves))
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> tuple[Calibrated, DeepSSM]:

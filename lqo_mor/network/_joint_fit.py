@@ -16,7 +16,7 @@ from lqo_mor.typing import Progress
 _FOLDS = 5
 _RIDGES = 10.0 ** np.arange(1.0, -3.5, -0.5)  # relative to the mean square of the gradients
 _DIRECTIONS = 6  # principal ones of the missing outputs, that equations are made for
-_FEWEST = 50  # sequences: what went before the fit was fitted to the same ones, and cross-validation does not see it
+FEWEST = 50  # sequences to trust a cross-validation with: what went before a fit was fitted to the same ones
 _EQUATIONS = 4096  # one for every sequence and direction
 _FEW = 512  # equations, too few for the many parameters of the maps
 _NUMBERS = 2**29  # in the matrix of the equations, 2 GiB
@@ -65,7 +65,7 @@ def jointly_fitted(
     before = _rms(missing, power)
     stride = math.ceil(sum(map(len, missing)) / max(1, _room(parts)))
     errors = np.concatenate(missing)[::stride]
-    if before == 0.0 or len(errors) < _FEWEST:
+    if before == 0.0 or len(errors) < FEWEST:
         return model, before, before
     directions = np.linalg.svd(errors, full_matrices=False)[2][: max(1, min(_DIRECTIONS, _room(parts) // len(errors)))]
     gradients = [np.zeros((len(errors) * len(directions), part.size), np.float32) for part in parts]

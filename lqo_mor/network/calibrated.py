@@ -70,12 +70,12 @@ class Calibrated:
     weighted_errors : list of (width,) ndarray
         Per block and channel the root of the expected squared error at the system's output, before a joint fit.
     predicted : float or None
-        Relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the joint
-        fit where that was made, otherwise from the errors of the layers; None without sensitivities.
+        Relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the last
+        fit, if there are enough sequences, otherwise from the errors of the layers; None if it is not known.
     measured : float or None
         That error on the calibration inputs; None if they did not go through the compressed model.
-    fitted : bool
-        Whether a joint fit moved the model.
+    validated : bool
+        Whether `predicted` is by cross-validation.
     budget_curve : tuple of (float, float)
         Mean numbers of states and the errors predicted for them; empty without sensitivities.
     """
@@ -85,7 +85,7 @@ class Calibrated:
     predicted: float | None
     measured: float | None
     budget_curve: tuple[tuple[float, float], ...] = ()
-    fitted: bool = False
+    validated: bool = False
 
 
 class Calibration:
@@ -186,7 +186,7 @@ def margin(block: Block) -> float:
 def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
 
-    After a joint fit its error by cross-validation must be, too.
+    An error by cross-validation must be, too.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
             break
         found = work.assemble(curves, chosen)
         measured = cast(float, found.measured)  # by the option sequential
-        if found.fitted:
+        if found.validated:
             measured = max(measured, cast(float, found.predicted))
         if measured <= max_error:
             best, least = found, share

@@ -58,7 +58,7 @@ def compress(
         the nearest even number of states, at least 2. With ``options.split`` a mean over all channels, as `state_size` is.
     max_error : float, optional
         Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs, and
-        by cross-validation of a joint fit. The budget is picked by the predicted error and corrected by the measured one.
+        by cross-validation of the last fit to them. The budget is picked by predicted errors and corrected by that one.
     method : str
         Reduction method, as for `reduce`; or "bound", what arXiv:2510.14542 does: the states are split over the layers so that
         a bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see

@@ -70,7 +70,7 @@ class CompressionReport:
         Number of samples that the errors are measured over; None is infinite.
     predicted_error, calibration_error : float or None
         Relative rms error of the model's output: predicted for other inputs of the same kind, from the errors of the layers and
-        their sensitivities or by cross-validation of a joint fit, and measured on the calibration inputs. None without a
+        their sensitivities or by cross-validation of the last fit, and measured on the calibration inputs. None without a
         calibration, or where it was not found out.
     budget_curve : tuple of (float, float)
         Mean numbers of states per system with the relative rms errors of the output that are predicted for them; empty where

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.fft
 
-from lqo_mor.network.backward import Passed, decode_backward, pass_block
-from lqo_mor.network.forward import Map, encode, ends, pooled, system_map
+from lqo_mor.network.backward import Passed, decode_backward, pass_model
+from lqo_mor.network.forward import Map, ends, pooled, system_map
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -58,10 +58,7 @@ def differentiate(
         if not maps:
             maps = [system_map(block.ssm, u.shape[1]) for block in model.blocks]
             bases = [_Basis.of(block.ssm, u.shape[1], feedthrough) for block in model.blocks]
-        x, passed = encode(ends(model)[0], u), []
-        for block, apply in zip(model.blocks, maps, strict=True):
-            x, kept = pass_block(block, x, apply, np.float32)
-            passed.append(kept)
+        x, passed = pass_model(model, u, maps, np.float32)
         signals = [_Signals.of(kept, ("mixing", k) in arrays) for k, kept in enumerate(passed)]
         read = _with_one(pooled(model, x)[..., 0].T, ends(model)[1])
         for d, direction in enumerate(directions):
@@ -126,7 +123,7 @@ class _Basis:
     impulse : float
         1, or 0 where feedthroughs stay.
     powers : (width, window, 2 slots) ndarray
-        Real and negative imaginary parts of the first powers.
+        Real and imaginary parts of the first powers.
     later : (width, windows, slots) ndarray
         The first power of every window, times what makes the norm 1.
     """
@@ -175,13 +172,13 @@ def moved(model: DeepSSM, parts: list[Part], moves: list[np.ndarray], steps: int
 
 
 def _added(mapping: Linear | None, move: np.ndarray) -> Linear:
-    assert mapping is not None  # by `_parts`
+    assert mapping is not None  # by `linear_parameters`
     move = move.reshape(mapping.n_outputs, -1)
     return Linear(mapping.weight + move[:, :-1], None if mapping.bias is None else mapping.bias + move[:, -1])
 
 
 def _with_kernels(ssm: DiagonalLQOSystem, move: np.ndarray, steps: int) -> DiagonalLQOSystem:
-    """The channels with kernels of `_basis` added, by their output weights."""
+    """The channels with kernels of `_Basis` added, by their output weights."""
     move, n = move.reshape(ssm.batch[0], -1), ssm.n_slots
     norms = _norms(ssm, steps)
     residues = (move[:, 1 : 1 + n] + 1j * move[:, 1 + n :]) * norms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from lqo_mor.network.forward import (
     Map,
     activate,
     block_input,
+    encode,
     ends,
     kernel_spectra,
     linear,
@@ -80,7 +82,7 @@ class Passed:
         return (back + g if block.residual else back), own, mixed
 
 
-def pass_block(block: Block, x: np.ndarray, apply: Map, dtype: type = np.float64) -> tuple[np.ndarray, Passed]:
+def _pass_block(block: Block, x: np.ndarray, apply: Map, dtype: type) -> tuple[np.ndarray, Passed]:
     """The output of a block for the input `x`, `apply` being the map of its system, and what a backward pass needs."""
     read = block_input(block, x)
     y = apply(read)
@@ -101,6 +103,15 @@ def pass_block(block: Block, x: np.ndarray, apply: Map, dtype: type = np.float64
         normalised = _normalised(norm, x if block.prenorm else out, dtype)
         out = out if block.prenorm else normalise(norm, out)
     return out, Passed(block, read, active, slope, halves, normalised, adjoint)
+
+
+def pass_model(model: DeepSSM, u: np.ndarray, maps: Iterable[Map], dtype: type = np.float64) -> tuple[np.ndarray, list[Passed]]:
+    """The features of the last block for inputs `u`, `maps` being those of the systems, and the blocks that were passed."""
+    x, passed = encode(ends(model)[0], u), []
+    for block, apply in zip(model.blocks, maps, strict=True):
+        x, kept = _pass_block(block, x, apply, dtype)
+        passed.append(kept)
+    return x, passed
 
 
 def decode_backward(model: DeepSSM, x: np.ndarray, directions: np.ndarray, dtype: type = np.float64) -> np.ndarray:

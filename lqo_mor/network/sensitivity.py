@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.network.backward import decode_backward, pass_block
-from lqo_mor.network.forward import encode, ends, system_map
+from lqo_mor.network.backward import decode_backward, pass_model
+from lqo_mor.network.forward import ends, system_map
 from lqo_mor.network.model import DeepSSM
 
 
@@ -28,11 +28,8 @@ def layer_signals(
     read, gradients : list of (width, batch, steps) ndarray
     features : (width, batch, steps) ndarray
     """
-    encoder, decoder = ends(model)
-    x, passed = encode(encoder, u), []
-    for block in model.blocks:
-        x, kept = pass_block(block, x, system_map(block.ssm, x.shape[-1]))
-        passed.append(kept)
+    decoder, maps = ends(model)[1], (system_map(block.ssm, u.shape[1]) for block in model.blocks)
+    x, passed = pass_model(model, u, maps)
     read = [kept.read for kept in passed]
     if rng is None:
         return read, [], x

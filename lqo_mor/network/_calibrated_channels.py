@@ -21,6 +21,7 @@ from lqo_mor.typing import Progress
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
 _AS_GOOD = 1.05  # of the error with a refitted decoder, by cross-validation, which tells no finer differences
+_DISCOUNT = 2.0  # kernels count exp(-_DISCOUNT k / steps) times: only inputs k steps before the end see what is that late
 _WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
 _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
 
@@ -33,6 +34,11 @@ class ChannelCalibration(Calibration):
         pieces = self._reported(self._inputs, "statistics")
         self.statistics: Statistics = measure(model, pieces, options.sensitivity, self._outputs)
         self.output_power = self.statistics.output_power
+
+    @property
+    def _discount(self) -> float:
+        """By what kernels count less from step to step."""
+        return float(np.exp(-_DISCOUNT / self.statistics.grid.steps))
 
     def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all channels, in units of the squared error of the model's output where that was measured.
@@ -48,7 +54,7 @@ class ChannelCalibration(Calibration):
             sizes = sorted(size for size in {*_SIZES, *exact} if size <= most)
             covariances = grid.covariances(power * weight)
             for cut in parallel.pieces(block.width):
-                tasks.append((block.ssm[cut], covariances[cut], sizes, self.options.feedthrough, margin(block)))
+                tasks.append((block.ssm[cut], covariances[cut], sizes, self.options.feedthrough, margin(block), self._discount))
                 owners.append(number)
         done, found = parallel.run(_curves, tasks, partial(self._progress, "curves")), []
         for number, block in enumerate(self.model.blocks):
@@ -75,6 +81,8 @@ class ChannelCalibration(Calibration):
                 best = replace(best, model=small, measured=measured, predicted=expected, validated=True)
         if not best.validated and best.model is not plain and self.statistics.count >= FEWEST:
             best = replace(best, predicted=best.measured, validated=True)
+        if not best.validated and best.predicted is not None and best.measured is not None:
+            best = replace(best, predicted=max(best.predicted, best.measured))
         return replace(best, budget_curve=self.budget_curve(curves))
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> tuple[Calibrated, DeepSSM]:
@@ -116,7 +124,7 @@ class ChannelCalibration(Calibration):
             grid.covariances(new * weight),
             grid.both_sides(crossed * weight),
         )
-        common = (self.options.feedthrough, margin(block))
+        common = (self.options.feedthrough, margin(block), self._discount)
         tasks = [(*(part[cut] for part in per_channel), *common) for cut in parallel.pieces(block.width)]
         done = parallel.run(_adapted, tasks)
         return [channel for moved, _ in done for channel in moved], np.concatenate([squared for _, squared in done])
@@ -145,9 +153,15 @@ class ChannelCalibration(Calibration):
 
 
 def _curves(
-    ssm: DiagonalLQOSystem, covariances: np.ndarray, sizes: list[int], free: bool, margin: float, progress: Progress | None
+    ssm: DiagonalLQOSystem,
+    covariances: np.ndarray,
+    sizes: list[int],
+    free: bool,
+    margin: float,
+    discount: float,
+    progress: Progress | None,
 ) -> WeightedCurves:
-    return weighted_curves(ssm, covariances, sizes, free=free, margin=margin, progress=progress)
+    return weighted_curves(ssm, covariances, sizes, free=free, margin=margin, discount=discount, progress=progress)
 
 
 def _adapted(
@@ -158,9 +172,10 @@ def _adapted(
     crossed: np.ndarray,
     free: bool,
     margin: float,
+    discount: float,
     progress: Progress | None,
 ) -> tuple[list[Channel], np.ndarray]:
-    return adapted(ssm, systems, covariances, new, crossed, free=free, margin=margin)
+    return adapted(ssm, systems, covariances, new, crossed, free=free, margin=margin, discount=discount)
 
 
 def _window_means(x: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The squared error is the expected energy of the output error for that input, with the residues and, if it is free, the
 feedthrough eliminated (see `_pairing_kernels`). One search runs through all sizes of a channel: the best system of one size
-is a start of the next.
+is a start of the next. With a discount γ all kernels ``h_k`` are compared as ``γ^k h_k``, which is to multiply the poles.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def weighted_curves(
     *,
     free: bool,
     margin: float = 1e-12,
+    discount: float = 1.0,
     ridge: float = 1e-6,
     exchanges: int = 0,
     max_iterations: int = 200,
@@ -85,11 +86,16 @@ def weighted_curves(
         Sizes, growing.
     free : bool
         Whether the feedthrough of the reduced systems may change.
+    margin : float
+        How far poles stay from the unit circle.
+    discount : float
+        Factor per step, at most 1, by which late answers count less.
     """
     count, slots = sys.batch[0], tuple(slots)
     outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
     squared = np.zeros((count, len(slots)))
     systems: list[list[Channel]] = [[] for _ in range(count)]
+    margin = 1 - discount * (1 - margin)
 
     def channel(h: int) -> None:
         poles, own, feedthrough = np.array(sys.poles[h]), np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
@@ -97,7 +103,7 @@ def weighted_curves(
         if not covariances[h, 0] > 0:  # no input: nothing is needed
             systems[h] = [(nothing, nothing, feedthrough)] * len(slots)
             return
-        data = _weighted_data(poles, own, covariances[h], ridge, free)
+        data = _weighted_data(discount * poles, own, covariances[h], ridge, free)
         best, candidates = (nothing, nothing, _alone(data, feedthrough)), None
         for k, size in enumerate(slots):
             if size >= poles.size:
@@ -108,10 +114,12 @@ def weighted_curves(
                 layout = budget(None, size, False, margin)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
                 options: dict[str, Any] = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
-                run = search(data, layout, [closed(best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options)
+                run = search(
+                    data, layout, [closed(discount * best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options
+                )
                 mu = _poles(layout, run)
                 residues, change, squared[h, k] = _fitted(data, mu)
-                best = (mu, residues, feedthrough + change)
+                best = (mu / discount, residues, feedthrough + change)
             systems[h].append(best)
 
     with ThreadPoolExecutor(get_num_threads()) as pool:
@@ -130,6 +138,7 @@ def adapted(
     *,
     free: bool,
     margin: float = 1e-12,
+    discount: float = 1.0,
     ridge: float = 1e-6,
     max_iterations: int = 100,
     tolerance: float = 1e-4,
@@ -148,12 +157,15 @@ def adapted(
         ``E[v_{t+j} u_t]`` and ``E[v_{t-j} u_t]`` of the full systems' inputs `v` and the reduced ones' `u`.
     free : bool
         Whether the feedthrough may change.
+    margin, discount : float
+        As for `weighted_curves`.
     """
     outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
     found, squared = list(systems), np.zeros(len(systems))
+    margin = 1 - discount * (1 - margin)
 
     def channel(h: int) -> None:
-        lam, own, D = np.array(sys.poles[h]), np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
+        lam, own, D = discount * sys.poles[h], np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
         energy, start, power = _output_energy(lam, own, D, covariances[h]), float(crossed[h, 0, 0]), float(new[h, 0])
         if not (energy > 0 and power > 0):
             return
@@ -165,13 +177,14 @@ def adapted(
             code, last, left = TWO_INPUTS, D * power, energy - 2 * D * shared + D * D * power
         parameters = np.concatenate([new[h], crossed[h, 0], [D, last]])
         data, (mu, _, feedthrough) = _data(code, lam, own, parameters, features, max(left, 0.0), ridge), systems[h]
+        mu = discount * mu
         if mu.size:
             layout = budget(None, mu.size, False, margin)
             options: dict[str, Any] = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
             run = search(data, layout, [closed(mu)], max_iterations, None, swaps=False, **options)
             mu = _poles(layout, run)
         residues, change, squared[h] = _fitted(data, mu)
-        found[h] = (mu, residues, change if free else feedthrough)
+        found[h] = (mu / discount, residues, change if free else feedthrough)
 
     with ThreadPoolExecutor(get_num_threads()) as pool:
         list(pool.map(channel, range(len(systems))))

@@ -19,7 +19,7 @@ from lqo_mor.large import (
     low_rank_observability,
     reduce_large,
 )
-from lqo_mor.network import CalibrationOptions, DeepSSM, compress, output_error_bound
+from lqo_mor.network import CalibrationOptions, DeepSSM, compress, conformal_error_bound, output_error_bound
 from lqo_mor.reduction import (
     ErrorCurve,
     Reduction,
@@ -71,6 +71,7 @@ __all__ = [
     "balanced_truncation",
     "compress",
     "compress_file",
+    "conformal_error_bound",
     "controllability_gramian",
     "examples",
     "from_control",

@@ -37,8 +37,8 @@ class ChannelCalibration(Calibration):
 
     @property
     def _discount(self) -> float:
-        """By what kernels count less from step to step."""
-        return float(np.exp(-_DISCOUNT / self.statistics.grid.steps))
+        """By what kernels count less from step to step; sensitivities make slow answers count, and so what comes too late."""
+        return float(np.exp(-_DISCOUNT / self.statistics.grid.steps)) if self.options.sensitivity else 1.0
 
     def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all channels, in units of the squared error of the model's output where that was measured.

@@ -11,7 +11,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lqo_mor.reduction._pairing_kernels import N_FEATURES, _observed, _own_features, _pairing_derivatives, _weighted_pair
+from lqo_mor.reduction._pairing_kernels import (
+    N_FEATURES,
+    TWO_INPUTS_FREE,
+    WEIGHTED_FREE,
+    _observed,
+    _own_features,
+    _pairing_derivatives,
+    _weighted_pair,
+)
 from lqo_mor.reduction._sections import _size
 from lqo_mor.reduction._slot_kernels import _slots
 
@@ -42,9 +50,13 @@ def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
                     k = min(d, 2)  # one function of the sum of both logarithms: the mixed derivative is the second one
                     plain[d, i, j] = plain[d, j, i] = a[k]
                     hermitian[d, i, j], hermitian[d, j, i] = b[k], b[k].conjugate()
-        factor = 1.0 + (ridge if mu[i].imag != 0.0 else 2.0 * ridge)
+        factor = ridge if mu[i].imag != 0.0 else 2.0 * ridge
         for d in range(4):
-            hermitian[d, i, i] *= factor
+            whole = hermitian[d, i, i]
+            if code in (WEIGHTED_FREE, TWO_INPUTS_FREE):  # a mode may not grow against the feedthrough, as fast ones would
+                left, right = (1, 1) if d == 3 else (0, d)
+                whole += feature[left, i] * feature[right, i].conjugate() / parameters[0]
+            hermitian[d, i, i] += factor * whole
 
 
 @njit(cache=True, error_model="numpy")

@@ -171,8 +171,16 @@ def test_adaptation_to_another_input(free, discount, rng):
         return np.sum((full - small) ** 2)
 
     for h in range(2):
-        assert squared[h] == pytest.approx(error(moved[h], h), rel=1e-3)
+        assert squared[h] == pytest.approx(error(moved[h], h), rel=1e-2)  # which has the ridge in it
         assert squared[h] <= error(systems[h], h) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("code", [WEIGHTED_FREE, TWO_INPUTS_FREE])
+def test_fast_modes_do_not_grow_against_the_feedthrough(code, rng):
+    # A mode that has died after one step is a feedthrough but for that step: the faster it is, the larger both may be.
+    sys, (v, u) = channels(rng), inputs(rng)
+    residues, change, _ = _fitted(form(code, sys, v[0], u[0], ridge=1e-6), np.array([1e-6, 1e-5j]))
+    assert np.abs(residues).max() < 1e3 and abs(change) < 1e3
 
 
 def test_channels_without_input_or_output(rng):

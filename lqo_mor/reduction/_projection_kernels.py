@@ -50,13 +50,12 @@ def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
                     k = min(d, 2)  # one function of the sum of both logarithms: the mixed derivative is the second one
                     plain[d, i, j] = plain[d, j, i] = a[k]
                     hermitian[d, i, j], hermitian[d, j, i] = b[k], b[k].conjugate()
-        factor = ridge if mu[i].imag != 0.0 else 2.0 * ridge
+        part = ridge if mu[i].imag != 0.0 else 2.0 * ridge
         for d in range(4):
-            whole = hermitian[d, i, i]
-            if code in (WEIGHTED_FREE, TWO_INPUTS_FREE):  # a mode may not grow against the feedthrough, as fast ones would
+            hermitian[d, i, i] *= 1.0 + part
+            if code in (WEIGHTED_FREE, TWO_INPUTS_FREE):  # a ridge on the whole mode: fast ones may not grow against the feedthrough
                 left, right = (1, 1) if d == 3 else (0, d)
-                whole += feature[left, i] * feature[right, i].conjugate() / parameters[0]
-            hermitian[d, i, i] += factor * whole
+                hermitian[d, i, i] += part * feature[left, i] * feature[right, i].conjugate() / parameters[0]
 
 
 @njit(cache=True, error_model="numpy")

@@ -53,7 +53,7 @@ def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
         part = ridge if mu[i].imag != 0.0 else 2.0 * ridge
         for d in range(4):
             hermitian[d, i, i] *= 1.0 + part
-            if code in (WEIGHTED_FREE, TWO_INPUTS_FREE):  # a ridge on the whole mode: fast ones may not grow against the feedthrough
+            if code in (WEIGHTED_FREE, TWO_INPUTS_FREE):  # fast modes may not grow against the feedthrough
                 left, right = (1, 1) if d == 3 else (0, d)
                 hermitian[d, i, i] += part * feature[left, i] * feature[right, i].conjugate() / parameters[0]
 

@@ -36,7 +36,8 @@ class CalibrationOptions:
         S4D file, which is rectangular, would hide the gain: save with ``format="ragged"``. Where layers are single systems:
         more states to the layers that deserve them.
     sensitivity : bool, default True
-        Weigh errors by how much the model's output moves with them, frequency by frequency (a backward pass through the model).
+        Weigh errors by how much the model's output moves with them, frequency by frequency (a backward pass through the model);
+        in layers of channels late answers then count less, since few inputs last to see them.
     sequential : bool, default True
         Adapt each layer to the outputs of the layers in front that have been reduced already.
     feedthrough : bool, default True
@@ -68,10 +69,12 @@ class Calibrated:
     model : DeepSSM
         The compressed model.
     weighted_errors : list of (width,) ndarray
-        Per block and channel the root of the expected squared error at the system's output, before a joint fit.
+        Per block and channel the root of the expected squared error at the system's output, weighed as it was when the systems
+        were searched, before a joint fit.
     predicted : float or None
         Relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the last
-        fit, if there are enough sequences, otherwise from the errors of the layers; None if it is not known.
+        fit, if there are enough sequences, otherwise from the errors of the layers (of channels, no less than `measured`);
+        None if it is not known.
     measured : float or None
         That error on the calibration inputs; None if they did not go through the compressed model.
     validated : bool

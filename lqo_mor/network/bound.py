@@ -29,7 +29,7 @@ from lqo_mor.network._gains import times_each
 from lqo_mor.network._signals import measure
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.statistics import CalibrationInputs
-from lqo_mor.network.support import check_supported
+from lqo_mor.network.support import check_models, check_supported
 
 _SLACK = 1 + 1e-9  # of the run-time check, for rounding
 
@@ -254,10 +254,9 @@ def _checked(analysis: Analysis, inputs: ArrayLike) -> np.ndarray:
 
 
 def _check_pair(model: DeepSSM, reduced: DeepSSM, steps: int) -> None:
-    for name, value in (("model", model), ("reduced", reduced)):
-        if not isinstance(value, DeepSSM):
-            raise InvalidInputError(f"{name} must be a DeepSSM, got {type(value).__name__}")
-        check_supported(value, "the bound")
+    check_models(model, reduced)
+    check_supported(model, "the bound")
+    check_supported(reduced, "the bound")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise InvalidInputError(f"steps must be a positive integer, got {steps!r}")
     if len(model.blocks) != len(reduced.blocks):

@@ -11,6 +11,7 @@ import numpy as np
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.network.statistics import CalibrationInputs, chunks
+from lqo_mor.network.support import check_models
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,7 @@ def conformal_error_bound(model: DeepSSM, reduced: DeepSSM, inputs: CalibrationI
     >>> bool(np.mean(errors > found.bound) < 0.15)
     True
     """
-    for name, value in (("model", model), ("reduced", reduced)):
-        if not isinstance(value, DeepSSM):
-            raise InvalidInputError(f"{name} must be a DeepSSM, got {type(value).__name__}")
+    check_models(model, reduced)
     if isinstance(risk, bool) or not isinstance(risk, Real) or not 0 < risk < 1:
         raise InvalidInputError(f"risk must be a probability between 0 and 1, got {risk!r}")
     errors = np.concatenate([_errors(model, reduced, u) for u in chunks(model, inputs)])

@@ -14,6 +14,13 @@ def layer_norm(norm: LayerNorm | BatchNorm | None) -> LayerNorm | None:
     return cast("LayerNorm | None", norm)
 
 
+def check_models(model: object, reduced: object) -> None:
+    """Raise `InvalidInputError` where one of a pair is no model."""
+    for name, value in (("model", model), ("reduced", reduced)):
+        if not isinstance(value, DeepSSM):
+            raise InvalidInputError(f"{name} must be a DeepSSM, got {type(value).__name__}")
+
+
 def check_supported(model: DeepSSM, what: str) -> None:
     """Raise `InvalidInputError` where `what` does not handle a part of the model."""
     if not model.runs:

@@ -3,7 +3,7 @@
 A slot is ``2 Re(c μ^k)`` (half of that at a real pole). Everything is analytic in ``c`` and in the logarithm ``z`` of the pole
 (continuous time: in the pole itself), and in ``z`` all derivatives of a white input's pairing are derivatives of one function
 of ``z_i + z_j``. The residues are eliminated: the Hessian by the poles is the Schur complement of the one by both. A ridge
-multiplies the pairing of every pole with its own conjugate.
+multiplies the pairing of every pole with its own conjugate, as it is before a free feedthrough is eliminated.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def test_curves(free, discount, rng):
     sys = channels(rng, count=3)
     v, _ = inputs(rng, 3)
     R = np.array([covariances(row, row)[0] for row in v])
-    curves = weighted_curves(sys, R, [0, 1, 2, 3, 5, 7], free=free, discount=discount, ridge=1e-9, exchanges=1)
+    curves = weighted_curves(sys, R, [0, 1, 2, 3, 5, 7], free=free, discount=discount, ridge=1e-11, exchanges=1)
     assert np.all(np.diff(curves.squared, axis=1) <= 0)
     assert np.all(curves.squared[:, -1] == 0)
     for k, slots in enumerate(curves.slots[:-1]):
@@ -143,8 +143,7 @@ def test_curves(free, discount, rng):
             error = response(discount * sys.poles[h], sys.C[h, 0], FEEDTHROUGH, v[h])
             residues = reduced.C[h, 0] * reduced.B[h, :, 0]
             error = error - response(discount * reduced.poles[h], residues, reduced.D[h, 0, 0], v[h])
-            ridge = 1e-4 * curves.squared[h, 0] if discount < 1 else 0.0  # what it adds, and more where poles are alike
-            assert error @ error == pytest.approx(curves.squared[h, k], rel=1e-2, abs=ridge)
+            assert error @ error == pytest.approx(curves.squared[h, k], rel=1e-2)  # which has the ridge in it
     # The system that is best for white inputs is no better for these.
     white = lqo.reduce(lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C), slots=2)
     for h in range(3):
@@ -163,7 +162,7 @@ def test_adaptation_to_another_input(free, discount, rng):
     systems = weighted_curves(sys, R, [1, 2], free=free, discount=discount, ridge=0.0).pick([1, 1])
     new = np.array([covariances(row, row)[0] for row in u])
     crossed = np.array([covariances(a, b) for a, b in zip(v, u, strict=True)])
-    moved, squared = adapted(sys, systems, R, new, crossed, free=free, discount=discount, ridge=1e-9)
+    moved, squared = adapted(sys, systems, R, new, crossed, free=free, discount=discount, ridge=1e-11)
 
     def error(system, h):
         full = response(discount * sys.poles[h], sys.C[h, 0], FEEDTHROUGH, v[h])
@@ -171,7 +170,7 @@ def test_adaptation_to_another_input(free, discount, rng):
         return np.sum((full - small) ** 2)
 
     for h in range(2):
-        assert squared[h] == pytest.approx(error(moved[h], h), rel=1e-2)  # which has the ridge in it
+        assert squared[h] == pytest.approx(error(moved[h], h), rel=1e-3)
         assert squared[h] <= error(systems[h], h) * (1 + 1e-6)
 
 

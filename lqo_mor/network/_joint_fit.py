@@ -21,6 +21,10 @@ _EQUATIONS = 4096  # one for every sequence and direction
 _FEW = 512  # equations, too few for the many parameters of the maps
 _NUMBERS = 2**29  # in the matrix of the equations, 2 GiB
 _WORTH = 0.99  # of the squared error: a fit that leaves more is not made
+_STEPS = 8
+_LENGTHS = (1.0, 0.5, 0.25)  # of a step, the first one with which the error falls
+_STRAIGHT = 0.02  # of the squared error to expect: a step whose linearisation leaves out less is the last
+_PROGRESS = 0.99  # of the squared error that the step before promised: one that promises more is the last
 _COLUMNS = 4096  # of that matrix in a copy
 
 
@@ -29,9 +33,10 @@ def jointly_fitted(
 ) -> tuple[DeepSSM, float, float]:
     """A model with the output weights of all systems, the maps behind them and the decoder moved towards wanted outputs.
 
-    One step of the Gauss-Newton method: least squares with a penalty on the change, in which the kinds of parameters have equal
-    shares in what they can move. The penalty is chosen by cross-validation over sequences. Outputs are fitted along the principal
-    directions of what is missing in them, as many as the number of equations allows.
+    The Gauss-Newton method for least squares with a penalty on the change, in which the kinds of parameters have equal shares in
+    what they can move: one step where the model is close to its linearisation, more where that leaves out much. The penalty is
+    chosen by cross-validation over sequences, in the first step. Outputs are fitted along the principal directions of what is
+    missing in them, as many as the number of equations allows.
 
     Parameters
     ----------
@@ -58,10 +63,8 @@ def jointly_fitted(
     parts = linear_parameters(model, mixing)
     if _room(parts) < _FEW:  # a wide model
         parts = [part for part in parts if part.kind != "mixing"]
-    power, missing = 0.0, []
-    for u, y in zip(inputs, wanted, strict=True):
-        power += float(np.sum(y**2))
-        missing.append(y - model(u))
+    power = float(sum(np.sum(y**2) for y in wanted))
+    missing = _missing(model, inputs, wanted)
     before = _rms(missing, power)
     stride = math.ceil(sum(map(len, missing)) / max(1, _room(parts)))
     errors = np.concatenate(missing)[::stride]
@@ -69,28 +72,63 @@ def jointly_fitted(
         return model, before, before
     directions = np.linalg.svd(errors, full_matrices=False)[2][: max(1, min(_DIRECTIONS, _room(parts) // len(errors)))]
     gradients = [np.zeros((len(errors) * len(directions), part.size), np.float32) for part in parts]
-    pieces = _every(inputs, stride)
-    differentiate(model, pieces, directions, feedthrough, parts, gradients, lambda done: progress(done, len(errors)))
-    gram, scales = _gram(parts, gradients)
-    right = (errors @ directions.T).ravel()
     # Neighbours, which may be alike, are in one fold.
     fold = np.repeat(np.arange(len(errors)) * _FOLDS // len(errors), len(directions))
-    ridge, left = _ridge(gram, right, fold)
-    if ridge is None:
-        return model, before, before
-    weights = _solved(gram, ridge, right)
-    single = weights.astype(np.float32)
-    moves = [scale * (array.T @ single).astype(float) for scale, array in zip(scales, gradients, strict=True)]
-    fitted = moved(model, parts, moves, inputs[0].shape[1])
-    missing = [y - fitted(u) for u, y in zip(inputs, wanted, strict=True)]
-    rest = np.concatenate(missing)[::stride]
-    along = (rest @ directions.T).ravel()
-    neglected = along - ridge * weights  # the linear model leaves right - gram @ weights
-    others = np.sum(rest**2) - np.sum(along**2)
-    share = (left + np.sum(neglected**2) + others) / np.sum(errors**2)
-    if share >= 1:
-        return model, before, before
-    return fitted, _rms(missing, power), before * float(np.sqrt(share))
+    moves, current, rest, ridges, scales = [np.zeros(part.size) for part in parts], model, errors, _RIDGES, None
+    best, least, last = (model, before, before), float(np.sum(errors**2)), np.inf
+    for _ in range(_STEPS):
+        pieces = _every(inputs, stride)
+        differentiate(current, pieces, directions, feedthrough, parts, gradients, lambda done: progress(done, len(errors)))
+        scales = _scales(parts, gradients) if scales is None else scales
+        gram = _gram(scales, gradients)
+        right = (rest @ directions.T).ravel()
+        for array, move in zip(gradients, moves, strict=True):
+            right += array @ move.astype(np.float32)  # all steps together are penalised, from the model on
+        left = _left(gram, right, fold, ridges)
+        chosen = int(np.argmin(left))
+        if not left[chosen] < _WORTH * np.sum(errors**2):
+            break
+        ridges = ridges[chosen : chosen + 1]
+        weights = _solved(gram, ridges[0], right)
+        single = weights.astype(np.float32)
+        goal = [scale * (array.T @ single).astype(float) for scale, array in zip(scales, gradients, strict=True)]
+        closer = _closer(model, parts, moves, goal, inputs, wanted, missing)
+        if closer is None:
+            break
+        moves, current, missing = closer
+        rest = np.concatenate(missing)[::stride]
+        along = (rest @ directions.T).ravel()
+        neglected = float(np.sum((along - (right - gram @ weights)) ** 2))
+        squared = float(left[chosen]) + neglected + float(np.sum(rest**2) - np.sum(along**2))
+        if squared < least:
+            best, least = (current, _rms(missing, power), before * float(np.sqrt(squared / np.sum(errors**2)))), squared
+        if neglected < _STRAIGHT * squared or squared > _PROGRESS * last:
+            break
+        last = squared
+    return best
+
+
+def _closer(
+    model: DeepSSM,
+    parts: list[Part],
+    start: list[np.ndarray],
+    goal: list[np.ndarray],
+    inputs: Spool,
+    wanted: Spool,
+    missing: list[np.ndarray],
+) -> tuple[list[np.ndarray], DeepSSM, list[np.ndarray]] | None:
+    """The moves on the way to a goal with which less is missing than was, their model, and what it misses."""
+    for length in _LENGTHS:
+        moves = [move + length * (end - move) for move, end in zip(start, goal, strict=True)]
+        current = moved(model, parts, moves, inputs[0].shape[1])
+        left = _missing(current, inputs, wanted)
+        if sum(np.sum(part**2) for part in left) < sum(np.sum(part**2) for part in missing):
+            return moves, current, left
+    return None
+
+
+def _missing(model: DeepSSM, inputs: Spool, wanted: Spool) -> list[np.ndarray]:
+    return [y - model(u) for u, y in zip(inputs, wanted, strict=True)]
 
 
 def _rms(missing: list[np.ndarray], power: float) -> float:
@@ -112,36 +150,37 @@ def _room(parts: list[Part]) -> int:
     return min(_EQUATIONS, _NUMBERS // sum(part.size for part in parts))
 
 
-def _gram(parts: list[Part], gradients: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
-    """Products of all gradients, the kinds of parameters scaled to equal traces, and the scale of every part."""
-    rows, scales = len(gradients[0]), {}
-    total = np.zeros((rows, rows))
-    for kind in dict.fromkeys(part.kind for part in parts):
-        gram = np.zeros((rows, rows))
-        for part, array in zip(parts, gradients, strict=True):
-            for start in range(0, part.size if part.kind == kind else 0, _COLUMNS):
-                some = np.ascontiguousarray(array[:, start : start + _COLUMNS])
-                gram += some @ some.T
-        trace = float(np.trace(gram))
-        scales[kind] = rows / trace if trace > 0 else 0.0
-        total += scales[kind] * gram
-    return total, [scales[part.kind] for part in parts]
+def _scales(parts: list[Part], gradients: list[np.ndarray]) -> list[float]:
+    """What gives all kinds of parameters the same mean square of their gradients, one for every part."""
+    power = dict.fromkeys((part.kind for part in parts), 0.0)
+    for part, array in zip(parts, gradients, strict=True):
+        power[part.kind] += float(np.sum(np.square(array), dtype=float)) / len(array)
+    return [1 / power[part.kind] if power[part.kind] > 0 else 0.0 for part in parts]
 
 
-def _ridge(gram: np.ndarray, right: np.ndarray, fold: np.ndarray) -> tuple[float | None, float]:
-    """The best penalty (None: infinite) by cross-validation, and how much of the squared right-hand side it leaves."""
-    ridges, left = _RIDGES * np.trace(gram) / len(gram), np.zeros(len(_RIDGES))
+def _gram(scales: list[float], gradients: list[np.ndarray]) -> np.ndarray:
+    """Products of all gradients."""
+    gram = np.zeros((len(gradients[0]), len(gradients[0])))
+    for scale, array in zip(scales, gradients, strict=True):
+        for start in range(0, array.shape[1], _COLUMNS):
+            some = np.ascontiguousarray(array[:, start : start + _COLUMNS])
+            gram += scale * (some @ some.T)
+    return gram
+
+
+def _left(gram: np.ndarray, right: np.ndarray, fold: np.ndarray, ridges: np.ndarray) -> np.ndarray:
+    """How much of the squared right-hand side every penalty leaves, by cross-validation."""
+    left = np.zeros(len(ridges))
     if not np.trace(gram) > 0:
-        return None, float(np.sum(right**2))
+        return left + np.sum(right**2)
     for test in range(_FOLDS):
         train = fold != test
         inner, cross = gram[np.ix_(train, train)], gram[np.ix_(~train, train)]
         for k, ridge in enumerate(ridges):
-            weights = _solved(inner, ridge, right[train])
-            left[k] += np.sum((right[~train] - cross @ weights) ** 2)
-    best = int(np.argmin(left))
-    return float(ridges[best]) if left[best] < _WORTH * np.sum(right**2) else None, float(left[best])
+            left[k] += np.sum((right[~train] - cross @ _solved(inner, ridge, right[train])) ** 2)
+    return left
 
 
 def _solved(gram: np.ndarray, ridge: float, right: np.ndarray) -> np.ndarray:
-    return scipy.linalg.cho_solve(scipy.linalg.cho_factor(gram + ridge * np.eye(len(gram)), lower=True), right)
+    penalty = ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    return scipy.linalg.cho_solve(scipy.linalg.cho_factor(gram + penalty, lower=True), right)

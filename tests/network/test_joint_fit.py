@@ -80,6 +80,18 @@ def test_a_model_that_was_moved_is_found_again(rng):
     assert 0.5 * error < relative(model, found, unseen) < 1.5 * error
 
 
+def test_more_steps_where_the_first_leaves_out_much(rng, monkeypatch):
+    model = random_model(rng, width=4, slots=3)
+    inputs, unseen = rng.normal(size=(2, 200, 20, model.encoder.n_inputs))
+    other = shaken(model, rng, 0.3)
+    found, error = fitted(other, *spools(model, inputs))
+    monkeypatch.setattr(_joint_fit, "_STEPS", 1)
+    once, promised = fitted(other, *spools(model, inputs))
+    assert error < promised
+    assert relative(model, found, unseen) < 0.5 * relative(model, once, unseen)
+    assert 0.5 * error < relative(model, found, unseen) < 1.5 * error
+
+
 def test_what_may_change(rng):
     model = random_model(rng, width=4, slots=3)
     read, wanted = spools(model, rng.normal(size=(60, 20, model.encoder.n_inputs)))

@@ -47,8 +47,8 @@ class CalibrationOptions:
         closer on the calibration inputs; and let the decoder change. (A single system has outputs of its own that mix its
         states.)
     joint : bool, default True
-        In the end move the output weights of all channels together, with the feedthroughs, maps and decoder that may change, by a
-        linearised least-squares fit of the model's output, if that brings it closer by cross-validation. For outputs pooled over
+        In the end move the output weights of all channels together, with the feedthroughs, maps and decoder that may change, by
+        least squares on the model's output (Gauss-Newton), if that brings it closer by cross-validation. For outputs pooled over
         time and 50 sequences or more; otherwise, and without it, the decoder alone is refitted (`mixing`).
     """
 

@@ -11,7 +11,6 @@ test images, split ones in the ragged format.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import tempfile
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 import lqo_mor as lqo
-from benchmarks.s4d_checkpoints import MODELS, compared, load, table_of, title_of
+from benchmarks.s4d_checkpoints import MODELS, cifar10, compared, load, mnist, table_of, title_of
 from lqo_mor.bench.machine import describe
 
 FULL = lqo.CalibrationOptions(split=True)
@@ -35,13 +34,9 @@ NONE = lqo.CalibrationOptions(sensitivity=False, sequential=False, feedthrough=F
 def calibration_inputs(folder: Path, model: str, count: int) -> np.ndarray:
     """Sequences that are not among the test images."""
     if model == "smnist":
-        with gzip.open(folder / "mnist" / "t10k-images-idx3-ubyte.gz") as file:
-            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784, 1)
-        return images[np.linspace(2000, len(images), count, endpoint=False, dtype=int)] / 255
-    with np.load(folder / "cifar10" / "cifar10_subset.npz") as file:
-        images = file["train_images"][:count]
-    mean, deviation = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
-    return (images.reshape(len(images), 3, -1).transpose(0, 2, 1) / 255 - mean) / deviation
+        images, _ = mnist(folder, None)
+        return images[np.linspace(2000, len(images), count, endpoint=False, dtype=int)]
+    return cifar10(folder, "train", count)[0]
 
 
 def measure(model, full, inputs, labels, calibration, size: int, options) -> dict:

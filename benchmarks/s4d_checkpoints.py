@@ -28,16 +28,16 @@ METHODS = ("hippo", "modal", "balanced", "projected_gradient", "optimal")
 MODELS = {"a": ("s4d-scifar10-a.pth", 1024), "b": ("s4d-scifar10-b.pth", 1024), "smnist": ("s4d-smnist.pth", 784)}
 
 
-def cifar10(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The test images as normalised sequences (846, 1024, 3), and their labels."""
+def cifar10(folder: Path, part: str = "test", count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first images (all: 846 for testing, 4660 for training) as normalised sequences (count, 1024, 3), and their labels."""
     with np.load(folder / "cifar10" / "cifar10_subset.npz") as file:
-        images, labels = file["test_images"], file["test_labels"]
+        images, labels = file[f"{part}_images"][:count], file[f"{part}_labels"][:count]
     mean, deviation = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
     pixels = images.reshape(len(images), 3, -1).transpose(0, 2, 1) / 255
     return (pixels - mean) / deviation, labels
 
 
-def mnist(folder: Path, count: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+def mnist(folder: Path, count: int | None = 2000) -> tuple[np.ndarray, np.ndarray]:
     """The first test digits as sequences (count, 784, 1), and their labels."""
     with gzip.open(folder / "mnist" / "t10k-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784, 1)

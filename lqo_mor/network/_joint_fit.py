@@ -1,4 +1,4 @@
-"""All linear parts of a reduced model, fitted together to the outputs of the full one, with the rest linearised."""
+"""All linear parts of a reduced model, fitted together to the outputs of the full one by the Gauss-Newton method."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def jointly_fitted(
             right += array @ move.astype(np.float32)  # all steps together are penalised, from the model on
         left = _left(gram, right, fold, ridges)
         chosen = int(np.argmin(left))
-        if not left[chosen] < _WORTH * np.sum(errors**2):
+        if not left[chosen] < _WORTH * np.sum((errors @ directions.T) ** 2):
             break
         ridges = ridges[chosen : chosen + 1]
         weights = _solved(gram, ridges[0], right)
@@ -159,7 +159,7 @@ def _scales(parts: list[Part], gradients: list[np.ndarray]) -> list[float]:
 
 
 def _gram(scales: list[float], gradients: list[np.ndarray]) -> np.ndarray:
-    """Products of all gradients."""
+    """Products of all gradients, those of every part times its scale."""
     gram = np.zeros((len(gradients[0]), len(gradients[0])))
     for scale, array in zip(scales, gradients, strict=True):
         for start in range(0, array.shape[1], _COLUMNS):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from lqo_mor import parallel
-from lqo_mor.network._joint_fit import FEWEST, jointly_fitted
+from lqo_mor.network._joint_fit import FEWEST
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
 from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
@@ -20,7 +20,6 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.typing import Progress
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # slots at which curves are known
-_AS_GOOD = 1.05  # of the error with a refitted decoder, by cross-validation, which tells no finer differences
 _DISCOUNT = 2.0  # kernels count exp(-_DISCOUNT k / steps) times: only inputs k steps before the end see what is that late
 _WINDOW = 4  # steps over which features are averaged before the refit of a mixing map
 _RIDGE = 1e-4  # of the refit of a mixing map, relative to the power of every feature: it stays near the trained one
@@ -68,17 +67,7 @@ class ChannelCalibration(Calibration):
         refits = (True, False) if self.options.mixing else (False,)
         found = [self._assembled(curves, chosen, refit) for refit in refits]
         best, plain = min(found, key=lambda one: 0.0 if one[0].measured is None else one[0].measured)
-        if self.options.joint and self.model.pooling is not None:
-            small, measured, expected = jointly_fitted(
-                plain,
-                self._inputs,
-                self._outputs,
-                mixing=self.options.mixing,
-                feedthrough=self.options.feedthrough,
-                progress=partial(self._progress, "end"),
-            )
-            if small is not plain and (best.measured is None or expected < _AS_GOOD * best.measured):
-                best = replace(best, model=small, measured=measured, predicted=expected, validated=True)
+        best = self._jointly_fitted(best, plain)
         if not best.validated and best.model is not plain and self.statistics.count >= FEWEST:
             best = replace(best, predicted=best.measured, validated=True)
         if not best.validated and best.predicted is not None and best.measured is not None:

@@ -16,8 +16,9 @@ import scipy.fft
 
 from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.network._output_weights import coefficients, features, with_coefficients
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
-from lqo_mor.network.forward import Map, block_input, block_output, decode, system_map
+from lqo_mor.network.forward import block_input, block_output, decode, system_map
 from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.network.sensitivity import layer_signals
 from lqo_mor.network.statistics import CalibrationInputs, Grid, Spool
@@ -74,6 +75,8 @@ class SystemCalibration(Calibration):
             self._grid = grid = Grid.of(u.shape[1])
             signals, gradients, x = layer_signals(self.model, u, rng if self.options.sensitivity else None)
             output = decode(self.model, x)
+            if self.model.pooling is not None:
+                self._outputs.append(output)
             power, count = power + np.sum(output**2) / output[0, ..., 0].size, count + len(u)
             read = [total + _cross_spectra(grid, v) for total, v in zip(read, signals, strict=True)]
             if self.options.sensitivity:
@@ -123,7 +126,8 @@ class SystemCalibration(Calibration):
         predicted = None
         if self.options.sensitivity:
             predicted = float(np.sqrt(self._share * np.mean(np.sum(moves, axis=0) ** 2) / self.output_power))
-        return Calibrated(small, [np.sqrt(total) for total in squared], predicted, measured, self.budget_curve(curves))
+        found = Calibrated(small, [np.sqrt(total) for total in squared], predicted, measured, self.budget_curve(curves))
+        return self._jointly_fitted(found, small)
 
     def _spectrum(self, spectra: np.ndarray, weight: Weight) -> InputSpectrum:
         """The spectrum of an input, (frequencies, m, m), times the shape of a weight."""
@@ -147,29 +151,31 @@ class SystemCalibration(Calibration):
     def _fitted(self, block: Block, system: DiagonalLQOSystem, full: Spool, follow: Spool) -> DiagonalLQOSystem:
         """The system with the linear rows, the mixing matrix and the diagonal of the feedthrough that answer best."""
         ssm, free = block.ssm, self.options.feedthrough and block.ssm.n_inputs == block.ssm.n_outputs
-        whole, own = system_map(ssm, self._grid.steps), _features(system)
-        old = _coefficients(system, free)
-        fixed = system.D - np.diag(np.diag(system.D)) if free else system.D
+        whole, own = system_map(ssm, self._grid.steps), features(system)
+        old, fixed = coefficients(system), system.D
+        common = old.shape[1]
+        if free:
+            through = np.diag(np.diag(system.D))
+            old, fixed = np.concatenate([old, through], axis=1), fixed - through
         gram_sum: FloatOrBatch = 0.0
         target_sum: FloatOrBatch = 0.0
         for x, y in zip(full, follow, strict=True):
             v, u = block_input(block, x), block_input(block, y)
-            answer, features = whole(v), own(u)
+            answer, added = whole(v), own(u)
             answer -= np.tensordot(fixed, u, axes=1)
             if free:
-                features = np.concatenate([features, u])
-            features = features.reshape(len(features), -1)
-            gram_sum = gram_sum + features @ features.T
-            target_sum = target_sum + answer.reshape(len(answer), -1) @ features.T
+                added = np.concatenate([added, u])
+            added = added.reshape(len(added), -1)
+            gram_sum = gram_sum + added @ added.T
+            target_sum = target_sum + answer.reshape(len(answer), -1) @ added.T
         gram, target = np.asarray(gram_sum), np.asarray(target_sum)
-        new, common = old.copy(), len(gram) - (ssm.n_inputs if free else 0)
-        power = np.diag(gram)
+        new, power = old.copy(), np.diag(gram)
         ridge = _RIDGE * np.maximum(power, 1e-9 * np.max(power))
         for row in range(ssm.n_outputs):
             used = np.append(np.arange(common), common + row) if free else np.arange(common)
             matrix = gram[np.ix_(used, used)] + np.diag(ridge[used])
             new[row, used] = np.linalg.solve(matrix, target[row, used] + ridge[used] * old[row, used])
-        return _with_coefficients(system, new, fixed, free)
+        return with_coefficients(system, new[:, :common], fixed + new[:, common:] if free else fixed)
 
     def _advance(self, number: int, small: Block, full: Spool, reduced: Spool, follow: Spool) -> tuple[np.ndarray, np.ndarray]:
         """Both streams of signals move on to the output of the block.
@@ -225,36 +231,3 @@ def _scaled(sys: DiagonalLQOSystem, weight: Weight) -> DiagonalLQOSystem:
     q, root = sys.quadratic, weight.root
     quadratic = None if q is None else QuadraticOutput(q.U, q.V, root @ q.W)
     return DiagonalLQOSystem(sys.poles, sys.B, root @ sys.C, None, quadratic, sys.dt)
-
-
-def _features(sys: DiagonalLQOSystem) -> Map:
-    """A function from inputs to real and imaginary parts of all states, in the units of outputs, and the products."""
-    n, q = sys.n_slots, sys.quadratic
-    real, imaginary = np.eye(n) * np.where(sys.is_real_pole, 1.0, 0.5), -0.5j * np.diag(~sys.is_real_pole)
-    rows = [real, imaginary] if q is None else [real, imaginary, q.U, q.V]
-    c = 0 if q is None else q.rank
-    states = system_map(DiagonalLQOSystem(sys.poles, sys.B, np.concatenate(rows), None, None, sys.dt), 0)
-
-    def apply(u: np.ndarray) -> np.ndarray:
-        x = states(u)
-        return np.concatenate([x[: 2 * n], x[2 * n : 2 * n + c] * x[2 * n + c :]])
-
-    return apply
-
-
-def _coefficients(sys: DiagonalLQOSystem, free: bool) -> np.ndarray:
-    """The outputs as coefficients of the features of `_features`, and of the inputs if the feedthrough is free."""
-    weights = np.where(sys.is_real_pole, 1.0, 2.0)
-    parts = [sys.C.real * weights, -sys.C.imag * weights]
-    parts += [] if sys.quadratic is None else [sys.quadratic.W]
-    return np.concatenate(parts + [np.diag(np.diag(sys.D))] * free, axis=1)
-
-
-def _with_coefficients(sys: DiagonalLQOSystem, values: np.ndarray, fixed: np.ndarray, free: bool) -> DiagonalLQOSystem:
-    """The inverse of `_coefficients`; `fixed` is the other part of the feedthrough."""
-    n, q, weights = sys.n_slots, sys.quadratic, np.where(sys.is_real_pole, 1.0, 2.0)
-    C = (values[:, :n] - 1j * np.where(sys.is_real_pole, 0.0, values[:, n : 2 * n])) / weights
-    c = 0 if q is None else q.rank
-    quadratic = None if q is None else QuadraticOutput(q.U, q.V, values[:, 2 * n : 2 * n + c])
-    D = fixed + values[:, 2 * n + c :] if free else fixed
-    return DiagonalLQOSystem(sys.poles, sys.B, C, D, quadratic, sys.dt)

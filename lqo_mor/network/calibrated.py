@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from lqo_mor.errors import OrderError
+from lqo_mor.network._joint_fit import jointly_fitted
 from lqo_mor.network._refit_decoder import refitted_decoder
 from lqo_mor.network.forward import decode, encode, ends, linear, pooled
 from lqo_mor.network.model import Block, DeepSSM
@@ -22,6 +24,7 @@ Phases: TypeAlias = Callable[[str, int, int], object]  # progress of one part: i
 _TRIES = 6  # budgets that are tried for a wanted error
 _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smaller budget
 _NEAR_ENOUGH = 0.95  # of the wanted error, at which the next budget aims
+_AS_GOOD = 1.05  # of the error before a joint fit, by cross-validation, which tells no finer differences
 _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
 
 
@@ -165,6 +168,22 @@ class Calibration:
             a, b = decode(self.model, x), decode(small, y)
             error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
         return float(np.sqrt(error / power)) if power > 0 else 0.0
+
+    def _jointly_fitted(self, best: Calibrated, plain: DeepSSM) -> Calibrated:
+        """The model that a joint fit makes of `plain`, if it may be made and promises no more error than `best` has."""
+        if not self.options.joint or self.model.pooling is None:
+            return best
+        small, measured, expected = jointly_fitted(
+            plain,
+            self._inputs,
+            self._outputs,
+            mixing=self.options.mixing,
+            feedthrough=self.options.feedthrough,
+            progress=partial(self._progress, "end"),
+        )
+        if small is plain or not (best.measured is None or expected < _AS_GOOD * best.measured):
+            return best
+        return replace(best, model=small, measured=measured, predicted=expected, validated=True)
 
     def _refitted_end(self, small: DeepSSM, full: Spool, reduced: Spool) -> tuple[DeepSSM, float]:
         """A model with its decoder refitted, and the relative rms error of its output by cross-validation."""

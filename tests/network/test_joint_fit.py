@@ -12,6 +12,7 @@ from lqo_mor.network._linear_parameters import differentiate, linear_parameters,
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.statistics import Spool
 from tests.network.random_models import random_model
+from tests.network.test_calibrated_systems import model_of as model_of_systems
 
 
 @pytest.fixture
@@ -39,18 +40,35 @@ def shaken(model, rng, size):
     """The model with all of its linear parts changed."""
 
     def moved(mapping):
-        return Linear(mapping.weight + size * rng.normal(size=mapping.weight.shape), mapping.bias + size)
+        bias = None if mapping.bias is None else mapping.bias + size
+        return Linear(mapping.weight + size * rng.normal(size=mapping.weight.shape), bias)
 
     blocks = []
     for block in model.blocks:
-        ssm = block.ssm
+        ssm, q = block.ssm, block.ssm.quadratic
         C = ssm.C * (1 + size * rng.normal(size=ssm.C.shape))
-        blocks.append(replace(block, ssm=replace(ssm, C=C, D=ssm.D + size), mixing=block.mixing and moved(block.mixing)))
+        q = q and replace(q, W=q.W * (1 + size * rng.normal(size=q.W.shape)))
+        ssm = replace(ssm, C=C, D=ssm.D + size * np.eye(*ssm.D.shape[-2:]), quadratic=q)
+        blocks.append(replace(block, ssm=ssm, mixing=block.mixing and moved(block.mixing)))
     return replace(model, blocks=tuple(blocks), decoder=moved(model.decoder))
 
 
 def relative(model, other, inputs):
     return np.linalg.norm(other(inputs) - model(inputs)) / np.linalg.norm(model(inputs))
+
+
+def check_gradients(model, rng):
+    """Gradients by all parameters against differences of outputs."""
+    u, outputs = rng.normal(size=(4, 9, model.encoder.n_inputs)), model.decoder.n_outputs
+    parts = linear_parameters(model, True)
+    arrays, directions = [np.zeros((8, part.size), np.float32) for part in parts], rng.normal(size=(2, outputs))
+    differentiate(model, [u[:3], u[3:]], directions, True, parts, arrays, lambda done: None)
+    for k, part in enumerate(parts):
+        moves = [rng.normal(size=p.size) if p is part else np.zeros(p.size) for p in parts]
+        ends = [moved(model, parts, [sign * 1e-5 * move for move in moves], 9)(u) for sign in (1, -1)]
+        slopes = ((ends[0] - ends[1]) / 2e-5 @ directions.T).ravel()
+        assert np.max(np.abs(slopes)) > 1e-3
+        np.testing.assert_allclose(arrays[k] @ moves[k], slopes, rtol=1e-4, atol=1e-4 * np.max(np.abs(slopes)))
 
 
 @pytest.mark.parametrize(("prenorm", "pooling", "gate"), [(True, "mean", "glu"), (False, "last", "glu"), (False, "mean", None)])
@@ -60,20 +78,23 @@ def test_gradients_by_all_parameters(rng, prenorm, pooling, gate):
     B, C, poles = ssm.B.copy(), ssm.C.copy(), ssm.poles.copy()
     poles[:, 0], B[:, 0], C[..., 0], B[1, 2] = poles[:, 0].real, B[:, 0].real, C[..., 0].real, 0
     model = replace(model, blocks=(replace(model.blocks[0], ssm=replace(ssm, poles=poles, B=B, C=C)), *model.blocks[1:]))
-    u, outputs = rng.normal(size=(4, 9, model.encoder.n_inputs)), model.decoder.n_outputs
-    parts = linear_parameters(model, True)
-    arrays, directions = [np.zeros((8, part.size), np.float32) for part in parts], rng.normal(size=(2, outputs))
-    differentiate(model, [u[:3], u[3:]], directions, True, parts, arrays, lambda done: None)
-    for k, part in enumerate(parts):
-        moves = [rng.normal(size=p.size) if p is part else np.zeros(p.size) for p in parts]
-        ends = [moved(model, parts, [sign * 1e-5 * move for move in moves], 9)(u) for sign in (1, -1)]
-        slopes = ((ends[0] - ends[1]) / 2e-5 @ directions.T).ravel()
-        np.testing.assert_allclose(arrays[k] @ moves[k], slopes, rtol=1e-4, atol=1e-4 * np.max(np.abs(slopes)))
+    check_gradients(model, rng)
 
 
-def test_a_model_that_was_moved_is_found_again(rng):
-    model = random_model(rng, width=4, slots=3)
-    inputs, unseen = rng.normal(size=(2, 80, 20, model.encoder.n_inputs))
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_gradients_by_the_parameters_of_single_systems(rng, prenorm, rank):
+    model = model_of_systems(rng, 3, rank, prenorm)
+    ssm = model.blocks[0].ssm  # a slot that is not used
+    B = ssm.B.copy()
+    B[2] = 0
+    check_gradients(replace(model, blocks=(replace(model.blocks[0], ssm=replace(ssm, B=B)), *model.blocks[1:])), rng)
+
+
+@pytest.mark.parametrize(("of", "count"), [(lambda rng: random_model(rng, width=4, slots=3), 80), (model_of_systems, 200)])
+def test_a_model_that_was_moved_is_found_again(rng, of, count):
+    model = of(rng)
+    inputs, unseen = rng.normal(size=(2, count, 20, model.encoder.n_inputs))
     other = shaken(model, rng, 0.03)
     found, error = fitted(other, *spools(model, inputs))
     assert relative(model, found, inputs) < error < 0.3 * relative(model, other, inputs)
@@ -162,10 +183,13 @@ def test_maps_without_room_stay(rng, monkeypatch):
         assert np.max(np.abs(new.ssm.C - old.ssm.C)) > 1e-3
 
 
-def test_the_calibration_uses_it():
+@pytest.mark.parametrize(
+    ("of", "count"), [(lambda rng: random_model(rng, width=4, slots=6, layers=2), 60), (model_of_systems, 200)]
+)
+def test_the_calibration_uses_it(of, count):
     rng = np.random.default_rng(2)
-    model = random_model(rng, width=4, slots=6, layers=2)
-    inputs, unseen = np.cumsum(rng.normal(size=(2, 60, 30, model.encoder.n_inputs)), axis=2) * 0.3
+    model = of(rng)
+    inputs, unseen = np.cumsum(rng.normal(size=(2, count, 30, model.encoder.n_inputs)), axis=2) * 0.3
     errors = []
     for joint in (False, True):
         result = lqo.compress(model, state_size=4, calibration=inputs, options=lqo.CalibrationOptions(joint=joint))

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from lqo_mor import parallel
-from lqo_mor.network._joint_fit import FEWEST
 from lqo_mor.network.calibrated import Calibrated, Calibration, CalibrationOptions, Phases, margin
 from lqo_mor.network.forward import activate, block_input, block_output, linear, system_map
 from lqo_mor.network.layers import Linear
@@ -67,12 +66,7 @@ class ChannelCalibration(Calibration):
         refits = (True, False) if self.options.mixing else (False,)
         found = [self._assembled(curves, chosen, refit) for refit in refits]
         best, plain = min(found, key=lambda one: 0.0 if one[0].measured is None else one[0].measured)
-        best = self._jointly_fitted(best, plain)
-        if not best.validated and best.model is not plain and self.statistics.count >= FEWEST:
-            best = replace(best, predicted=best.measured, validated=True)
-        if not best.validated and best.predicted is not None and best.measured is not None:
-            best = replace(best, predicted=max(best.predicted, best.measured))
-        return replace(best, budget_curve=self.budget_curve(curves))
+        return replace(self._finished(best, plain), budget_curve=self.budget_curve(curves))
 
     def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> tuple[Calibrated, DeepSSM]:
         """The model with a refitted decoder where that may change, its maps refitted or not; and the one with the old decoder."""
@@ -90,11 +84,8 @@ class ChannelCalibration(Calibration):
                 refit_here = refit and block.mixing is not None
                 blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
                 self._progress("layers", number + 1, len(self.model.blocks))
-            small = plain = replace(self.model, blocks=tuple(blocks))
-            if self.options.mixing:
-                small, measured = self._refitted_end(plain, full, reduced)
-            else:
-                measured = self._measured(plain, full, reduced)
+            plain = replace(self.model, blocks=tuple(blocks))
+            small, measured = self._with_decoder(plain, full, reduced)
         return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured), plain
 
     def _adapted(self, number: int, systems: list[Channel], full: Spool, reduced: Spool) -> tuple[list[Channel], np.ndarray]:

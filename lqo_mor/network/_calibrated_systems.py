@@ -121,13 +121,13 @@ class SystemCalibration(Calibration):
                 squared.append(total)
                 moves.append(moved)
                 self._progress("layers", number + 1, len(model.blocks))
-            small = replace(model, blocks=tuple(blocks))
-            measured = self._measured(small, full, reduced)
+            plain = replace(model, blocks=tuple(blocks))
+            small, measured = self._with_decoder(plain, full, reduced)
         predicted = None
         if self.options.sensitivity:
             predicted = float(np.sqrt(self._share * np.mean(np.sum(moves, axis=0) ** 2) / self.output_power))
         found = Calibrated(small, [np.sqrt(total) for total in squared], predicted, measured, self.budget_curve(curves))
-        return self._jointly_fitted(found, small)
+        return self._finished(found, plain)
 
     def _spectrum(self, spectra: np.ndarray, weight: Weight) -> InputSpectrum:
         """The spectrum of an input, (frequencies, m, m), times the shape of a weight."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from lqo_mor.errors import OrderError
-from lqo_mor.network._joint_fit import jointly_fitted
+from lqo_mor.network._joint_fit import FEWEST, jointly_fitted
 from lqo_mor.network._refit_decoder import refitted_decoder
 from lqo_mor.network.forward import decode, encode, ends, linear, pooled
 from lqo_mor.network.model import Block, DeepSSM
@@ -24,7 +24,7 @@ Phases: TypeAlias = Callable[[str, int, int], object]  # progress of one part: i
 _TRIES = 6  # budgets that are tried for a wanted error
 _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smaller budget
 _NEAR_ENOUGH = 0.95  # of the wanted error, at which the next budget aims
-_AS_GOOD = 1.05  # of the error before a joint fit, by cross-validation, which tells no finer differences
+_AS_GOOD = 1.05  # of the error with a refitted decoder, by cross-validation, which tells no finer differences
 _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
 
 
@@ -48,9 +48,9 @@ class CalibrationOptions:
     mixing : bool, default True
         Refit the linear maps behind layers of channels in closed form, to the outputs they had, if that brings the model's output
         closer on the calibration inputs; and let the decoder change. (A single system has outputs of its own that mix its
-        states.)
+        states: the maps behind it change in a joint fit only.)
     joint : bool, default True
-        In the end move the output weights of all channels together, with the feedthroughs, maps and decoder that may change, by
+        In the end move the output weights of all systems together, with the feedthroughs, maps and decoder that may change, by
         least squares on the model's output (Gauss-Newton), if that brings it closer by cross-validation. For outputs pooled over
         time and 50 sequences or more; otherwise, and without it, the decoder alone is refitted (`mixing`).
     """
@@ -76,8 +76,8 @@ class Calibrated:
         were searched, before a joint fit.
     predicted : float or None
         Relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the last
-        fit, if there are enough sequences, otherwise from the errors of the layers (of channels, no less than `measured`);
-        None if it is not known.
+        fit, if there are enough sequences, otherwise from the errors of the layers, and no less than `measured`; None if it is
+        not known.
     measured : float or None
         That error on the calibration inputs; None if they did not go through the compressed model.
     validated : bool
@@ -169,24 +169,29 @@ class Calibration:
             error, power = error + np.sum((a - b) ** 2), power + np.sum(a**2)
         return float(np.sqrt(error / power)) if power > 0 else 0.0
 
-    def _jointly_fitted(self, best: Calibrated, plain: DeepSSM) -> Calibrated:
-        """The model that a joint fit makes of `plain`, if it may be made and promises no more error than `best` has."""
-        if not self.options.joint or self.model.pooling is None:
-            return best
-        small, measured, expected = jointly_fitted(
-            plain,
-            self._inputs,
-            self._outputs,
-            mixing=self.options.mixing,
-            feedthrough=self.options.feedthrough,
-            progress=partial(self._progress, "end"),
-        )
-        if small is plain or not (best.measured is None or expected < _AS_GOOD * best.measured):
-            return best
-        return replace(best, model=small, measured=measured, predicted=expected, validated=True)
+    def _finished(self, best: Calibrated, plain: DeepSSM) -> Calibrated:
+        """The best of a model with a refitted decoder, where that may change, and a joint fit from `plain` with the old one."""
+        if self.options.joint and self.model.pooling is not None:
+            small, measured, expected = jointly_fitted(
+                plain,
+                self._inputs,
+                self._outputs,
+                mixing=self.options.mixing,
+                feedthrough=self.options.feedthrough,
+                progress=partial(self._progress, "end"),
+            )
+            if small is not plain and (best.measured is None or expected < _AS_GOOD * best.measured):
+                return replace(best, model=small, measured=measured, predicted=expected, validated=True)
+        if best.model is not plain and sum(map(len, self._inputs)) >= FEWEST:
+            return replace(best, predicted=best.measured, validated=True)
+        if best.predicted is not None and best.measured is not None:
+            return replace(best, predicted=max(best.predicted, best.measured))
+        return best
 
-    def _refitted_end(self, small: DeepSSM, full: Spool, reduced: Spool) -> tuple[DeepSSM, float]:
-        """A model with its decoder refitted, and the relative rms error of its output by cross-validation."""
+    def _with_decoder(self, small: DeepSSM, full: Spool, reduced: Spool) -> tuple[DeepSSM, float]:
+        """A model with its decoder refitted where it may change, and the relative rms error of its output (cross-validated)."""
+        if not self.options.mixing:
+            return small, self._measured(small, full, reduced)
         power = 0.0
 
         def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:

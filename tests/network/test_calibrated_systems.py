@@ -170,6 +170,16 @@ def test_layers_of_different_kinds_are_refused(rng):
         compress(mixed, state_size=2, calibration=slow(rng))
 
 
+def test_without_pooling_the_decoder_is_refitted(rng):
+    model = model_of(rng, pooling=None)
+    inputs, others = slow(rng, 64), slow(rng, 64)
+    without = compress(model, state_size=4, calibration=inputs, options=CalibrationOptions(mixing=False))
+    result = compress(model, state_size=4, calibration=inputs)
+    assert np.any(result.model.decoder.weight != model.decoder.weight)
+    assert relative(model(others), result.model(others)) < relative(model(others), without.model(others))
+    assert result.report.predicted_error == pytest.approx(relative(model(others), result.model(others)), rel=0.5)
+
+
 def test_the_streams_follow_the_reduced_layers(rng):
     model, inputs = model_of(rng), slow(rng)
     small = compress(model, state_size=6, calibration=inputs).model

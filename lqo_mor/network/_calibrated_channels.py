@@ -173,4 +173,5 @@ def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
     old = mixing.weight if bias is None else np.column_stack([mixing.weight, bias])
     ridge = _RIDGE * np.diag(np.maximum(np.diag(gram), 1e-12 * np.max(np.diag(gram))))
     new = np.linalg.solve(gram + ridge, (target + old @ ridge).T).T
-    return Linear(new) if bias is None else Linear(new[:, :-1], new[:, -1])
+    new[: mixing.fixed] = old[: mixing.fixed]
+    return replace(mixing, weight=new) if bias is None else replace(mixing, weight=new[:, :-1], bias=new[:, -1])

@@ -41,7 +41,7 @@ def jointly_fitted(
     Parameters
     ----------
     model : DeepSSM
-        The reduced model: linear channels, and pooled outputs.
+        The reduced model: linear channels or single systems, and pooled outputs.
     inputs, wanted : Spool
         Inputs of the model in pieces, and the outputs that it should have.
     mixing : bool

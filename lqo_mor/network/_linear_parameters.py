@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from lqo_mor.network._output_weights import Weights, count, output_weights, with_moved
-from lqo_mor.network.backward import decode_backward, pass_model
+from lqo_mor.network._output_weights import Gradient, Weights, n_weights, output_weights, with_moved
+from lqo_mor.network.backward import Passed, decode_backward, pass_model
 from lqo_mor.network.forward import Map, ends, pooled, system_map
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import DeepSSM
@@ -26,16 +25,15 @@ class Part:
 
 def linear_parameters(model: DeepSSM, mixing: bool) -> list[Part]:
     """The parameters that may change."""
-    systems = [Part("system", k, count(block.ssm)) for k, block in enumerate(model.blocks)]
+    systems = [Part("system", k, n_weights(block.ssm)) for k, block in enumerate(model.blocks)]
     if not mixing:
         return systems
-    decoder = ends(model)[1]
-    maps = [
-        Part("mixing", k, block.mixing.n_outputs * (block.mixing.n_inputs + 1))
-        for k, block in enumerate(model.blocks)
-        if block.mixing is not None
-    ]
-    return [*systems, Part("decoder", -1, decoder.n_outputs * (decoder.n_inputs + 1)), *maps]
+    maps = [Part("mixing", k, _size(block.mixing)) for k, block in enumerate(model.blocks) if block.mixing is not None]
+    return [*systems, Part("decoder", -1, _size(ends(model)[1])), *maps]
+
+
+def _size(mapping: Linear) -> int:
+    return (mapping.n_outputs - mapping.fixed) * (mapping.n_inputs + 1)
 
 
 def differentiate(
@@ -48,7 +46,7 @@ def differentiate(
     progress: Callable[[int], object],
 ) -> None:
     """Write gradients of the outputs along directions (count, outputs) to arrays (sequences * count, size of the part)."""
-    row, every = 0, len(directions)
+    row, count = 0, len(directions)
     arrays = {(part.kind, part.block): array for part, array in zip(parts, gradients, strict=True)}
     maps: list[Map] = []
     weights: list[Weights] = []
@@ -57,30 +55,34 @@ def differentiate(
             maps = [system_map(block.ssm, u.shape[1]) for block in model.blocks]
             weights = [output_weights(block.ssm, u.shape[1], feedthrough) for block in model.blocks]
         x, passed = pass_model(model, u, maps, np.float32)
-        signals: list[Any] = [own.signals(kept.read) for own, kept in zip(weights, passed, strict=True)]
-        tokens = [
-            _with_one(kept.active.transpose(1, 2, 0), kept.block.mixing).astype(np.float32) if ("mixing", k) in arrays else None
-            for k, kept in enumerate(passed)
-        ]
+        by_system = [one.of_inputs(kept.read) for one, kept in zip(weights, passed, strict=True)]
+        by_map = [_gradient_by_map(kept) if ("mixing", k) in arrays else None for k, kept in enumerate(passed)]
         read = _with_one(pooled(model, x)[..., 0].T, ends(model)[1])
         for d, direction in enumerate(directions):
-            here = slice(row + d, row + len(u) * every, every)
+            here = slice(row + d, row + len(u) * count, count)
             if ("decoder", -1) in arrays:
                 arrays["decoder", -1][here] = (direction[:, np.newaxis] * read[:, np.newaxis]).reshape(len(u), -1)
             g = decode_backward(model, x, np.tile(direction, (len(u), 1)), np.float32)
             for k in reversed(range(len(passed))):
                 g, own, mixed = passed[k].backward(g)
-                arrays["system", k][here] = weights[k].gradients(signals[k], own)
-                active = tokens[k]
-                if active is not None:
-                    arrays["mixing", k][here] = np.matmul(mixed.transpose(1, 0, 2), active).reshape(len(u), -1)
-        row += len(u) * every
-        progress(row // every)
+                arrays["system", k][here] = by_system[k](own)
+                by_mixing = by_map[k]
+                if by_mixing is not None:
+                    arrays["mixing", k][here] = by_mixing(mixed)
+        row += len(u) * count
+        progress(row // count)
 
 
-def _with_one(features: np.ndarray, mapping: Linear | None) -> np.ndarray:
-    """Features along the last axis, and one for the bias; zero where the map has none."""
+def _gradient_by_map(kept: Passed) -> Gradient:
+    """The gradients by a mixing map, (batch, size), as a function of those by its outputs."""
+    mapping = kept.block.mixing
     assert mapping is not None  # by `linear_parameters`
+    fixed, tokens = mapping.fixed, _with_one(kept.active.transpose(1, 2, 0), mapping).astype(np.float32)
+    return lambda mixed: np.matmul(mixed[fixed:].transpose(1, 0, 2), tokens).reshape(len(tokens), -1)
+
+
+def _with_one(features: np.ndarray, mapping: Linear) -> np.ndarray:
+    """Features along the last axis, and one for the bias; zero where the map has none."""
     one = np.full((*features.shape[:-1], 1), 0.0 if mapping.bias is None else 1.0)
     return np.concatenate([features, one], axis=-1)
 
@@ -100,5 +102,6 @@ def moved(model: DeepSSM, parts: list[Part], moves: list[np.ndarray], steps: int
 
 def _added(mapping: Linear | None, move: np.ndarray) -> Linear:
     assert mapping is not None  # by `linear_parameters`
-    move = move.reshape(mapping.n_outputs, -1)
-    return Linear(mapping.weight + move[:, :-1], None if mapping.bias is None else mapping.bias + move[:, -1])
+    move = np.pad(move.reshape(-1, mapping.n_inputs + 1), ((mapping.fixed, 0), (0, 0)))
+    bias = None if mapping.bias is None else mapping.bias + move[:, -1]
+    return replace(mapping, weight=mapping.weight + move[:, :-1], bias=bias)

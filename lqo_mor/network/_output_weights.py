@@ -6,6 +6,7 @@ Of a channel they are its feedthrough and residues, which add up kernels; of a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -16,6 +17,8 @@ from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.network.forward import Map, system_map
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+
+Gradient: TypeAlias = Callable[[np.ndarray], np.ndarray]  # by parameters, (batch, size), of that by outputs
 
 _WINDOW = 256  # steps for which powers of poles are kept
 
@@ -49,14 +52,19 @@ class ChannelWeights:
         powers = np.concatenate([powers.real, powers.imag], axis=-1)
         return cls(float(feedthrough), powers.astype(np.float32), later.astype(np.complex64), steps)
 
-    def signals(self, read: np.ndarray) -> np.ndarray:
-        """What gradients need of the inputs (width, batch, steps): conjugate transforms in single precision."""
-        return scipy.fft.rfft(read.astype(np.float32), self._size, workers=-1).conj()
+    def of_inputs(self, read: np.ndarray) -> Gradient:
+        """The gradients, (batch, width (1 + 2 slots)), for inputs (width, batch, steps)."""
+        size = scipy.fft.next_fast_len(2 * self.steps - 1, real=True)
+        conjugate = scipy.fft.rfft(read.astype(np.float32), size, workers=-1).conj()
 
-    def gradients(self, signals: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Gradients (batch, width (1 + 2 slots)) from those by the outputs, (width, batch, steps): products with the kernels."""
-        by_kernel = scipy.fft.irfft(scipy.fft.rfft(own, self._size, workers=-1) * signals, self._size, workers=-1)
-        by_kernel = by_kernel[..., : self.steps]
+        def gradient(own: np.ndarray) -> np.ndarray:
+            by_kernel = scipy.fft.irfft(scipy.fft.rfft(own, size, workers=-1) * conjugate, size, workers=-1)
+            return self._products(by_kernel[..., : self.steps])
+
+        return gradient
+
+    def _products(self, by_kernel: np.ndarray) -> np.ndarray:
+        """Products with the kernels, of gradients by the kernel of every channel (width, batch, steps)."""
         width, batch, steps = by_kernel.shape
         n, window = self.later.shape[-1], self.powers.shape[1]
         padded = np.pad(by_kernel, ((0, 0), (0, 0), (0, -steps % window)))
@@ -64,10 +72,6 @@ class ChannelWeights:
         z = np.einsum("hbws,hws->bhs", z[..., :n] + 1j * z[..., n:], self.later)
         first = self.impulse * by_kernel[:, :, :1].transpose(1, 0, 2)
         return np.concatenate([first, z.real, -z.imag], axis=-1).reshape(batch, -1)
-
-    @property
-    def _size(self) -> int:
-        return scipy.fft.next_fast_len(2 * self.steps - 1, real=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +97,17 @@ class SystemWeights:
         """Those of a system, for so many steps."""
         return cls(features(ssm), _units(ssm, steps), float(feedthrough))
 
-    def signals(self, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What gradients need of the inputs (width, batch, steps): the signals, and the inputs themselves."""
-        return self.features(read) * self.units[:, np.newaxis, np.newaxis], read
+    def of_inputs(self, read: np.ndarray) -> Gradient:
+        """The gradients, (batch, p (count + 1)) or (batch, p count) unless square, for inputs (width, batch, steps)."""
+        signals = (self.features(read) * self.units[:, np.newaxis, np.newaxis]).astype(np.float32).transpose(1, 2, 0)
 
-    def gradients(self, signals: tuple[np.ndarray, np.ndarray], own: np.ndarray) -> np.ndarray:
-        """Gradients (batch, p count + p) from those by the outputs, (p, batch, steps); without the last p unless square."""
-        added, read = signals
-        found = np.matmul(own.transpose(1, 0, 2), added.transpose(1, 2, 0)).reshape(own.shape[1], -1)
-        if len(read) != len(own):
-            return found
-        return np.concatenate([found, self.through * np.einsum("pbt,pbt->bp", own, read)], axis=1)
+        def gradient(own: np.ndarray) -> np.ndarray:
+            found = np.matmul(own.transpose(1, 0, 2), signals).reshape(len(signals), -1)
+            if len(read) != len(own):
+                return found
+            return np.concatenate([found, self.through * np.einsum("pbt,pbt->bp", own, read)], axis=1)
+
+        return gradient
 
 
 Weights: TypeAlias = ChannelWeights | SystemWeights
@@ -114,7 +118,7 @@ def output_weights(ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> Wei
     return (ChannelWeights if ssm.batch else SystemWeights).of(ssm, steps, feedthrough)
 
 
-def count(ssm: DiagonalLQOSystem) -> int:
+def n_weights(ssm: DiagonalLQOSystem) -> int:
     """How many output weights there are."""
     if ssm.batch:
         return ssm.batch[0] * (1 + 2 * ssm.n_slots)
@@ -153,8 +157,8 @@ def _units(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     states = np.divide(_pole_norms(ssm, steps), inputs, out=np.zeros(ssm.n_slots), where=inputs > 0)
     if q is None:
         return np.tile(states, 2)
-    linear = replace(ssm, C=np.concatenate([q.U, q.V]), D=np.zeros((2 * q.rank, ssm.n_inputs)), quadratic=None)
-    norms = [float(h2_norm(replace(linear, C=row[np.newaxis], D=linear.D[:1]), horizon=steps, delay=0)) for row in linear.C]
+    rows = [DiagonalLQOSystem(ssm.poles, ssm.B, row[np.newaxis], None, None, ssm.dt) for row in (*q.U, *q.V)]
+    norms = [float(h2_norm(row, horizon=steps)) for row in rows]
     products = np.multiply(norms[: q.rank], norms[q.rank :])
     return np.concatenate([states, states, np.divide(1.0, products, out=np.zeros(q.rank), where=products > 0)])
 

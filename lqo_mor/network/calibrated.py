@@ -79,7 +79,8 @@ class Calibrated:
         fit, if there are enough sequences, otherwise from the errors of the layers, and no less than `measured`; None if it is
         not known.
     measured : float or None
-        That error on the calibration inputs; None if they did not go through the compressed model.
+        That error on the calibration inputs, by cross-validation where the decoder alone was refitted; None if they did not go
+        through the compressed model.
     validated : bool
         Whether `predicted` is by cross-validation.
     budget_curve : tuple of (float, float)
@@ -202,7 +203,8 @@ class Calibration:
                 yield pooled(small, y), wanted
 
         decoder, squared = refitted_decoder(ends(small)[1], pieces())
-        return replace(small, decoder=decoder), float(np.sqrt(squared / power)) if power > 0 else 0.0
+        changed = small if decoder is ends(small)[1] else replace(small, decoder=decoder)
+        return changed, float(np.sqrt(squared / power)) if power > 0 else 0.0
 
 
 def margin(block: Block) -> float:

@@ -52,7 +52,8 @@ def compress(
         The model; it is not changed.
     state_size : int or sequence of int, optional
         Real states per system to keep, for all blocks or one number per block. Even, since the
-        formats store slots of two states. A layer that has no more states than that stays as it is.
+        formats store slots of two states. A layer that has no more states than that keeps its system, but for what `options`
+        let a calibration change.
     keep : float, optional
         Instead of `state_size`: the fraction of the states to keep, between 0 and 1. Each layer gets
         the nearest even number of states, at least 2. With ``options.split`` a mean over all channels, as `state_size` is.

@@ -25,10 +25,14 @@ def _freeze(record: object, **ndims: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """Affine map of every token, ``x ↦ weight x + bias``, with `weight` (out, in) and `bias` (out,) or None."""
+    """Affine map of every token, ``x ↦ weight x + bias``, with `weight` (out, in) and `bias` (out,) or None.
+
+    The first `fixed` outputs are no parameters, as where a gate multiplies its very input: compression leaves them alone.
+    """
 
     weight: np.ndarray
     bias: np.ndarray | None = None
+    fixed: int = 0
 
     def __post_init__(self) -> None:
         _freeze(self, weight=2, bias=1)

@@ -1,9 +1,13 @@
 """Models of the S5 and minimal-LRU repositories and the deep LRU: the NumPy model equals the formulas of their layers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.errors import CheckpointError
+from lqo_mor.network.layers import Linear
 
 H, P, L, LAYERS = 4, 3, 24, 2
 
@@ -162,6 +166,24 @@ def test_calibration_of_an_lru_model(tmp_path):
     plain, calibrated = lqo.compress(model, state_size=4).model, lqo.compress(model, state_size=4, calibration=u[:32]).model
     wanted = model(u[32:])
     assert np.linalg.norm(calibrated(u[32:]) - wanted) < np.linalg.norm(plain(u[32:]) - wanted)
+
+
+def test_half_a_gate_that_no_file_holds_stays(tmp_path):
+    tensors, _, outs, norm, _, prenorm, _ = CASES["S5"]
+    rng = np.random.default_rng(5)
+    np.savez(tmp_path / "model.npz", **flat(flax_tree(rng, tensors, outs, norm, False)))
+    model = lqo.load_checkpoint(tmp_path / "model.npz", prenorm=prenorm)
+    u = 0.3 * np.cumsum(rng.normal(size=(120, L, 2)), axis=1)
+    small = lqo.compress(model, state_size=4, calibration=u).model
+    for block, old in zip(small.blocks, model.blocks, strict=True):
+        np.testing.assert_array_equal(block.mixing.weight[:H], np.eye(H))
+        assert np.any(block.mixing.weight[H:] != old.mixing.weight[H:])
+    small.save(tmp_path / "small.npz")
+    np.testing.assert_allclose(lqo.load_checkpoint(tmp_path / "small.npz")(u), small(u), rtol=1e-9, atol=1e-9)
+    changed = replace(small.blocks[0], mixing=Linear(2 * small.blocks[0].mixing.weight, small.blocks[0].mixing.bias))
+    with pytest.raises(CheckpointError, match="must stay"):
+        replace(small, blocks=(changed, *small.blocks[1:])).save(tmp_path / "changed.npz")
+    assert not (tmp_path / "changed.npz").exists()
 
 
 def test_a_gate_of_the_systems_output_leaves_only_systems(tmp_path):

@@ -180,6 +180,16 @@ def test_without_pooling_the_decoder_is_refitted(rng):
     assert result.report.predicted_error == pytest.approx(relative(model(others), result.model(others)), rel=0.5)
 
 
+def test_without_a_fit_that_changes_something_the_prediction_is_not_from_within(rng, monkeypatch):
+    """The old decoder stays: the error on the calibration inputs is no cross-validation."""
+    monkeypatch.setattr("lqo_mor.network.calibrated.refitted_decoder", lambda decoder, pieces: (decoder, [*pieces] and 0.0))
+    model, inputs = model_of(rng), slow(rng, 64)
+    result = compress(model, state_size=4, calibration=inputs, options=CalibrationOptions(joint=False))
+    plain = compress(model, state_size=4, calibration=inputs, options=CalibrationOptions(joint=False, mixing=False))
+    assert result.model.decoder is model.decoder
+    assert result.report.predicted_error == pytest.approx(plain.report.predicted_error)
+
+
 def test_the_streams_follow_the_reduced_layers(rng):
     model, inputs = model_of(rng), slow(rng)
     small = compress(model, state_size=6, calibration=inputs).model

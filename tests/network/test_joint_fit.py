@@ -91,6 +91,19 @@ def test_gradients_by_the_parameters_of_single_systems(rng, prenorm, rank):
     check_gradients(replace(model, blocks=(replace(model.blocks[0], ssm=replace(ssm, B=B)), *model.blocks[1:])), rng)
 
 
+def test_gradients_where_some_parameters_are_fixed(rng):
+    model = model_of_systems(rng, 2, 0)
+    q = lqo.QuadraticOutput(*np.zeros((2, 0, model.blocks[0].ssm.n_slots)), np.zeros((model.blocks[0].width, 0)))
+    blocks = [replace(b, mixing=replace(b.mixing, fixed=b.width), ssm=replace(b.ssm, quadratic=q)) for b in model.blocks]
+    model = replace(model, blocks=tuple(blocks))
+    check_gradients(model, rng)
+    parts = linear_parameters(model, True)
+    changed = moved(model, parts, [rng.normal(size=part.size) for part in parts], 9)
+    for new, old in zip(changed.blocks, model.blocks, strict=True):
+        np.testing.assert_array_equal(new.mixing.weight[: old.width], old.mixing.weight[: old.width])
+        assert np.all(new.mixing.weight[old.width :] != old.mixing.weight[old.width :])
+
+
 @pytest.mark.parametrize(("of", "count"), [(lambda rng: random_model(rng, width=4, slots=3), 80), (model_of_systems, 200)])
 def test_a_model_that_was_moved_is_found_again(rng, of, count):
     model = of(rng)

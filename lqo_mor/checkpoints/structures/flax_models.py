@@ -22,6 +22,7 @@ from lqo_mor.checkpoints.families.contract import Layer
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures._parts import sub_state
 from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import BatchNorm, LayerNorm, Linear
 from lqo_mor.network.model import POOLINGS, Block, DeepSSM
 
@@ -95,8 +96,9 @@ def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepS
             elif settings.choice("activation", ("half_glu1", "half_glu2"), "half_glu1") == "half_glu2":
                 return None
             else:
-                value = Linear(np.eye(width), np.zeros(width))
-            mixing = Linear(np.concatenate([value.weight, gate.weight]), np.concatenate([value.bias, gate.bias]))
+                value = Linear(np.eye(width), np.zeros(width), fixed=width)
+            weight, bias = np.concatenate([value.weight, gate.weight]), np.concatenate([value.bias, gate.bias])
+            mixing = Linear(weight, bias, value.fixed)
         norm, gated = _norm(state, layer, width), None if mixing is None else "glu"
         blocks.append(Block(prefix, found.ssm, mixing, norm, prenorm, "gelu_tanh", gated, backward=found.backward))
     return DeepSSM(_dense(state, f"{root}encoder.encoder"), tuple(blocks), _dense(state, f"{root}decoder"), None, pooling)
@@ -106,6 +108,11 @@ def _mixing_tensors(block: Block, state: Tensors) -> Tensors:
     mixing = cast(Linear, block.mixing)
     layer, half = block.name.removesuffix(".seq"), mixing.n_outputs // 2
     parts = {"out1": slice(0, half), "out2": slice(half, None)}
+    stored = f"{layer}.out1.kernel" in state
+    if not stored and (np.any(mixing.weight[:half] != np.eye(half)) or np.any(cast(np.ndarray, mixing.bias)[:half])):
+        raise CheckpointError(
+            f"{block.name}: the gate of this class multiplies its input itself, so that half of mixing must stay"
+        )
     return {
         f"{layer}.{name}.{part}": values[rows].T
         for name, rows in parts.items()

@@ -94,8 +94,8 @@ class ChannelCalibration(Calibration):
         new: np.ndarray | float = 0.0
         crossed: np.ndarray | float = 0.0
         for x, y in zip(full, reduced, strict=True):
-            v, u = block_input(block, x), block_input(block, y)
-            new, crossed = new + grid.power(u), crossed + grid.cross(v, u)
+            cross, power = grid.cross_and_power(block_input(block, x), block_input(block, y))
+            new, crossed = new + power, crossed + cross
         weight = s.sensitivity[number] / (s.count * grid.steps)
         per_channel = (
             block.ssm,

@@ -100,13 +100,18 @@ class Grid:
 
     def cross(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Cross spectra of signals (features, batch, steps), summed over the batch."""
-        a = scipy.fft.rfft(a, self.size, workers=-1)
-        b = a if b is a else scipy.fft.rfft(b, self.size, workers=-1)
-        return np.einsum("hbf,hbf->hf", a, b.conj())
+        return self.cross_and_power(a, b)[0]
 
     def power(self, a: np.ndarray) -> np.ndarray:
         """Power spectra, summed over the batch."""
-        return self.cross(a, a).real
+        a = scipy.fft.rfft(a, self.size, workers=-1)
+        return np.einsum("hbf,hbf->hf", a, a.conj()).real
+
+    def cross_and_power(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cross spectra of both, and power spectra of the second, summed over the batch."""
+        a, b = (scipy.fft.rfft(one, self.size, workers=-1) for one in (a, b))
+        conjugate = b.conj()
+        return np.einsum("hbf,hbf->hf", a, conjugate), np.einsum("hbf,hbf->hf", b, conjugate).real
 
     def smooth(self, spectra: np.ndarray) -> np.ndarray:
         """Power spectra with the fine structure of chance removed (Bartlett's window)."""

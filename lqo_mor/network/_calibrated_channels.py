@@ -63,30 +63,38 @@ class ChannelCalibration(Calibration):
 
     def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
         """The model with the chosen size of every channel; maps refitted only if that brings the output closer."""
-        refits = (True, False) if self.options.mixing else (False,)
-        found = [self._assembled(curves, chosen, refit) for refit in refits]
+        found = self._assembled(curves, chosen)
         best, plain = min(found, key=lambda one: 0.0 if one[0].measured is None else one[0].measured)
         return replace(self._finished(best, plain), budget_curve=self.budget_curve(curves))
 
-    def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray], refit: bool) -> tuple[Calibrated, DeepSSM]:
-        """The model with a refitted decoder where that may change, its maps refitted or not; and the one with the old decoder."""
+    def _assembled(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> list[tuple[Calibrated, DeepSSM]]:
+        """Models with a refitted decoder where that may change, and with the old one: as they are, and with refitted maps."""
         squared = squared_errors(curves, chosen)
         systems = [curve.pick([int(k) for k in which]) for curve, which in zip(curves, chosen, strict=True)]
         if not (self.options.sequential or self.options.mixing):
             blocks = [replace(b, ssm=assembled(s, b.ssm.dt)) for b, s in zip(self.model.blocks, systems, strict=True)]
             small = replace(self.model, blocks=tuple(blocks))
-            return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None), small
-        with self._streams() as (full, reduced):
-            blocks = []
+            return [(Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), None), small)]
+        refits = (False, True) if self.options.mixing and any(b.mixing is not None for b in self.model.blocks) else (False,)
+        models: list[list[Block]] = [[] for _ in refits]
+        errors: list[list[np.ndarray]] = [[] for _ in refits]
+        with self._streams(len(refits)) as (full, *streams):
             for number, block in enumerate(self.model.blocks):
-                if self.options.sequential:
-                    systems[number], squared[number] = self._adapted(number, systems[number], full, reduced)
-                refit_here = refit and block.mixing is not None
-                blocks.append(self._advance(block, assembled(systems[number], block.ssm.dt), full, reduced, refit_here))
+                for refit, reduced, blocks, own in zip(refits, streams, models, errors, strict=True):
+                    channels, left = systems[number], squared[number]
+                    if self.options.sequential:
+                        channels, left = self._adapted(number, channels, full, reduced)
+                    system = assembled(channels, block.ssm.dt)
+                    blocks.append(self._refitted(block, system, full, reduced) if refit else replace(block, ssm=system))
+                    own.append(left)
+                self._advance(block, [blocks[-1] for blocks in models], full, streams)
                 self._progress("layers", number + 1, len(self.model.blocks))
-            plain = replace(self.model, blocks=tuple(blocks))
-            small, measured = self._with_decoder(plain, full, reduced)
-        return Calibrated(small, [np.sqrt(s) for s in squared], self.predicted(squared), measured), plain
+            found = []
+            for reduced, blocks, own in zip(streams, models, errors, strict=True):
+                plain = replace(self.model, blocks=tuple(blocks))
+                small, measured = self._with_decoder(plain, full, reduced)
+                found.append((Calibrated(small, [np.sqrt(s) for s in own], self.predicted(own), measured), plain))
+        return found
 
     def _adapted(self, number: int, systems: list[Channel], full: Spool, reduced: Spool) -> tuple[list[Channel], np.ndarray]:
         """The channels of a block, moved to where they answer their new inputs as the full ones answer theirs."""
@@ -109,27 +117,27 @@ class ChannelCalibration(Calibration):
         done = parallel.run(_adapted, tasks)
         return [channel for moved, _ in done for channel in moved], np.concatenate([squared for _, squared in done])
 
-    def _advance(self, block: Block, system: DiagonalLQOSystem, full: Spool, reduced: Spool, refit: bool) -> Block:
-        """The reduced block, its mixing map refitted or not; both streams of signals move on to its output."""
-        small = replace(block, ssm=system)
+    def _refitted(self, block: Block, system: DiagonalLQOSystem, full: Spool, reduced: Spool) -> Block:
+        """The reduced block with its mixing map refitted, if there is one."""
+        if block.mixing is None:
+            return replace(block, ssm=system)
         gram: np.ndarray | float = 0.0
         target: np.ndarray | float = 0.0
         full_map, reduced_map = (system_map(ssm, self.statistics.grid.steps) for ssm in (block.ssm, system))
-        for k, (x, y) in enumerate(zip(full, reduced, strict=True)):
+        for x, y in zip(full, reduced, strict=True):
             own, new = full_map(block_input(block, x)), reduced_map(block_input(block, y))
-            if refit and block.mixing is not None:
-                features = _window_means(activate(block.activation, new.copy()))
-                features = np.concatenate([features, np.ones((1, features.shape[1]))])
-                wanted = _window_means(linear(block.mixing, activate(block.activation, own.copy())))
-                gram, target = gram + features @ features.T, target + wanted @ features.T
-            full[k] = block_output(block, x, own)
-            if not refit:
-                reduced[k] = block_output(small, y, new)
-        if refit and block.mixing is not None:
-            small = replace(small, mixing=_refitted(block.mixing, np.asarray(gram), np.asarray(target)))
-            for k, y in enumerate(reduced):
-                reduced[k] = block_output(small, y, reduced_map(block_input(small, y)))
-        return small
+            features = _window_means(activate(block.activation, new))
+            features = np.concatenate([features, np.ones((1, features.shape[1]))])
+            wanted = _window_means(linear(block.mixing, activate(block.activation, own)))
+            gram, target = gram + features @ features.T, target + wanted @ features.T
+        return replace(block, ssm=system, mixing=_refitted(block.mixing, np.asarray(gram), np.asarray(target)))
+
+    def _advance(self, block: Block, smaller: list[Block], full: Spool, reduced: list[Spool]) -> None:
+        """All streams of signals move on to the outputs of the full block and of the smaller ones."""
+        for one, stream in zip([block, *smaller], [full, *reduced], strict=True):
+            apply = system_map(one.ssm, self.statistics.grid.steps)
+            for k, x in enumerate(stream):
+                stream[k] = block_output(one, x, apply(block_input(one, x)))
 
 
 def _curves(

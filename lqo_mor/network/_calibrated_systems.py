@@ -110,7 +110,7 @@ class SystemCalibration(Calibration):
         """The model with the chosen size of every layer."""
         slots = [curve.slots[which[0]] for curve, which in zip(curves, chosen, strict=True)]
         blocks, squared, moves, model = [], [], [], self.model
-        with self._streams() as (full, reduced):
+        with self._streams(1) as (full, reduced):
             for number, (block, size) in enumerate(zip(model.blocks, slots, strict=True)):
                 follow = reduced if self.options.sequential else full
                 system = self._reduced(number, size, follow)
@@ -161,13 +161,13 @@ class SystemCalibration(Calibration):
         target_sum: FloatOrBatch = 0.0
         for x, y in zip(full, follow, strict=True):
             v, u = block_input(block, x), block_input(block, y)
-            answer, added = whole(v), own(u)
+            answer, signals = whole(v), own(u)
             answer -= np.tensordot(fixed, u, axes=1)
             if free:
-                added = np.concatenate([added, u])
-            added = added.reshape(len(added), -1)
-            gram_sum = gram_sum + added @ added.T
-            target_sum = target_sum + answer.reshape(len(answer), -1) @ added.T
+                signals = np.concatenate([signals, u])
+            signals = signals.reshape(len(signals), -1)
+            gram_sum = gram_sum + signals @ signals.T
+            target_sum = target_sum + answer.reshape(len(answer), -1) @ signals.T
         gram, target = np.asarray(gram_sum), np.asarray(target_sum)
         new, power = old.copy(), np.diag(gram)
         ridge = _RIDGE * np.maximum(power, 1e-9 * np.max(power))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -153,14 +153,15 @@ class Calibration:
         return tuple((2.0 * k, cast(float, error)) for k, error in zip(sizes, errors, strict=True))
 
     @contextmanager
-    def _streams(self) -> Iterator[tuple[Spool, Spool]]:
-        """What the first block reads, for the full and for the reduced model."""
-        with Spool() as full, Spool() as reduced:
+    def _streams(self, count: int) -> Iterator[list[Spool]]:
+        """What the first block reads, for the full and for so many reduced models."""
+        with ExitStack() as stack:
+            streams = [stack.enter_context(Spool()) for _ in range(1 + count)]
             for u in self._inputs:
                 x = encode(ends(self.model)[0], u)
-                full.append(x)
-                reduced.append(x)
-            yield full, reduced
+                for stream in streams:
+                    stream.append(x)
+            yield streams
 
     def _measured(self, small: DeepSSM, full: Spool, reduced: Spool) -> float:
         """The relative rms error of the output, from what the last blocks give."""

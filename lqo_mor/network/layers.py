@@ -38,6 +38,8 @@ class Linear:
         _freeze(self, weight=2, bias=1)
         if self.bias is not None:
             _checks.check_shape("bias", self.bias, self.weight.shape[:1], "(out,)")
+        if not 0 <= self.fixed <= self.n_outputs:
+            raise InvalidInputError(f"fixed is {self.fixed!r}, expected a number of outputs from 0 to {self.n_outputs}")
 
     @property
     def n_inputs(self) -> int:

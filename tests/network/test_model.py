@@ -29,6 +29,7 @@ def test_arrays_are_read_only_copies():
         (lambda: LayerNorm(np.ones(3), np.ones(2)), "bias"),
         (lambda: LayerNorm(np.ones(3), np.ones(3), eps=-1), "eps"),
         (lambda: Linear([[np.inf]]), "finite"),
+        (lambda: Linear(np.ones((2, 3)), fixed=3), "fixed"),
         (lambda: Block("b", random_system(RNG, (3,), 2, 1, 1, 0), Linear(np.ones((6, 4))), gate="glu"), "mixing takes 4"),
         (lambda: Block("b", random_system(RNG, (3,), 2, 1, 1, 0), gate="glu"), "halves"),
         (lambda: Block("b", random_system(RNG, (3,), 2, 1, 1, 0), Linear(np.ones((4, 3)))), "cannot be added"),

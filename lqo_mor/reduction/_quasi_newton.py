@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.reduction import _bfgs_kernels as _kernels
@@ -19,6 +20,7 @@ from lqo_mor.typing import Progress, System
 
 _TINY = 1e-12  # modulus of a pole of the start below which its angle means nothing
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves
+_SMALL = 1000  # order of full systems up to which more threads do not pay in products with a reduced one
 _FLAT = 1e-6  # angle, in units of the decay, below which a pair acts as one real pole
 _APART = 1e-3  # distance at which two poles of a start count as different
 
@@ -115,9 +117,11 @@ def optimise_one(
     many = x.size > _LIMITED_MEMORY
     options = {"maxiter": max_iterations, "gtol": tolerance}
     options |= {"maxcor": 30, "ftol": 1e-3 * tolerance, "maxfun": 10 * max_iterations} if many else {}
-    result = scipy.optimize.minimize(
-        objective, x, jac=True, method="L-BFGS-B" if many else "BFGS", callback=remember, options=options
-    )
+    # NumPy and SciPy each have a BLAS, whose waiting threads are in the way of those of the other.
+    with threadpool_limits(1 if sys.order <= _SMALL else None, user_api="blas"):
+        result = scipy.optimize.minimize(
+            objective, x, jac=True, method="L-BFGS-B" if many else "BFGS", callback=remember, options=options
+        )
     status = Status.CONVERGED if result.status == 0 else Status.MAX_ITERATIONS if result.status == 1 else Status.STALLED
     poles, inputs = unpack(result.x)
     flat = ~real & (poles.imag == 0)  # a pair that ran into the real axis is still stored as one

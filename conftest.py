@@ -2,9 +2,21 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") else ["lqo_mor/torch_modules.py", "lqo_mor/torch_s4d.py", "tests/s4d_example.py"]
+collect_ignore = (
+    []
+    if find_spec("torch")
+    else [
+        "lqo_mor/torch/trainable.py",
+        "lqo_mor/torch/ragged_s4d.py",
+        "tests/s4d_example.py",
+    ]
+)
 for library, module in (("control", "python_control"), ("pymor", "pymor_models")):
     if not find_spec(library):
-        collect_ignore.append(f"lqo_mor/toolboxes/{module}.py")
+        collect_ignore.append(f"lqo_mor/io/{module}.py")
 if not find_spec("pymor"):
-    collect_ignore += ["lqo_mor/large/gramians.py", "lqo_mor/large/norms.py", "lqo_mor/large/reduction.py"]
+    collect_ignore += [
+        "lqo_mor/analysis/low_rank_gramians.py",
+        "lqo_mor/analysis/low_rank_norms.py",
+        "lqo_mor/reduction/large.py",
+    ]

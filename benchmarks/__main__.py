@@ -2,7 +2,7 @@
 
 import sys
 
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ The same as ``lqo-mor bench --only both_gramians``.
 
 import sys
 
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "--only", "both_gramians", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ The same as ``lqo-mor bench --only finite_horizon``.
 
 import sys
 
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "--only", "finite_horizon", *sys.argv[1:]]))

@@ -15,8 +15,10 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from lqo_mor.analysis.low_rank_norms import low_rank_h2_norm
 from lqo_mor.bench.machine import describe
-from lqo_mor.large import heat_equation_2d, low_rank_balancing, low_rank_h2_norm, reduce_large
+from lqo_mor.reduction.large import low_rank_balancing, reduce_large
+from lqo_mor.systems.sparse_examples import heat_equation_2d
 
 
 def timed(work) -> tuple[object, float]:

@@ -7,7 +7,7 @@ The same as ``lqo-mor bench --only low_rank``.
 
 import sys
 
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "--only", "low_rank", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ The same as ``lqo-mor bench --only lyapunov_dense``.
 
 import sys
 
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "--only", "lyapunov_dense", *sys.argv[1:]]))

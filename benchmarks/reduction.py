@@ -26,7 +26,7 @@ import lqo_mor as lqo
 from benchmarks import _reduction_peers as peers
 from benchmarks._reduction_restarts import compare
 from lqo_mor.bench.machine import describe
-from lqo_mor.reduction import METHODS
+from lqo_mor.reduction.reduce import METHODS
 
 ORDERS = (2, 4, 8, 16, 30)
 WANTED = ("balanced", "tsia", "irka", "optimal", "projected_gradient")

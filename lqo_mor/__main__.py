@@ -2,6 +2,6 @@
 
 import sys
 
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 sys.exit(main())

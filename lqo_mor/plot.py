@@ -8,10 +8,10 @@ import numpy as np
 
 from lqo_mor.analysis.gramians import hankel_singular_values
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.curve_plot import figure_of, plot_error_curve
+from lqo_mor.figures import figure_of, plot_error_curve
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.typing import System
+from lqo_mor.types import System
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

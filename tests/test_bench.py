@@ -11,7 +11,7 @@ import pytest
 
 from lqo_mor.bench import claims, dense, diagonal, hankel, low_rank, machine, output, peers
 from lqo_mor.bench.timing import Row, Timing, compare, measure
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 
 
 class Clock:

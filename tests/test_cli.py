@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 import lqo_mor as lqo
-from lqo_mor.cli import main
-from lqo_mor.report import model_table
+from lqo_mor.cli.main import main
+from lqo_mor.cli.progress import model_table
 
 DATA = files("lqo_mor") / "data"
 
@@ -215,7 +215,7 @@ def test_compression_layer_by_layer(checkpoint, tmp_path, capsys):
 
 
 def test_a_bad_output_is_refused_before_the_work(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lqo_mor.commands._load", lambda *args: pytest.fail("the checkpoint was read"))
+    monkeypatch.setattr("lqo_mor.cli.loading._load", lambda *args: pytest.fail("the checkpoint was read"))
     for name, words in [("out.bin", "suffix"), ("out", "suffix"), ("n" * 300 + ".npz", "too long")]:
         assert words in fails(capsys, "compress", checkpoint, "-o", tmp_path / name, "--state-size", 8)
     monkeypatch.setattr("os.access", lambda *args, **kwargs: False)
@@ -223,7 +223,7 @@ def test_a_bad_output_is_refused_before_the_work(checkpoint, tmp_path, capsys, m
 
 
 def test_models_of_other_pooling_cannot_be_compared(tmp_path, sequences, capsys):
-    torch_modules = pytest.importorskip("lqo_mor.torch_modules")
+    torch_modules = pytest.importorskip("lqo_mor.torch.trainable")
     sizes = {"n_features": 1, "n_outputs": 3, "width": 4, "n_layers": 1, "n_slots": 2}
     mean, every = tmp_path / "mean.npz", tmp_path / "every.npz"
     torch_modules.LQODeepSSM(**sizes).save(mean)

@@ -22,7 +22,7 @@ METHODS = ["hippo", "modal", "balanced", "tsia", "gradient-balanced", "optimal"]
 def folder(tmp_path_factory):
     """Reviews, and a model of two layers with 12 states."""
     torch = pytest.importorskip("torch")
-    from lqo_mor.torch_modules import LQODeepSSM
+    from lqo_mor.torch.trainable import LQODeepSSM
 
     folder = tmp_path_factory.mktemp("imdb")
     for part in ("train", "test"):
@@ -157,7 +157,7 @@ def layer_with_products(rank=3, scale=1.0):
 
 
 def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error():
-    from lqo_mor.network import Block
+    from lqo_mor.network.model import Block
 
     ssm = layer_with_products()
     quadratic = replace(ssm, C=0 * ssm.C)
@@ -177,7 +177,7 @@ def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error(
 
 
 def test_measured_moments_are_those_of_the_signals(folder):
-    from lqo_mor.network.forward import block_input, encode
+    from lqo_mor.network.signals import block_input, encode
 
     model = lqo.load_checkpoint(folder / "model.safetensors")
     tokens = np.random.default_rng(0).integers(0, 128, (3, 40))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.imdb.data import VOCABULARY, Reviews
-from lqo_mor.torch_modules import LQODeepSSM, LQOLayer
+from lqo_mor.torch.trainable import LQODeepSSM, LQOLayer
 
 EVALUATION_BATCH = 125
 NORMALISATION_EPS = 1e-5

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from lqo_mor.bench.machine import machine_facts
-from lqo_mor.output_files import write_atomically
+from lqo_mor.files import write_atomically
 
 PACKAGES = ("lqo-mor", "numpy", "scipy", "numba", "torch", "safetensors")
 

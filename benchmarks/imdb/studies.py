@@ -22,14 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import lqo_mor as lqo
-from benchmarks.imdb.compress import (
-    add_common,
-    calibration_windows,
-    common_settings,
-    models_folder,
-    prepare,
-    say,
-)
+from benchmarks.imdb.compress import add_common, calibration_windows, common_settings, models_folder, prepare, say
 from benchmarks.imdb.data import Reviews
 from benchmarks.imdb.measure import Evaluation, bounds, evenly
 from benchmarks.imdb.methods import HORIZON, reduce_model

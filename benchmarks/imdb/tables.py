@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks.imdb.methods import LABELS
-from lqo_mor.output_files import write_atomically
+from lqo_mor.files import write_atomically
 
 GUIDES = {  # what a ranking of methods may go by; all are the better the smaller they are
     "h2_mean": "h2 error",

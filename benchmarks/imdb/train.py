@@ -47,8 +47,8 @@ from benchmarks.imdb.model import (
     parameter_counts,
     without_quadratic_part,
 )
-from lqo_mor.checkpoints.lqo import check_config
-from lqo_mor.torch_modules import LQODeepSSM
+from lqo_mor.checkpoints.families.lqo import check_config
+from lqo_mor.torch.trainable import LQODeepSSM
 
 PLACES = 255  # at so many places of a window the next byte is predicted
 CALIBRATION_STRIDE = 10  # every tenth review of the training part gives the statistics that the decoder absorbs

@@ -6,16 +6,16 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis.gramians import state_factor
+from lqo_mor.analysis.norm import check_system, finite
 from lqo_mor.analysis.norms import check_comparable, markov, scalar, strictly_proper_inner
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
-from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.analysis.weighted import check_spectrum, output_covariance, output_mean, state_covariance, weigh_both
 from lqo_mor.errors import InvalidInputError, LQOError
 from lqo_mor.systems.convert import as_dense, member, real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.typing import FloatOrBatch, System
+from lqo_mor.types import FloatOrBatch, System
 
 _EPS = np.finfo(float).eps
 _CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits

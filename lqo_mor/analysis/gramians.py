@@ -7,19 +7,19 @@ from typing import cast
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis._rows import observed_rows, pair_weights, row_products, split, stack_rows, triangle
+from lqo_mor.analysis.norm import check_system, finite
+from lqo_mor.analysis.rows import observed_rows, pair_weights, row_products, split, stack_rows, triangle
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
-from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.analysis.weighted import check_spectrum, state_covariance, weigh, weighted_factor
-from lqo_mor.matrix_equations.diagonal import diagonal_gramian_factor, pairing, real_form, solve_diagonal
 from lqo_mor.matrix_equations.factors import factor_pair
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor, solve_lyapunov
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, real_form, solve_diagonal
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.convert import real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.typing import System
+from lqo_mor.types import System
 
 
 def controllability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.analysis._rows import pair_weights, quadratic_inner, row_products, split, stack_rows
+from lqo_mor.analysis.norm import check_system, finite
+from lqo_mor.analysis.rows import pair_weights, quadratic_inner, row_products, split, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.analysis.weighted import check_spectrum, weighted_inner
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
+from lqo_mor.matrix_equations.pairing import pairing, solve_diagonal
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.typing import FloatOrBatch, System
+from lqo_mor.types import FloatOrBatch, System
 
 _EPS = np.finfo(float).eps
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lqo_mor.analysis.stability import check_system
+from lqo_mor.analysis.norm import check_system
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.systems._checks import as_array
+from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.typing import System
+from lqo_mor.types import System
 
 
 def simulate(sys: System, u: ArrayLike, delay: int = 1) -> np.ndarray:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError, UnstableSystemError
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.systems._checks import as_array
+from lqo_mor.systems.checks import as_array
 
 _ROUNDING = 1e-10  # relative to the power of the input
 _EPS = np.finfo(float).eps

@@ -18,17 +18,17 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
-from lqo_mor.analysis._rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
+from lqo_mor.analysis.norm import check_system, finite
+from lqo_mor.analysis.rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.analysis.stability import check_system, finite
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.diagonal import diagonal_gramian_factor, pairing, solve_diagonal
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, solve_diagonal
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.typing import System
+from lqo_mor.types import System
 
 Covariance: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]  # of the states: dense, or plain and hermitian of slots
 

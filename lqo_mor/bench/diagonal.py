@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from lqo_mor.bench.timing import Row, Tell, compare, measure
-from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
+from lqo_mor.matrix_equations.pairing import pairing, solve_diagonal
 from lqo_mor.matrix_equations.residuals import relative_residual
 
 CHANNELS, STATES, REDUCED = 512, 64, 16

@@ -16,7 +16,7 @@ from rich.table import Table
 from lqo_mor.bench.claims import CLAIMS, Report
 from lqo_mor.bench.timing import Row
 from lqo_mor.errors import MissingDependencyError, OutputError
-from lqo_mor.output_files import check_new, write_atomically
+from lqo_mor.files import check_new, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

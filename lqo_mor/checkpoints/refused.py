@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lqo_mor.checkpoints.contract import Values
+from lqo_mor.checkpoints.tensors import Values
 
 _GATED = "its state equation depends on the input, so its layers are no linear systems and cannot be reduced here"
 

@@ -14,7 +14,8 @@ from typing import cast
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import (
+from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import (
     Format,
     Original,
     Shapes,
@@ -25,7 +26,6 @@ from lqo_mor.checkpoints.contract import (
     rounded,
     stable_poles,
 )
-from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import LayerNorm, Linear
 from lqo_mor.network.model import Block, DeepSSM

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, LQOWarning, warn
-from lqo_mor.output_files import check_new, write_atomically
+from lqo_mor.files import check_new, write_atomically
 
 _MARK = "lqo_mor_settings"
 _MOST_BYTES = 2**20

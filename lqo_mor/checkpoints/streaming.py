@@ -11,21 +11,21 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Values, listing, parameter_count
-from lqo_mor.checkpoints.families import FAMILIES
-from lqo_mor.checkpoints.families.contract import Family
-from lqo_mor.checkpoints.files import as_path
+from lqo_mor.checkpoints.containers.files import as_path
+from lqo_mor.checkpoints.containers.lazy_files import NUMBER_NAMES, LazyFile, Renamed, write
+from lqo_mor.checkpoints.containers.trees import find_state
+from lqo_mor.checkpoints.contracts import Family
+from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.layered import alone, find_layers, local_key, local_tensors, stored_tensors
-from lqo_mor.checkpoints.lazy_files import NUMBER_NAMES, LazyFile, Renamed, write
 from lqo_mor.checkpoints.settings import Settings, Sidecar, check_given, read_sidecar, warn_of_assumptions
-from lqo_mor.checkpoints.trees import find_state
+from lqo_mor.checkpoints.tensors import Values, listing, parameter_count
+from lqo_mor.compression.compress import compress
+from lqo_mor.compression.report.records import CompressionReport, LayerReport
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError, OutputError
-from lqo_mor.network.compress import compress
-from lqo_mor.network.compression_report import CompressionReport, LayerReport
+from lqo_mor.files import FilePath, check_new, new_file
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.output_files import FilePath, check_new, new_file
-from lqo_mor.reduction._slots import pad
-from lqo_mor.typing import Progress
+from lqo_mor.reduction.budget import pad
+from lqo_mor.types import Progress
 
 _NOTHING = np.zeros(1)  # stands for a tensor that is not read yet
 

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.errors import ConvergenceError, InvalidInputError
-from lqo_mor.matrix_equations.diagonal import check_horizon
+from lqo_mor.matrix_equations.pairing import check_horizon
 from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate, stein_residual
 
 _EPS = np.finfo(float).eps

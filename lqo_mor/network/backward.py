@@ -10,8 +10,10 @@ import scipy.fft
 from scipy.special import erf, expit
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.network import _kernels
-from lqo_mor.network.forward import (
+from lqo_mor.network import signal_kernels
+from lqo_mor.network.layers import LayerNorm
+from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.signals import (
     Map,
     activate,
     block_input,
@@ -23,8 +25,6 @@ from lqo_mor.network.forward import (
     row_outputs,
     system_map,
 )
-from lqo_mor.network.layers import LayerNorm
-from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.network.support import layer_norm
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -94,7 +94,7 @@ def _pass_block(block: Block, x: np.ndarray, apply: Map, dtype: type) -> tuple[n
         half = out.shape[0] // 2
         gate = expit(out[half:])
         halves = gate.astype(dtype), (out[:half] * gate * (1 - gate)).astype(dtype)
-        _kernels.glu(out.reshape(out.shape[0], -1))
+        signal_kernels.glu(out.reshape(out.shape[0], -1))
         out = out[:half]
     if block.residual:
         out += x

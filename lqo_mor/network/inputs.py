@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.network.forward import ends
+from lqo_mor.files import FilePath
 from lqo_mor.network.layers import Embedding
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.output_files import FilePath
+from lqo_mor.network.signals import ends
 
 
 def read_inputs(path: FilePath) -> tuple[np.ndarray, np.ndarray | None]:

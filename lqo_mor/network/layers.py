@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.systems import _checks
+from lqo_mor.systems import checks
 
 
 def _freeze(record: object, **ndims: int) -> None:
@@ -17,7 +17,7 @@ def _freeze(record: object, **ndims: int) -> None:
         value = getattr(record, name)
         if value is None:
             continue
-        array = _checks.as_array(name, value, np.float64)
+        array = checks.as_array(name, value, np.float64)
         if array.ndim != ndim or array.size == 0:
             raise DimensionError(f"{name} has shape {array.shape}, expected {ndim} axes, none of them empty")
         object.__setattr__(record, name, array)
@@ -37,7 +37,7 @@ class Linear:
     def __post_init__(self) -> None:
         _freeze(self, weight=2, bias=1)
         if self.bias is not None:
-            _checks.check_shape("bias", self.bias, self.weight.shape[:1], "(out,)")
+            checks.check_shape("bias", self.bias, self.weight.shape[:1], "(out,)")
         if not 0 <= self.fixed <= self.n_outputs:
             raise InvalidInputError(f"fixed is {self.fixed!r}, expected a number of outputs from 0 to {self.n_outputs}")
 
@@ -82,7 +82,7 @@ class LayerNorm:
 
     def __post_init__(self) -> None:
         _freeze(self, weight=1, bias=1)
-        _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
+        checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
         if not 0 <= self.eps < np.inf:
             raise InvalidInputError(f"eps must be a small number that is not negative, got {self.eps!r}")
 
@@ -96,7 +96,7 @@ class BatchNorm:
 
     def __post_init__(self) -> None:
         _freeze(self, weight=1, bias=1)
-        _checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
+        checks.check_shape("bias", self.bias, self.weight.shape, "(width,)")
 
     @classmethod
     def from_statistics(

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.network.forward import forward
+from lqo_mor.files import FilePath
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
+from lqo_mor.network.signals import forward
 from lqo_mor.network.source import ModelSource
-from lqo_mor.output_files import FilePath
-from lqo_mor.systems import _checks
+from lqo_mor.systems import checks
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.typing import Progress
+from lqo_mor.types import Progress
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "identity")
 POOLINGS = ("mean", "last", None)
@@ -95,7 +95,7 @@ class Block:
             raise DimensionError(f"{self.name}: {self.n_outputs} outputs cannot be added to {self.width} inputs")
         if self.norm is not None:
             wanted = self.width if self.prenorm else self.n_outputs
-            _checks.check_shape(f"{self.name}: norm.weight", self.norm.weight, (wanted,), "(width,)")
+            checks.check_shape(f"{self.name}: norm.weight", self.norm.weight, (wanted,), "(width,)")
 
     @property
     def width(self) -> int:
@@ -176,7 +176,7 @@ class DeepSSM:
                 raise DimensionError(f"{block.name} takes {block.width} features, but {before} gives {features}")
             features, before = block.n_outputs, block.name
         if self.norm is not None:
-            _checks.check_shape("norm.weight", self.norm.weight, (features,), "(width,)")
+            checks.check_shape("norm.weight", self.norm.weight, (features,), "(width,)")
         if self.decoder.n_inputs != features:
             raise DimensionError(f"the decoder takes {self.decoder.n_inputs} features, but {before} gives {features}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from lqo_mor.output_files import FilePath
+from lqo_mor.files import FilePath
 
 if TYPE_CHECKING:
     from lqo_mor.network.model import DeepSSM

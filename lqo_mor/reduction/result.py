@@ -12,7 +12,7 @@ import numpy as np
 from lqo_mor.analysis.differences import error_and_digits
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.typing import FloatOrBatch, System
+from lqo_mor.types import FloatOrBatch, System
 
 
 class Status(enum.Enum):

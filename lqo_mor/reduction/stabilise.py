@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.errors import StabilityWarning, warn
-from lqo_mor.reduction._slots import choose
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.budget import choose
+from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.typing import System
+from lqo_mor.types import System
 
 MARGIN = 1e-12  # closest approach of a repaired pole to the stability boundary, relative to its modulus
 

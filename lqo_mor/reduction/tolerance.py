@@ -8,13 +8,13 @@ from typing import cast
 
 import numpy as np
 
-from lqo_mor.analysis.stability import finite
+from lqo_mor.analysis.norm import finite
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
-from lqo_mor.reduction._slots import check_budget
 from lqo_mor.reduction.balanced import balance, truncate
-from lqo_mor.reduction.curve import Solver, part_of, solve
+from lqo_mor.reduction.budget import check_budget
 from lqo_mor.reduction.result import Reduction
-from lqo_mor.typing import Progress, System
+from lqo_mor.reduction.sweep import Solver, part_of, solve
+from lqo_mor.types import Progress, System
 
 _GAIN = 1.25  # factor by which an optimum usually undercuts balanced truncation; a first guess of its order
 _HOPE = 10.0  # factor by which it may undercut the last balanced truncation, beyond which no order is worth a try

@@ -11,33 +11,27 @@ from typing import Any, cast
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
+from lqo_mor.analysis.norm import finite
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.analysis.stability import finite
 from lqo_mor.analysis.weighted import check_spectrum
+from lqo_mor.compression.calibration.channel_curves import search_channels, weighted_data
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
-from lqo_mor.reduction import _quasi_newton
-from lqo_mor.reduction._dense_search import diagonal_image, realise_dense
-from lqo_mor.reduction._input_normal import realise
-from lqo_mor.reduction._iterate import KERNEL_STATUS, Outcome, Start, check_options, iterate, start_reduction
-from lqo_mor.reduction._layout import Budget, budget, clamped, closed
-from lqo_mor.reduction._search_inputs import Data, balanced_start, channel_data, further_starts
-from lqo_mor.reduction._section_search import (
-    Found,
-    search_batch,
-    search_data,
-    search_one,
-    searchable,
-)
-from lqo_mor.reduction._slots import check_budget, choose
-from lqo_mor.reduction._transfer import well_conditioned_modes
-from lqo_mor.reduction._weighted_search import search_channels, weighted_data
-from lqo_mor.reduction.outputs import densified, fit_outputs
+from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome, Start, check_options, iterate, start_reduction
+from lqo_mor.reduction.budget import check_budget, choose
+from lqo_mor.reduction.descent import quasi_newton
+from lqo_mor.reduction.layout import Budget, budget, clamped, closed
+from lqo_mor.reduction.objective.transfer import well_conditioned_modes
+from lqo_mor.reduction.refit import densified, fit_outputs
 from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.reduction.tsia import tsia
+from lqo_mor.reduction.sections.data import Data, balanced_start, channel_data, further_starts
+from lqo_mor.reduction.sections.dense_search import diagonal_image, realise_dense
+from lqo_mor.reduction.sections.orthonormal import realise
+from lqo_mor.reduction.sections.search import Found, search_batch, search_data, search_one, searchable
+from lqo_mor.reduction.two_sided.tsia import tsia
 from lqo_mor.systems.convert import as_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.typing import Progress, System
+from lqo_mor.types import Progress, System
 
 _EXCHANGES = 6  # of one system; a batch, where time counts, has quick ones only
 _FEW = 300  # unknowns of dense systems up to which a third start takes little time
@@ -167,12 +161,12 @@ def variable_projection(
             return Outcome(system, found.history, KERNEL_STATUS[found.status], found.steps)
         if full is None and searched and horizon is None and spectrum is None:
             return _search_image(as_dense(sys), size, own, default, ridge, options)
-        return _quasi_newton.optimise_one(sys, initial, horizon, spectrum, margin=margin, ridge=ridge, **stop)
+        return quasi_newton.optimise_one(sys, initial, horizon, spectrum, margin=margin, ridge=ridge, **stop)
 
     def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
         if many and spectrum is not None:
             return search_channels(sys, initial, spectrum, size, progress, ridge=ridge, exchanges=exchanges or 0, **stop)
-        return _quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
+        return quasi_newton.optimise_batch(sys, initial, horizon, progress, margin=margin, ridge=ridge, **stop)
 
     names: list[Start] = ["balanced"]
     if start is not None:
@@ -198,7 +192,7 @@ def variable_projection(
         raise InvalidInputError("start is empty; give at least one start")
     if slots is not None and diagonal is not None and not searched:
         before = [cast(DiagonalLQOSystem, begun.system) for begun in starts]
-        filled = [_quasi_newton.fill(diagonal, system, slots, horizon, spectrum) for system in before]
+        filled = [quasi_newton.fill(diagonal, system, slots, horizon, spectrum) for system in before]
         starts = [replace(begun, system=system) for begun, system in zip(starts, filled, strict=True)]
     compiled = many or not (dense or searched or sys.n_inputs > 1 or spectrum is not None)
     where: dict[str, Any] = {"horizon": horizon, "spectrum": spectrum}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, SymmetrisedWarning, warn
-from lqo_mor.systems._checks import as_array, check_dt, check_shape
+from lqo_mor.systems.checks import as_array, check_dt, check_shape
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.systems._checks import as_array, check_shape
+from lqo_mor.systems.checks import as_array, check_shape
 
 
 @dataclass(frozen=True, eq=False)

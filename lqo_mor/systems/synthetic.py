@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.systems._checks import as_array
+from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput

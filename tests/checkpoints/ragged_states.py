@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import write_file
+from lqo_mor.checkpoints.containers.files import write_file
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.checkpoints.s4d_states import s4d_state, with_systems
 

@@ -10,8 +10,9 @@ import pytest
 import safetensors.numpy
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints import load_checkpoint, msgpack_files, trees
-from lqo_mor.checkpoints.files import check_output, read_file, write_file
+from lqo_mor.checkpoints.containers import msgpack_files, trees
+from lqo_mor.checkpoints.containers.files import check_output, read_file, write_file
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError, LQOWarning, MissingDependencyError, OutputError
 from tests.checkpoints.s4d_states import s4d_state
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from lqo_mor.analysis.differences import h2_error
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.families import FAMILIES
+from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.checkpoints.families.dss import keep_shared_poles
-from lqo_mor.checkpoints.files import read_file, write_file
+from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, LQOWarning, OrderError, UnstableSystemError
-from lqo_mor.network import Block, DeepSSM, compress
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.checkpoints.s4d_states import with_systems
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints.files import read_file, write_file
+from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.errors import CheckpointError
 from tests.checkpoints.heads import outputs, padded_fft
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import read_file, write_file
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput

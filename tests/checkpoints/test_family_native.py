@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import read_file, write_file
-from lqo_mor.checkpoints.registry import FORMATS
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.load import FORMATS, load_checkpoint
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError, StabilityWarning, UnstableSystemError
-from lqo_mor.network import Linear, compress
+from lqo_mor.network.layers import Linear
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.s4d_states import awkward_channels, s4d_state, with_systems

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints.families import FAMILIES
-from lqo_mor.checkpoints.files import read_file, write_file
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.layered import find_layers
 from lqo_mor.errors import AssumptionWarning, CheckpointError
 from lqo_mor.systems.quadratic import QuadraticOutput

@@ -6,13 +6,13 @@ import warnings
 import numpy as np
 import pytest
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.families import FAMILIES
-from lqo_mor.checkpoints.files import read_file, write_file
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AccuracyWarning, AssumptionWarning, CheckpointError, UnstableSystemError
-from lqo_mor.network import compress
-from lqo_mor.reduction._slots import used_order
+from lqo_mor.reduction.budget import used_order
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.checkpoints.s4d_states import with_systems
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import read_file, write_file
-from lqo_mor.checkpoints.registry import FORMATS
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.load import FORMATS, load_checkpoint
 from lqo_mor.errors import AssumptionWarning, CheckpointError, UnstableSystemError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import check_output, read_file, write_file
+from lqo_mor.checkpoints.containers.files import check_output, read_file, write_file
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
 from tests.checkpoints.s4d_states import s4d_state
 
@@ -96,7 +96,7 @@ def test_missing_file_directory_and_foreign_archive(tmp_path):
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, x=np.zeros(100_000))
-    monkeypatch.setattr("lqo_mor.checkpoints.files.MAX_BYTES", 50_000)
+    monkeypatch.setattr("lqo_mor.checkpoints.containers.files.MAX_BYTES", 50_000)
     with pytest.raises(CheckpointError, match="unpacks to more than"):
         load_checkpoint(path)
 
@@ -209,7 +209,7 @@ def test_an_unwritable_folder_is_an_output_error(tmp_path, monkeypatch):
 
 def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
-    monkeypatch.setattr("lqo_mor.checkpoints.files.check_output", lambda *args: path.write_text("precious"))
+    monkeypatch.setattr("lqo_mor.checkpoints.containers.files.check_output", lambda *args: path.write_text("precious"))
     with pytest.raises(OutputError, match="exists already"):
         write_file(path, s4d_state(), None, {})
     assert path.read_text() == "precious"
@@ -257,7 +257,7 @@ def test_whatever_a_library_raises_names_the_file(tmp_path, monkeypatch, error):
         raise error
 
     write_file(tmp_path / "x.npz", s4d_state(), None, {})
-    monkeypatch.setattr("lqo_mor.checkpoints.files._read", fail)
+    monkeypatch.setattr("lqo_mor.checkpoints.containers.files._read", fail)
     with pytest.raises(CheckpointError, match=r"x\.npz .*(ZeroDivision|Recursion|memory|Permission)"):
         load_checkpoint(tmp_path / "x.npz")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.cli import main
+from lqo_mor.cli.main import main
 from lqo_mor.errors import CheckpointError, InvalidInputError
 
 

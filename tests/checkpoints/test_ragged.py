@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import read_file, write_file
-from lqo_mor.checkpoints.ragged import ENTRY, PI32, _system, _tensors, make_entry
-from lqo_mor.cli import main
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.families.ragged import ENTRY, PI32, _system, _tensors, make_entry
+from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.cli.main import main
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.network import compress
-from lqo_mor.reduction._slots import used_order
+from lqo_mor.reduction.budget import used_order
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.ragged_states import COUNTS, SLOTS, WIDTH, ragged_channels, ragged_model, s4d_model
@@ -283,7 +283,7 @@ def test_a_wrong_entry_is_refused(tmp_path, entry, words):
 def test_padding_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     state, extras = damaged(tmp_path)
     write_file(tmp_path / "big.npz", state, None, extras)
-    monkeypatch.setattr("lqo_mor.checkpoints.ragged.MAX_BYTES", 64 * WIDTH * 6 - 1)
+    monkeypatch.setattr("lqo_mor.checkpoints.families.ragged.MAX_BYTES", 64 * WIDTH * 6 - 1)
     with pytest.raises(CheckpointError, match="too much memory"):
         load_checkpoint(tmp_path / "big.npz")
 
@@ -348,6 +348,6 @@ def test_a_slow_pole_is_pulled_inside(tmp_path):
 
 def test_without_torch_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "lqo_mor.torch_s4d", raising=False)
+    monkeypatch.delitem(sys.modules, "lqo_mor.torch.ragged_s4d", raising=False)
     with pytest.raises(MissingDependencyError, match=r"lqo-mor\[torch\]"):
-        importlib.import_module("lqo_mor.torch_s4d")
+        importlib.import_module("lqo_mor.torch.ragged_s4d")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.cli import main
+from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.cli.main import main
 from lqo_mor.errors import CheckpointError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

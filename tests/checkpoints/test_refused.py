@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.families import FAMILIES
-from lqo_mor.checkpoints.files import write_file
+from lqo_mor.checkpoints.containers.files import write_file
+from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError
 from tests.checkpoints.s4d_states import s4d_state
 

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lqo_mor.checkpoints import load_checkpoint
-from lqo_mor.checkpoints.files import read_file, write_file
+from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.s4d import kernel_tensors, system
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError
-from lqo_mor.network import compress
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.s4d_states import awkward_channels, s4d_state, with_systems

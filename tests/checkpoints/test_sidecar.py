@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints.files import write_file
+from lqo_mor.checkpoints.containers.files import write_file
 from lqo_mor.errors import AssumptionWarning, InvalidInputError, LQOWarning
 
 BILINEAR = {"conj_sym": False, "discretization": "bilinear"}

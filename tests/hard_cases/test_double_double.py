@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from lqo_mor import DiagonalLQOSystem
-from lqo_mor.matrix_equations import _double_double as dd
-from lqo_mor.matrix_equations import _kernels
+from lqo_mor.matrix_equations import double_double as dd
+from lqo_mor.matrix_equations import pairing_kernels
 from tests import extended
 
 UNIT = 2.0**-104
 CODES = {
-    "discrete": (_kernels.DISCRETE, ()),
-    "discrete finite": (_kernels.DISCRETE_FINITE, (100.0,)),
-    "continuous": (_kernels.CONTINUOUS, ()),
-    "continuous finite": (_kernels.CONTINUOUS_FINITE, (7.0,)),
+    "discrete": (pairing_kernels.DISCRETE, ()),
+    "discrete finite": (pairing_kernels.DISCRETE_FINITE, (100.0,)),
+    "continuous": (pairing_kernels.CONTINUOUS, ()),
+    "continuous finite": (pairing_kernels.CONTINUOUS_FINITE, (7.0,)),
 }
 
 
@@ -86,7 +86,7 @@ def test_exponential(time):
 def test_gramian(kind):
     """Every entry in the real coordinates, also next to the boundary, as far as `1 − λμ` holds digits."""
     code, parameters = CODES[kind]
-    continuous = code >= _kernels.CONTINUOUS
+    continuous = code >= pairing_kernels.CONTINUOUS
     poles = np.array([1 - 1e-12, 0.5, 0.9 * np.exp(1j), (1 - 1e-9) * np.exp(1.3j), 0.9 * np.exp(1.0001j)])
     poles = np.log(poles) if continuous else poles
     poles[:2] = poles[:2].real
@@ -141,7 +141,7 @@ def test_cholesky_stops_at_the_rank():
 
 def test_pairing_of_two_poles(rng):
     for kind, (code, parameters) in CODES.items():
-        continuous = code >= _kernels.CONTINUOUS
+        continuous = code >= pairing_kernels.CONTINUOUS
         for _ in range(20):
             lam, mu = (0.95 * np.exp(-rng.uniform(0, 2) + 1j * rng.uniform(-3, 3)) for _ in range(2))
             lam, mu = (np.log(lam), np.log(mu)) if continuous else (lam, mu)
@@ -152,6 +152,6 @@ def test_pairing_of_two_poles(rng):
 
 
 def _feature(code, parameters, z):
-    if code == _kernels.DISCRETE_FINITE:
+    if code == pairing_kernels.DISCRETE_FINITE:
         return dd._c_power(z, int(parameters[0]))
-    return dd._c_exp(z, parameters[0]) if code == _kernels.CONTINUOUS_FINITE else (0.0, 0.0, 0.0, 0.0)
+    return dd._c_exp(z, parameters[0]) if code == pairing_kernels.CONTINUOUS_FINITE else (0.0, 0.0, 0.0, 0.0)

@@ -5,8 +5,8 @@ import pytest
 
 from lqo_mor import DiagonalLQOSystem, LQOSystem, QuadraticOutput
 from lqo_mor.analysis.gramians import gramian_factors
-from lqo_mor.matrix_equations.diagonal import diagonal_gramian_factor, pairing
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing
 from lqo_mor.matrix_equations.stein import stein_factor
 from tests import cases, extended
 from tests.hard_cases.test_dense_equations import STABLE, constant

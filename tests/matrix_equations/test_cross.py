@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lqo_mor.matrix_equations import _kernels, diagonal
-from lqo_mor.matrix_equations.diagonal import pairing, solve_diagonal
+from lqo_mor.matrix_equations import pairing as pairing_module
+from lqo_mor.matrix_equations import pairing_kernels
+from lqo_mor.matrix_equations.pairing import pairing, solve_diagonal
 from tests.cases import normal
 
 NORMS = [pairing(False), pairing(False, 1), pairing(False, 50), pairing(True), pairing(True, 0.3)]
@@ -12,14 +13,14 @@ NORMS = [pairing(False), pairing(False, 1), pairing(False, 50), pairing(True), p
 
 def sets(rng, norm, shape, m):
     poles = rng.uniform(0.2, 0.999, shape) * np.exp(1j * rng.uniform(-3, 3, shape))
-    return (np.log(poles) if norm.code >= _kernels.CONTINUOUS else poles), normal(rng, (*shape, m), True)
+    return (np.log(poles) if norm.code >= pairing_kernels.CONTINUOUS else poles), normal(rng, (*shape, m), True)
 
 
 @pytest.mark.parametrize("norm", NORMS, ids=str)
 @pytest.mark.parametrize(("batch", "n", "r", "m"), [((), 7, 4, 1), ((), 3, 9, 3), ((5,), 4, 6, 2), ((2, 3), 1, 2, 1)])
 @pytest.mark.parametrize("threads", [False, True])
 def test_products_of_inputs_and_pairings(monkeypatch, norm, batch, n, r, m, threads):
-    monkeypatch.setattr(diagonal, "_WORTH_THREADS", 0 if threads else 10**9)
+    monkeypatch.setattr(pairing_module, "_WORTH_THREADS", 0 if threads else 10**9)
     rng = np.random.default_rng(0)
     (lam, B), (mu, B_r) = sets(rng, norm, (*batch, n), m), sets(rng, norm, (*batch, r), m)
     wanted = (B @ np.swapaxes(B_r, -1, -2)) * norm.outer(lam, mu)

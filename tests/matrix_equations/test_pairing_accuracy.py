@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from lqo_mor.matrix_equations.diagonal import pairing
+from lqo_mor.matrix_equations.pairing import pairing
 
 EPS = np.finfo(float).eps
 DISTANCES = [1e-1, 1e-3, 1e-5, 1e-8, 1e-11, 1e-14]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.network import _kernels
-from lqo_mor.network import forward as forward_module  # noqa: F401 (imported for monkeypatching by its full name)
+from lqo_mor.network import signal_kernels
+from lqo_mor.network import signals as forward_module  # noqa: F401 (imported for monkeypatching by its full name)
 from tests.network.random_models import complex_normal, naive_forward, random_model, random_poles
 
 
@@ -44,7 +44,7 @@ def test_result_does_not_depend_on_the_batch_or_its_chunks(monkeypatch, mimo):
     whole = model(u)
     np.testing.assert_allclose(np.concatenate([model(u[i : i + 1]) for i in range(5)]), whole, rtol=1e-10)
     calls = []
-    monkeypatch.setattr("lqo_mor.network.forward._CHUNK_BYTES", 1)
+    monkeypatch.setattr("lqo_mor.network.signals._CHUNK_BYTES", 1)
     np.testing.assert_allclose(model(u, progress=lambda done, total: calls.append((done, total))), whole, rtol=1e-10)
     assert calls == [(i, 5) for i in range(1, 6)]
 
@@ -91,8 +91,8 @@ def test_impulse_response_kernel_equals_its_twin():
     poles, residues = random_poles(rng, (3, 4)), complex_normal(rng, (3, 2, 4))
     poles[2, 3] = 0.0
     ours, twin = np.empty((3, 2, 400)), np.empty((3, 2, 400))
-    _kernels.impulse_responses(poles, residues, ours)
-    _kernels.impulse_responses_numpy(poles, residues, twin)
+    signal_kernels.impulse_responses(poles, residues, ours)
+    signal_kernels.impulse_responses_numpy(poles, residues, twin)
     np.testing.assert_allclose(ours, twin, rtol=0, atol=1e-13 * np.abs(twin).max())
 
 
@@ -100,8 +100,8 @@ def test_scan_kernel_equals_its_twin():
     rng = np.random.default_rng(7)
     poles, ours = random_poles(rng, (4,)), rng.normal(size=(8, 3, 50))
     twin = ours.copy()
-    _kernels.scan(poles, ours)
-    _kernels.scan_numpy(poles, twin)
+    signal_kernels.scan(poles, ours)
+    signal_kernels.scan_numpy(poles, twin)
     np.testing.assert_allclose(ours, twin, rtol=1e-11, atol=1e-12)
 
 
@@ -111,6 +111,6 @@ def test_pointwise_kernels_equal_their_twins(name):
     ours[3:, 0] = -800, 800, 0
     twin = ours.copy()
     with np.errstate(over="ignore"):
-        getattr(_kernels, name)(ours)
-    getattr(_kernels, f"{name}_numpy")(twin)
+        getattr(signal_kernels, name)(ours)
+    getattr(signal_kernels, f"{name}_numpy")(twin)
     np.testing.assert_allclose(ours, twin, rtol=1e-12, atol=1e-300)

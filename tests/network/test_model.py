@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.network import Block, DeepSSM, Embedding, LayerNorm, Linear
+from lqo_mor.network.layers import Embedding, LayerNorm, Linear
+from lqo_mor.network.model import Block, DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.network.random_models import random_model, random_system
 

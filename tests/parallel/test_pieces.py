@@ -7,9 +7,10 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor import parallel
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import OrderError, StabilityWarning
-from lqo_mor.network import CalibrationOptions, compress
-from lqo_mor.reduction import METHODS
+from lqo_mor.reduction.reduce import METHODS
 from tests.cases import diagonal, parametrize, select
 from tests.network.random_models import random_model
 

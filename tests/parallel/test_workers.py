@@ -13,8 +13,8 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor import parallel
+from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, OutputError, StabilityWarning
-from lqo_mor.network import compress
 from tests.network.random_models import random_model
 from tests.parallel import work
 from tests.parallel.test_pieces import assert_same, assert_same_models

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.reduction._problem import Problem, problem_of
+from lqo_mor.reduction.objective.error import Problem, problem_of
 from tests.cases import diagonal, get
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 import lqo_mor as lqo
-from lqo_mor.reduction._newton_kernels import _objective
-from lqo_mor.reduction._problem import problem_of, projected_error
-from lqo_mor.reduction._section_search import search_data
-from lqo_mor.reduction._sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _poles, _size
+from lqo_mor.reduction.objective.error import problem_of, projected_error
+from lqo_mor.reduction.sections.newton import _objective
+from lqo_mor.reduction.sections.search import search_data
+from lqo_mor.reduction.sections.sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _poles, _size
 
 LEAST = 1e-9  # decay that a pair keeps
 LAYOUTS = [(FREE, FREE, REAL), (REAL, PAIR, REAL), (PAIR, FREE), (REAL, REAL)]

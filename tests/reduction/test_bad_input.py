@@ -5,7 +5,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError, UnstableSystemError
-from lqo_mor.reduction import METHODS
+from lqo_mor.reduction.reduce import METHODS
 from tests.cases import dense, diagonal, get, parametrize, select
 
 SYSTEM = get("diagonal discrete siso linear")  # order 7, 4 slots

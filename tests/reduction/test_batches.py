@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.reduction import METHODS
-from lqo_mor.reduction._slots import choose, pad, stack
+from lqo_mor.reduction.budget import choose, pad, stack
+from lqo_mor.reduction.reduce import METHODS
 from tests.brute import kernels
 from tests.cases import diagonal, get, parametrize, select
 

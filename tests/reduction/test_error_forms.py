@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.reduction._candidate_kernels import _additions, _candidate_parts, _removals
-from lqo_mor.reduction._inner_kernels import _factors, _gramian, _without_each
-from lqo_mor.reduction._sections import FREE, PAIR, REAL, _size
+from lqo_mor.reduction.sections.allpass_error import _factors, _gramian, _without_each
+from lqo_mor.reduction.sections.candidates import _additions, _candidate_parts, _removals
+from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL, _size
 from tests.brute import derivative
 from tests.reduction.section_checks import LAYOUTS, LEAST, best_error, form, jet, parameters, poles, system
 

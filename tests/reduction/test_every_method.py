@@ -8,7 +8,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
-from lqo_mor.reduction import METHODS
+from lqo_mor.reduction.reduce import METHODS
 from tests.cases import CASES, get, parametrize, select
 
 DIRECT, ITERATIVE = ["balanced", "modal", "hippo"], ["optimal", "projected_gradient"]

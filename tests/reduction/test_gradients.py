@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.matrix_equations._kernels import _features
-from lqo_mor.reduction import _bfgs_kernels, _gradient_kernels, _kernels
-from lqo_mor.reduction._problem import evaluate, projected_error, reduced_system, solve_rows
-from lqo_mor.reduction.outputs import channel_arrays, squared_norms
-from lqo_mor.reduction.projected_gradient import free_error
+from lqo_mor.matrix_equations.pairing_kernels import _features
+from lqo_mor.reduction.descent import projected_gradient_kernels, quasi_newton_kernels
+from lqo_mor.reduction.descent.projected_gradient import free_error
+from lqo_mor.reduction.objective import error_kernels
+from lqo_mor.reduction.objective.error import evaluate, projected_error, reduced_system, solve_rows
+from lqo_mor.reduction.refit import channel_arrays, squared_norms
 from tests.brute import complex_derivative, derivative
 from tests.reduction.problems import POINTS, WHERE, free, point
 
@@ -115,7 +116,7 @@ def test_compiled_projected_error(name, horizon, ridge, pairs, reals):
     ones = np.ones((p.mu.size, 1), complex)
     value, gamma, _, rows = projected_error(p.problem, p.mu, ones, p.real, ridge)
     optimal, compiled = np.empty(rows.shape), np.empty_like(p.mu)
-    got = _kernels._projected_error(*channel(p), p.mu, p.real, ridge, optimal, compiled)
+    got = error_kernels._projected_error(*channel(p), p.mu, p.real, ridge, optimal, compiled)
     noise = 1e-11 * p.problem.squared_norm
     assert got == pytest.approx(value, rel=1e-9, abs=noise)
     close(optimal, rows, 1e-8)
@@ -129,7 +130,7 @@ def test_compiled_free_error(name, horizon, pairs, reals):
     value, (d_mu, d_B, d_rows, d_W) = free_error(p.problem, p.real, p.mu, p.B, p.rows, p.W)
     gamma, delta = np.empty_like(p.mu), np.empty_like(p.mu)
     rows, W = np.empty_like(p.rows), np.empty_like(p.W)
-    got = _gradient_kernels._free_error(*channel(p), p.mu, p.B[:, 0].copy(), p.real, p.rows, p.W, gamma, delta, rows, W)
+    got = projected_gradient_kernels._free_error(*channel(p), p.mu, p.B[:, 0].copy(), p.real, p.rows, p.W, gamma, delta, rows, W)
     assert got == pytest.approx(value, rel=1e-12)
     close(gamma.conj(), d_mu, 1e-11)
     close(delta.conj(), d_B[:, 0], 1e-11)
@@ -146,8 +147,8 @@ def test_parameters_of_poles_and_back(continuous):
         mu = np.array([0.9 * np.exp(2j), -0.7, 0.99 * np.exp(-0.1j), 0.3])
     real = mu.imag == 0
     x, origin, scale, again = np.empty(6), np.empty(4), np.empty(4), np.empty_like(mu)
-    _bfgs_kernels._parameters_from(code, mu, real, margin, x, origin, scale)
-    _bfgs_kernels._poles_from(code, x, real, margin, origin, scale, again)
+    quasi_newton_kernels._parameters_from(code, mu, real, margin, x, origin, scale)
+    quasi_newton_kernels._poles_from(code, x, real, margin, origin, scale, again)
     np.testing.assert_allclose(again, mu, rtol=1e-13)
 
     rng = np.random.default_rng(3)
@@ -155,13 +156,13 @@ def test_parameters_of_poles_and_back(continuous):
 
     def linear(x):
         poles = np.empty_like(mu)
-        _bfgs_kernels._poles_from(code, x, real, margin, origin, scale, poles)
+        quasi_newton_kernels._poles_from(code, x, real, margin, origin, scale, poles)
         return (gamma @ poles).real
 
     gradient = np.empty(6)
-    _bfgs_kernels._parameter_gradient(code, x, real, margin, scale, mu, gamma, gradient)
+    quasi_newton_kernels._parameter_gradient(code, x, real, margin, scale, mu, gamma, gradient)
     np.testing.assert_allclose(gradient, derivative(linear, x), rtol=1e-8, atol=1e-9)
     # Whatever the parameters, the poles are stable, by the margin.
     wild = 5 * rng.standard_normal(6)
-    _bfgs_kernels._poles_from(code, wild, real, margin, origin, scale, again)
+    quasi_newton_kernels._poles_from(code, wild, real, margin, origin, scale, again)
     assert np.max(again.real if continuous else np.abs(again) - 1) <= -margin * (1 - 1e-9)

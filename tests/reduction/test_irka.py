@@ -11,10 +11,10 @@ import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.reduction import _two_sided
-from lqo_mor.reduction._projection import full_system
-from lqo_mor.reduction.irka import _schur_solver, _shifted_solver
 from lqo_mor.reduction.result import Status
+from lqo_mor.reduction.two_sided import iteration
+from lqo_mor.reduction.two_sided.full_system import full_system
+from lqo_mor.reduction.two_sided.irka import _schur_solver, _shifted_solver
 from tests.cases import dense, diagonal, get, parametrize, select
 from tests.reduction.test_every_method import REAL, accuracy_warnings_allowed, check, smallest
 from tests.reduction.test_references import load
@@ -43,7 +43,7 @@ def test_the_fixed_points_are_those_of_the_two_sided_iteration(sys):
     assert a.status is b.status is Status.CONVERGED
     assert a.error == pytest.approx(b.error, rel=1e-8)
     A, B = (np.linalg.eigvals(as_dense(red.system).A) for red in (a, b))
-    assert _two_sided.pole_change(A, B, sys.is_continuous) < 1e-5
+    assert iteration.pole_change(A, B, sys.is_continuous) < 1e-5
 
 
 @parametrize(LINEAR)
@@ -68,8 +68,8 @@ def test_one_step_projects_on_the_shifted_solves(name, time):
     sys = get(name.format(time))
     start = as_dense(diagonal(35, pairs=1, reals=1, m=sys.n_inputs, continuous=sys.is_continuous))
     full = full_system(sys, None, None, _shifted_solver(sys, None), np.zeros(3))
-    now = _two_sided.evaluate(full, start.A, start.B)
-    step = _two_sided.direction(full, now).step
+    now = iteration.evaluate(full, start.A, start.B)
+    step = iteration.direction(full, now).step
     d = as_dense(sys)
     M_r = now.M.to_dense() if isinstance(now.M, lqo.QuadraticOutput) else now.M
     mu, T = np.linalg.eig(start.A)
@@ -84,7 +84,7 @@ def test_one_step_projects_on_the_shifted_solves(name, time):
     W = np.stack([np.linalg.solve(shifted(d.A.T, z), column) for z, column in zip(mu, right.T, strict=True)], axis=1)
     wanted = scipy.linalg.eigvals(W.T @ d.A @ V, W.T @ V)
     found = np.linalg.eigvals(start.A + step[:, :3])
-    assert _two_sided.pole_change(found, wanted, sys.is_continuous) < 1e-8
+    assert iteration.pole_change(found, wanted, sys.is_continuous) < 1e-8
 
 
 @pytest.mark.parametrize("continuous", [False, True])

@@ -8,11 +8,11 @@ import scipy.optimize
 
 import lqo_mor as lqo
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.reduction.result import Status
 from tests.cases import dense, diagonal, get, parametrize, select
 
-descent = importlib.import_module("lqo_mor.reduction.projected_gradient")  # the package has a function of this name
+descent = importlib.import_module("lqo_mor.reduction.descent.projected_gradient")  # the package has a function of this name
 SINGLE = select(diagonal=True, batch=False, hard=False)
 
 

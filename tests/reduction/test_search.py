@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.reduction._dense_search import realise_dense
-from lqo_mor.reduction._input_normal import input_normal, realise
-from lqo_mor.reduction._newton_kernels import _newton
-from lqo_mor.reduction._sections import FREE, PAIR, REAL
+from lqo_mor.reduction.sections.dense_search import realise_dense
+from lqo_mor.reduction.sections.newton import _newton
+from lqo_mor.reduction.sections.orthonormal import input_normal, realise
+from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL
 from lqo_mor.systems.convert import to_dense
 from tests.reduction.section_checks import LEAST, closed, form, jet, parameters, system
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.matrix_equations.diagonal import pairing
-from lqo_mor.reduction._layout import budget, poles_of
-from lqo_mor.reduction._pairing_kernels import _pairing_derivatives
-from lqo_mor.reduction._section_search import search_data
-from lqo_mor.reduction._sections import FREE, PAIR, REAL, _factor, _parameters_of, _size
-from lqo_mor.reduction._start_kernels import N_ANGLES, N_DECAYS, _balanced_poles, _candidates, _sections_of
+from lqo_mor.matrix_equations.pairing import pairing
+from lqo_mor.matrix_equations.pairing_jets import _pairing_derivatives
+from lqo_mor.reduction.layout import budget, poles_of
+from lqo_mor.reduction.sections.search import search_data
+from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL, _factor, _parameters_of, _size
+from lqo_mor.reduction.sections.starting_poles import N_ANGLES, N_DECAYS, _balanced_poles, _candidates, _sections_of
 from tests.brute import derivative
 from tests.reduction.section_checks import LEAST, closed, constants, parameters, poles, system
 

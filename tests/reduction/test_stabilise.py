@@ -3,7 +3,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.reduction.stabilise import reflect, stabilise, unstable
 from tests.cases import diagonal, get
 

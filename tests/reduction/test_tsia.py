@@ -9,8 +9,8 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError, StabilityWarning
-from lqo_mor.reduction import _two_sided
 from lqo_mor.reduction.result import Status
+from lqo_mor.reduction.two_sided import iteration
 from tests.cases import dense, diagonal, get, parametrize, select
 from tests.reduction.test_every_method import REAL, accuracy_warnings_allowed, check, largest, smallest
 from tests.reduction.test_references import load
@@ -91,10 +91,10 @@ def test_an_oscillation_of_the_plain_iteration_is_damped(name):
 def test_damping_works_without_extrapolation(monkeypatch):
     """The plain steps go round in a circle for good here; ten of them without a smaller error, and they are damped."""
     sys = get(WILD)
-    monkeypatch.setattr(_two_sided, "_LOCAL", 0.0)
+    monkeypatch.setattr(iteration, "_LOCAL", 0.0)
     red = lqo.tsia(sys, 3)
     assert relative_gradient(sys, red.system) < 1e-4
-    monkeypatch.setattr(_two_sided, "_PATIENCE", 10**9)
+    monkeypatch.setattr(iteration, "_PATIENCE", 10**9)
     undamped = lqo.tsia(sys, 3, max_iterations=100)
     assert undamped.status is Status.MAX_ITERATIONS
     assert undamped.error > red.error

@@ -6,9 +6,9 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.reduction import _cross, _two_sided
-from lqo_mor.reduction._projection import full_system, gramian, observed
 from lqo_mor.reduction.result import Status
+from lqo_mor.reduction.two_sided import cross_gramians, iteration
+from lqo_mor.reduction.two_sided.full_system import full_system, gramian, observed
 from tests.cases import dense, diagonal, get, parametrize, select
 from tests.reduction.two_sided_checks import as_dense
 
@@ -20,9 +20,9 @@ SINGLE = select(real=True, batch=False, hard=False)
 def test_the_error_falls_along_the_damped_direction_at_the_rate_of_the_theory(name, time):
     sys = get(name.format(time))
     start = as_dense(diagonal(31, pairs=1, reals=1, m=sys.n_inputs, continuous=sys.is_continuous))
-    full = full_system(sys, None, None, _cross.cross_solver(sys, None), np.zeros(3))
+    full = full_system(sys, None, None, cross_gramians.cross_solver(sys, None), np.zeros(3))
     now = evaluated(full, start.A, start.B)
-    D = _two_sided.direction(full, now).D
+    D = iteration.direction(full, now).D
     own = now.V.T @ observed(full, now.X, now.C, now.M)
     Q, (A, B) = gramian(full, now.A.T, own), (D[:, :3], D[:, 3:])
     slope = -2 * np.trace(B.T @ Q @ B) - (0 if sys.is_continuous else 2 * np.trace(A.T @ Q @ A @ now.P))
@@ -32,7 +32,7 @@ def test_the_error_falls_along_the_damped_direction_at_the_rate_of_the_theory(na
 
 
 def evaluated(full, A, B):
-    return _two_sided.evaluate(full, A, B)
+    return iteration.evaluate(full, A, B)
 
 
 @parametrize([case for case in SINGLE if case.name.endswith(("siso linear", "mimo factored", "real poles"))])
@@ -43,11 +43,11 @@ def test_cross_gramians(sys, horizon):
     small = dense(7, n=3, continuous=sys.is_continuous).A
     Q = rng.standard_normal((full.order, 3))
     solve = solve_lyapunov if sys.is_continuous else solve_stein
-    doubling = _cross._doubling_solver(full.A, sys.is_continuous, horizon)
+    doubling = cross_gramians._doubling_solver(full.A, sys.is_continuous, horizon)
     for adjoint in (False, True):
         A, B = (full.A.T, small.T) if adjoint else (full.A, small)
         wanted = solve(A, B, Q, horizon)
-        for found in (_cross.cross_solver(sys, horizon)(Q, small, adjoint), doubling(Q, small, adjoint)):
+        for found in (cross_gramians.cross_solver(sys, horizon)(Q, small, adjoint), doubling(Q, small, adjoint)):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
 
 
@@ -56,7 +56,7 @@ def test_a_defective_reduced_matrix_does_not_matter():
     Q = np.ones((7, 2))
     for sys in (get("diagonal discrete siso linear"), get("dense discrete siso linear")):
         wanted = solve_stein(as_dense(sys).A, block, Q[: sys.order])
-        np.testing.assert_allclose(_cross.cross_solver(sys, None)(Q[: sys.order], block), wanted, rtol=1e-10)
+        np.testing.assert_allclose(cross_gramians.cross_solver(sys, None)(Q[: sys.order], block), wanted, rtol=1e-10)
     sys = dense(3, n=8)
     start = lqo.LQOSystem(block, [[0.0], [1.0]], [[1.0, 0.0]])
     red = lqo.tsia(sys, 2, start=start)
@@ -66,10 +66,10 @@ def test_a_defective_reduced_matrix_does_not_matter():
 
 def test_pole_changes_are_matched_and_relative():
     old = np.array([-1.0, -100.0 + 5j, -100.0 - 5j, -1e-3])
-    assert _two_sided.pole_change(old[[2, 3, 1, 0]], old, True) == 0
+    assert iteration.pole_change(old[[2, 3, 1, 0]], old, True) == 0
     moved = old + np.array([0, 0, 0, 1e-6])
-    assert _two_sided.pole_change(moved[[3, 1, 0, 2]], old, True) == pytest.approx(1e-3, rel=1e-6)
-    assert _two_sided.pole_change(np.array([0.0, 1e-4]), np.array([0.0, 0.0]), False) == pytest.approx(1e-4)
+    assert iteration.pole_change(moved[[3, 1, 0, 2]], old, True) == pytest.approx(1e-3, rel=1e-6)
+    assert iteration.pole_change(np.array([0.0, 1e-4]), np.array([0.0, 0.0]), False) == pytest.approx(1e-4)
 
 
 def test_stiff_systems_keep_their_digits():
@@ -77,7 +77,7 @@ def test_stiff_systems_keep_their_digits():
     rng = np.random.default_rng(4)
     A = np.triu(rng.standard_normal((12, 12)), 1) * 1e3 - np.diag(np.geomspace(1e-4, 1e4, 12))
     Q, small = rng.standard_normal((12, 2)), np.array([[-1e-3, 1.0], [0.0, -1e2]])
-    solve = _cross._doubling_solver(A, True, None)
+    solve = cross_gramians._doubling_solver(A, True, None)
     for left, right, adjoint in ((A, small.T, False), (A.T, small, True)):
         X = solve(Q, small, adjoint)
         rest = left @ X + X @ right + Q

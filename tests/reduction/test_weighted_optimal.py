@@ -8,10 +8,10 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, OrderError
-from lqo_mor.reduction import _problem
-from lqo_mor.reduction._problem import projected_error, reduced_system
-from lqo_mor.reduction.outputs import fit_outputs
-from lqo_mor.reduction.projected_gradient import free_error
+from lqo_mor.reduction.descent.projected_gradient import free_error
+from lqo_mor.reduction.objective import error
+from lqo_mor.reduction.objective.error import projected_error, reduced_system
+from lqo_mor.reduction.refit import fit_outputs
 from tests.brute import complex_derivative, derivative
 from tests.cases import CASES, dense, diagonal, get, parametrize, select
 from tests.reduction.problems import NAMES, free
@@ -44,9 +44,9 @@ def close(got, wanted, noise=0.0):
 def test_error_and_gradients(name, modes, monkeypatch):
     sys = get(name)
     if not modes:  # by the transfer of the dense matrix
-        monkeypatch.setattr(_problem, "well_conditioned_modes", lambda sys: None)
+        monkeypatch.setattr(error, "well_conditioned_modes", lambda sys: None)
     spectrum, start = weighted(sys), diagonal(98, pairs=2, reals=1, m=sys.n_inputs)
-    problem, rng = _problem.problem_of(sys, None, spectrum), np.random.default_rng(99)
+    problem, rng = error.problem_of(sys, None, spectrum), np.random.default_rng(99)
     real, mu, B = start.is_real_pole, start.poles, start.B
     rows, W = rng.standard_normal((problem.p + 2 * problem.c, start.order)), rng.standard_normal(problem.W.shape) / 3
 

@@ -23,14 +23,14 @@ from dataclasses import replace
 import numpy as np
 
 from lqo_mor.analysis.gramians import half_gramians
-from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, check_tensors, stable_poles
-from lqo_mor.checkpoints.families._diagonal import forward_feedthrough, half_storage, length_setting, linear_parts
-from lqo_mor.checkpoints.families._slots import NO_ANGLE, SMALLEST, WAY_OUT, beside_axis, complex_numbers, per_slot, real_view
-from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.diagonal_kernels import forward_feedthrough, half_storage, length_setting, linear_parts
+from lqo_mor.checkpoints.families.slots import NO_ANGLE, SMALLEST, WAY_OUT, beside_axis, complex_numbers, per_slot, real_view
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors, stable_poles
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.reduction.outputs import fit_outputs
+from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _VERSIONS = {

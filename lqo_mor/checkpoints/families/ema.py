@@ -11,16 +11,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, logit
 
-from lqo_mor.checkpoints.contract import Tensors, Values, stable_poles
-from lqo_mor.checkpoints.families._diagonal import (
-    forward_feedthrough,
-    half_storage,
-    length_setting,
-    linear_parts,
-)
-from lqo_mor.checkpoints.families._slots import WAY_OUT, check_layer
-from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.diagonal_kernels import forward_feedthrough, half_storage, length_setting, linear_parts
+from lqo_mor.checkpoints.families.slots import WAY_OUT, check_layer
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Tensors, Values, stable_poles
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Tensors, Values, stable_poles
-from lqo_mor.checkpoints.families._slots import (
+from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.slots import (
     check_layer,
     check_linear,
     complex_numbers,
@@ -20,8 +20,8 @@ from lqo_mor.checkpoints.families._slots import (
     to_half_storage,
     undiscretise,
 )
-from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Tensors, Values, stable_poles
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _CLIP = -1e-4  # the largest real part

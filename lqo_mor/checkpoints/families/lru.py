@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, stable_poles
-from lqo_mor.checkpoints.families._slots import (
+from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.slots import (
     SMALLEST,
     check_layer,
     check_linear,
@@ -18,8 +18,8 @@ from lqo_mor.checkpoints.families._slots import (
     size,
     to_half_storage,
 )
-from lqo_mor.checkpoints.families.contract import Family, Layer
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, stable_poles
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, check_tensors
-from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.contracts import Family, Layer
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Tensors, Values
-from lqo_mor.checkpoints.families._diagonal import (
+from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.diagonal_kernels import (
     DISCRETISATIONS,
     TRANSFORMS,
     Kernel,
@@ -23,9 +23,9 @@ from lqo_mor.checkpoints.families._diagonal import (
     read_system,
     under_sinh,
 )
-from lqo_mor.checkpoints.families._slots import WAY_OUT, check_layer, complex_numbers, real_view
-from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.families.slots import WAY_OUT, check_layer, complex_numbers, real_view
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Tensors, Values
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 

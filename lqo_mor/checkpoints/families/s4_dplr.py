@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Shapes, Tensors, Values, check_tensors
-from lqo_mor.checkpoints.families._diagonal import (
+from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.diagonal_kernels import (
     TRANSFORMS,
     Kernel,
     Transform,
@@ -22,10 +22,10 @@ from lqo_mor.checkpoints.families._diagonal import (
     parameters,
     under_sinh,
 )
-from lqo_mor.checkpoints.families._low_rank import LowRank, diagonal_layer
-from lqo_mor.checkpoints.families._slots import complex_numbers, real_view
-from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.families.low_rank import LowRank, diagonal_layer
+from lqo_mor.checkpoints.families.slots import complex_numbers, real_view
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from lqo_mor.checkpoints.families.contract import Family
+from lqo_mor.checkpoints.contracts import Family
 from lqo_mor.errors import CheckpointError
 
 

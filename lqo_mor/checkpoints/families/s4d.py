@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.checkpoints.contract import Tensors, Values, check_tensors
-from lqo_mor.checkpoints.families.contract import Family, Layer
+from lqo_mor.checkpoints.contracts import Family, Layer
 from lqo_mor.checkpoints.s4d import KERNEL, kernel_tensors, system
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Tensors, Values, check_tensors
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _NAMES = ("D", *(f"kernel.{key}" for key in KERNEL))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from lqo_mor.checkpoints.contract import Tensors
-from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.contracts import Layer
 from lqo_mor.checkpoints.settings import Settings
+from lqo_mor.checkpoints.tensors import Tensors
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import Block, DeepSSM
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Collection
 from typing import cast
 
-from lqo_mor.checkpoints.contract import Tensors
-from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.contracts import Layer
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures import _parts
+from lqo_mor.checkpoints.structures import parts
 from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.checkpoints.tensors import Tensors
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import Block, DeepSSM
 
@@ -36,19 +36,19 @@ def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepS
     for prefix, layer in layers.items():
         module = prefix.removesuffix(".lru")
         mixing, norm = (
-            _parts.linear(state, f"{module}.ff.output_linear.0"),
-            _parts.norm(state, f"{module}.ln", layer.ssm.n_inputs),
+            parts.linear(state, f"{module}.ff.output_linear.0"),
+            parts.norm(state, f"{module}.ln", layer.ssm.n_inputs),
         )
         blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm=True, activation="gelu", gate="glu"))
-    return DeepSSM(_parts.linear(state, "encoder"), tuple(blocks), _parts.linear(state, "decoder"), None, None)
+    return DeepSSM(parts.linear(state, "encoder"), tuple(blocks), parts.linear(state, "decoder"), None, None)
 
 
 def _mixing_tensors(block: Block, state: Tensors) -> Tensors:
-    return _parts.linear_tensors(cast(Linear, block.mixing), state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
+    return parts.linear_tensors(cast(Linear, block.mixing), state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
 
 
 def _decoder_tensors(decoder: Linear, state: Tensors) -> Tensors:
-    return _parts.linear_tensors(decoder, state, "decoder")
+    return parts.linear_tensors(decoder, state, "decoder")
 
 
 DLRU = Structure("a deep LRU of the lru-reduction repository", _recognises, _read, _mixing_tensors, _decoder_tensors)

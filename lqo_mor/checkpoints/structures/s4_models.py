@@ -13,11 +13,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
-from lqo_mor.checkpoints.contract import Tensors
-from lqo_mor.checkpoints.families.contract import Layer
+from lqo_mor.checkpoints.contracts import Layer
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures import _parts
+from lqo_mor.checkpoints.structures import parts
 from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.checkpoints.tensors import Tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import POOLINGS, Block, DeepSSM
@@ -60,7 +60,7 @@ def _recognises(layout: _Layout, state: Tensors, layers: Collection[str]) -> boo
     left = {key for key in state if not any(key == f"{prefix}.D" or key.startswith(f"{prefix}.kernel.") for prefix in layers)}
     for norm in [layout.norm.format(number) for _, number in modules] + [layout.final_norm]:
         names = {key.removeprefix(f"{norm}.") for key in left if key.startswith(f"{norm}.")}
-        if names and not _parts.is_norm(names):
+        if names and not parts.is_norm(names):
             return False
         left -= {f"{norm}.{name}" for name in names}
     for key in [_map_of(module, state) for module, _ in modules] + [layout.encoder, layout.decoder]:
@@ -73,28 +73,28 @@ def _recognises(layout: _Layout, state: Tensors, layers: Collection[str]) -> boo
 def _read(layout: _Layout, state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepSSM:
     has_final = f"{layout.final_norm}.weight" in state
     prenorm = settings.flag("prenorm", has_final)
-    activation = settings.choice("activation", _parts.ACTIVATIONS, "gelu")
+    activation = settings.choice("activation", parts.ACTIVATIONS, "gelu")
     pooling = settings.choice("pooling", POOLINGS, "mean")
     if has_final and not prenorm:
         raise CheckpointError(f"{layout.final_norm} is there, which only a pre-norm model has, but prenorm is false")
     blocks = []
     for number, (prefix, layer) in enumerate(layers.items()):
-        mixing, width = _parts.linear(state, _mixing_key(layout, prefix, state)), layer.ssm.batch[0]
+        mixing, width = parts.linear(state, _mixing_key(layout, prefix, state)), layer.ssm.batch[0]
         gate, place = "glu" if mixing.n_outputs == 2 * width else None, layout.norm.format(number)
-        norm = _parts.norm(state, place, width) if any(key.startswith(f"{place}.") for key in state) else None
+        norm = parts.norm(state, place, width) if any(key.startswith(f"{place}.") for key in state) else None
         blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm, activation, gate, backward=layer.backward))
-    final = _parts.norm(state, str(layout.final_norm), blocks[-1].n_outputs) if has_final else None
+    final = parts.norm(state, str(layout.final_norm), blocks[-1].n_outputs) if has_final else None
     return DeepSSM(
-        _parts.encoder(state, layout.encoder, blocks[0].width),
+        parts.encoder(state, layout.encoder, blocks[0].width),
         tuple(blocks),
-        _parts.linear(state, layout.decoder),
+        parts.linear(state, layout.decoder),
         final,
         pooling,
     )
 
 
 def _mixing_tensors(layout: _Layout, block: Block, state: Tensors) -> Tensors:
-    return _parts.linear_tensors(cast(Linear, block.mixing), state, _mixing_key(layout, block.name, state))
+    return parts.linear_tensors(cast(Linear, block.mixing), state, _mixing_key(layout, block.name, state))
 
 
 def _mixing_key(layout: _Layout, prefix: str, state: Tensors) -> str:
@@ -109,7 +109,7 @@ def _structure(name: str, layout: _Layout) -> Structure:
         recognises=lambda state, layers: _recognises(layout, state, layers),
         read=lambda state, layers, settings: _read(layout, state, layers, settings),
         mixing_tensors=lambda block, state: _mixing_tensors(layout, block, state),
-        decoder_tensors=lambda decoder, state: _parts.linear_tensors(decoder, state, layout.decoder),
+        decoder_tensors=lambda decoder, state: parts.linear_tensors(decoder, state, layout.decoder),
     )
 
 

@@ -1,0 +1,1 @@
+"""Compression of whole models: layers reduced, budgets split over them, calibration, reports."""

@@ -1,0 +1,1 @@
+"""Compression with the inputs that really occur: spectra, sensitivities, refitted outputs, the joint fit."""

@@ -1,0 +1,282 @@
+"""Error curves of channels with one input whose autocovariance is known: the best systems of several sizes for each.
+
+The squared error is the expected energy of the output error for that input, with the residues and, if it is free, the
+feedthrough eliminated (see `pairing_jets`). One search runs through all sizes of a channel: the best system of one size
+is a start of the next. With a discount γ all kernels ``h_k`` are compared as ``γ^k h_k``, which is to multiply the poles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads
+
+from lqo_mor.analysis.rows import pair_weights
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
+from lqo_mor.matrix_equations import pairing_jets
+from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
+from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome
+from lqo_mor.reduction.layout import Budget, budget, closed, poles_of
+from lqo_mor.reduction.refit import fit_outputs
+from lqo_mor.reduction.sections import candidates
+from lqo_mor.reduction.sections.data import Data
+from lqo_mor.reduction.sections.search import Candidates, Run, search, search_batch
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.types import Progress
+
+_LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
+_TRIAL = 8  # steps that every start gets before the best goes on
+
+
+Channel = tuple[np.ndarray, np.ndarray, float]  # poles and residues in half storage, feedthrough
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedCurves:
+    """Reduced systems of several sizes for every channel of a batch.
+
+    Attributes
+    ----------
+    full : DiagonalLQOSystem
+        The batch (channels,).
+    slots : tuple of int
+        The sizes, in slots; 0 keeps the feedthrough alone.
+    squared : (channels, sizes) ndarray
+        Squared errors, never growing with the size.
+    systems : list of list of Channel
+        Per channel and size.
+    """
+
+    full: DiagonalLQOSystem
+    slots: tuple[int, ...]
+    squared: np.ndarray
+    systems: list[list[Channel]]
+
+    def pick(self, which: Sequence[int]) -> list[Channel]:
+        """The systems with the size of index ``which[h]`` for channel `h`."""
+        return [self.systems[h][k] for h, k in enumerate(which)]
+
+
+def weighted_curves(
+    sys: DiagonalLQOSystem,
+    covariances: np.ndarray,
+    slots: Sequence[int],
+    *,
+    free: bool,
+    margin: float = 1e-12,
+    discount: float = 1.0,
+    ridge: float = 1e-6,
+    exchanges: int = 0,
+    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+    progress: Progress | None = None,
+) -> WeightedCurves:
+    """The error curves of a discrete batch (channels,) of linear systems with delay 0, for inputs with given autocovariances.
+
+    Parameters
+    ----------
+    sys : DiagonalLQOSystem
+        One input and one output; the full system keeps its feedthrough.
+    covariances : (channels, lags) ndarray
+        ``R_j = E[u_{t+j} u_t]`` of the input of every channel.
+    slots : sequence of int
+        Sizes, growing.
+    free : bool
+        Whether the feedthrough of the reduced systems may change.
+    margin : float
+        How far poles stay from the unit circle.
+    discount : float
+        Factor per step, at most 1, by which late answers count less.
+    """
+    count, slots = sys.batch[0], tuple(slots)
+    outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
+    squared = np.zeros((count, len(slots)))
+    systems: list[list[Channel]] = [[] for _ in range(count)]
+    margin = 1 - discount * (1 - margin)
+
+    def channel(h: int) -> None:
+        poles, own, feedthrough = np.array(sys.poles[h]), np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
+        nothing = np.zeros(0, complex)
+        if not covariances[h, 0] > 0:  # no input: nothing is needed
+            systems[h] = [(nothing, nothing, feedthrough)] * len(slots)
+            return
+        data = _weighted_data(discount * poles, own, covariances[h], ridge, free)
+        best, candidates = (nothing, nothing, _alone(data, feedthrough)), None
+        for k, size in enumerate(slots):
+            if size >= poles.size:
+                best, squared[h, k] = (poles, np.array(sys.C[h, 0] * sys.B[h, :, 0]), feedthrough), 0.0
+            elif size == 0 or not data[12] > 0:
+                squared[h, k] = data[12]
+            else:
+                layout = budget(None, size, False, margin)
+                candidates = Candidates.of(data, layout) if candidates is None else candidates
+                options: dict[str, Any] = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
+                run = search(
+                    data, layout, [closed(discount * best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options
+                )
+                mu = _poles(layout, run)
+                residues, change, squared[h, k] = _fitted(data, mu)
+                best = (mu / discount, residues, feedthrough + change)
+            systems[h].append(best)
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        for done, _ in enumerate(pool.map(channel, range(count))):
+            if progress is not None:
+                progress(done + 1, count)
+    return WeightedCurves(sys, slots, np.minimum.accumulate(squared, axis=1), systems)
+
+
+def adapted(
+    sys: DiagonalLQOSystem,
+    systems: list[Channel],
+    covariances: np.ndarray,
+    new: np.ndarray,
+    crossed: np.ndarray,
+    *,
+    free: bool,
+    margin: float = 1e-12,
+    discount: float = 1.0,
+    ridge: float = 1e-6,
+    max_iterations: int = 100,
+    tolerance: float = 1e-4,
+) -> tuple[list[Channel], np.ndarray]:
+    """Reduced channels moved to where they imitate the full ones best while they read another input, and their squared errors.
+
+    Parameters
+    ----------
+    sys : DiagonalLQOSystem
+        The full batch (channels,), as for `weighted_curves`.
+    systems : list of Channel
+        The reduced systems, where the steps start.
+    covariances, new : (channels, lags) ndarray
+        Autocovariances of the inputs of the full and of the reduced systems.
+    crossed : (channels, 2, lags) ndarray
+        ``E[v_{t+j} u_t]`` and ``E[v_{t-j} u_t]`` of the full systems' inputs `v` and the reduced ones' `u`.
+    free : bool
+        Whether the feedthrough may change.
+    margin, discount : float
+        As for `weighted_curves`.
+    """
+    outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
+    found, squared = list(systems), np.zeros(len(systems))
+    margin = 1 - discount * (1 - margin)
+
+    def channel(h: int) -> None:
+        lam, own, D = discount * sys.poles[h], np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
+        energy, start, power = _output_energy(lam, own, D, covariances[h]), float(crossed[h, 0, 0]), float(new[h, 0])
+        if not (energy > 0 and power > 0):
+            return
+        features = np.zeros((pairing_jets.N_FEATURES, lam.size), complex)
+        pairing_jets._correlation_series(np.ascontiguousarray(crossed[h, 1]), lam, features[:3])
+        shared = 2 * float(np.sum(own[0] * features[0]).real) + D * start  # covariance of the full output and the new input
+        code, last, left = TWO_INPUTS_FREE, shared, energy - shared**2 / power
+        if not free:
+            code, last, left = TWO_INPUTS, D * power, energy - 2 * D * shared + D * D * power
+        parameters = np.concatenate([new[h], crossed[h, 0], [D, last]])
+        data, (mu, _, feedthrough) = _data(code, lam, own, parameters, features, max(left, 0.0), ridge), systems[h]
+        mu = discount * mu
+        if mu.size:
+            layout = budget(None, mu.size, False, margin)
+            options: dict[str, Any] = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
+            run = search(data, layout, [closed(mu)], max_iterations, None, swaps=False, **options)
+            mu = _poles(layout, run)
+        residues, change, squared[h] = _fitted(data, mu)
+        found[h] = (mu / discount, residues, change if free else feedthrough)
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        list(pool.map(channel, range(len(systems))))
+    return found, squared
+
+
+def assembled(systems: list[Channel], dt: float | bool) -> DiagonalLQOSystem:
+    """Channels of different sizes as one batch, padded to the largest."""
+    width = max(1, max(poles.size for poles, _, _ in systems))
+    poles, B = np.full((len(systems), width), 0.5 + 0j), np.zeros((len(systems), width, 1))
+    C = np.zeros((len(systems), 1, width), complex)
+    for h, (mu, residues, _) in enumerate(systems):
+        poles[h, : mu.size], B[h, : mu.size], C[h, 0, : mu.size] = mu, 1.0, residues
+    D = np.array([feedthrough for _, _, feedthrough in systems])[:, np.newaxis, np.newaxis]
+    return DiagonalLQOSystem(poles, B, C, D, None, dt)
+
+
+def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> Data:
+    """`_section_search.search_data` of one system with one input, linear outputs and no feedthrough, for a spectrum."""
+    outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * sys.B[:, 0]))
+    return _weighted_data(np.array(sys.poles), outputs, spectrum.covariances[:, 0, 0], ridge, False)
+
+
+def search_channels(
+    sys: DiagonalLQOSystem,
+    initial: DiagonalLQOSystem,
+    spectrum: InputSpectrum,
+    size: Budget,
+    progress: Progress,
+    *,
+    ridge: float,
+    **options: Any,
+) -> Outcome:
+    """Every channel of a batch as for `weighted_data`, searched from the poles of the start and from nothing."""
+    indices = list(np.ndindex(sys.batch))
+
+    def data_of(h: int) -> Data:
+        return weighted_data(sys[indices[h]], channel(spectrum, indices[h]), ridge)
+
+    def start_of(h: int, _: Data) -> np.ndarray:
+        return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
+
+    found = search_batch(len(indices), data_of, start_of, size, progress=progress, **options)
+    B = np.where(found.used, 1.0 + 0j, 0.0).reshape(*sys.batch, -1, 1)
+    return Outcome(
+        fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B, None, ridge, spectrum),
+        found.history[:, : int(found.steps.max(initial=0)) + 1].reshape(*sys.batch, -1),
+        KERNEL_STATUS[found.status].reshape(sys.batch),
+        found.steps.reshape(sys.batch),
+    )
+
+
+def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge: float, free: bool) -> Data:
+    code, R = WEIGHTED_FREE if free else WEIGHTED, np.ascontiguousarray(R, float)
+    features = np.empty((pairing_jets.N_FEATURES, poles.size), complex)
+    pairing_jets._own_features(code, R, poles, features)
+    squared = candidates._squared_norm(code, R, poles, features, outputs)
+    return _data(code, poles, outputs, R, features, squared, ridge)
+
+
+def _data(
+    code: int, poles: np.ndarray, outputs: np.ndarray, parameters: np.ndarray, features: np.ndarray, squared: float, ridge: float
+) -> Data:
+    """What the kernels need of one channel; see `_section_search.search_data`."""
+    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(poles.size, complex)
+    return (
+        code, parameters, poles, ones, poles.imag == 0, none, none, none, nothing, nothing,
+        features, outputs, squared, max(ridge, _LEAST_RIDGE), False,
+    )  # fmt: skip
+
+
+def _poles(layout: Budget, run: Run) -> np.ndarray:
+    mu, used = poles_of(layout, run.kinds[np.newaxis], run.x[np.newaxis])
+    return mu[0, used[0]]
+
+
+def _alone(data: Data, feedthrough: float) -> float:
+    """The best feedthrough of a system without states."""
+    if data[0] == WEIGHTED or not data[1][0] > 0:
+        return feedthrough
+    return feedthrough + 2 * float(np.sum(data[11][0] * data[10][0]).real) / data[1][0]
+
+
+def _fitted(data: Data, mu: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Optimal residues of given poles, the change of the feedthrough (two inputs: itself), and the squared error."""
+    residues, total = np.zeros(mu.size, complex), np.empty(2)
+    candidates._optimal_residues(data, mu, residues, total)
+    return residues, total[1], max(total[0], 0.0)
+
+
+def _output_energy(poles: np.ndarray, outputs: np.ndarray, feedthrough: float, R: np.ndarray) -> float:
+    """Expected energy of the output of a system with its feedthrough."""
+    data = _weighted_data(poles, outputs, R, 0.0, False)
+    return data[12] + 4 * feedthrough * float(np.sum(outputs[0] * data[10][0]).real) + feedthrough**2 * R[0]

@@ -1,0 +1,301 @@
+"""Compression of a whole model: every layer is reduced to fewer states."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any, cast
+
+import numpy as np
+
+from lqo_mor.analysis.differences import h2_error, relative_to
+from lqo_mor.compression.allocation import allocate
+from lqo_mor.compression.calibration.calibration import Calibrated, CalibrationOptions, Phases, smallest_within
+from lqo_mor.compression.calibration.channels import ChannelCalibration
+from lqo_mor.compression.calibration.spectra import CalibrationInputs
+from lqo_mor.compression.calibration.systems import SystemCalibration
+from lqo_mor.compression.layers import reduce_layers
+from lqo_mor.compression.report.records import CompressionReport, CompressionResult, LayerReport
+from lqo_mor.compression.split import split, uniform
+from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.network.model import DeepSSM
+from lqo_mor.reduction.stabilise import warn_of_repair
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.types import FloatOrBatch, Progress
+
+
+def compress(
+    model: DeepSSM,
+    *,
+    state_size: int | Sequence[int] | None = None,
+    keep: float | None = None,
+    max_error: float | None = None,
+    method: str = "optimal",
+    horizon: int | None = None,
+    calibration: CalibrationInputs | None = None,
+    options: CalibrationOptions | None = None,
+    progress: Progress | None = None,
+) -> CompressionResult:
+    """Reduce every layer of a model to fewer states, without training it again.
+
+    For each block the system ``x[k] = λ ∘ x[k-1] + B u[k]`` is replaced by a smaller one. Without calibration its h2
+    distance is as small as `method` makes it, the error for white inputs, and everything else stays. With calibration inputs
+    it is the best for the inputs that really occur, weighted by what they change in the model's output; `options` says what
+    else may be used. Inside ``joblib.parallel_config`` layers and channels are spread over its workers, with the same result
+    (see `lqo_mor.parallel`).
+
+    Parameters
+    ----------
+    model : DeepSSM
+        The model; it is not changed.
+    state_size : int or sequence of int, optional
+        Real states per system to keep, for all blocks or one number per block. Even, since the
+        formats store slots of two states. A layer that has no more states than that keeps its system, but for what `options`
+        let a calibration change.
+    keep : float, optional
+        Instead of `state_size`: the fraction of the states to keep, between 0 and 1. Each layer gets
+        the nearest even number of states, at least 2. With ``options.split`` a mean over all channels, as `state_size` is.
+    max_error : float, optional
+        Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs, and
+        by cross-validation of the last fit to them. The budget is picked by predicted errors and corrected by that one.
+    method : str
+        Reduction method, as for `reduce`; or "bound", what arXiv:2510.14542 does: the states are split over the layers so that
+        a bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see
+        `allocate`), and each layer is reduced by its projected gradient.
+        Or "class": what the class of the checkpoint can hold where that is not any system, whole oscillators of LinOSS and
+        common poles of all heads of DSS, with output weights fitted in closed form.
+    horizon : int, optional
+        Sequence length over which the error counts; infinite by default, and with a calibration.
+    calibration : ndarray, or iterable of ndarray, optional
+        Inputs as the model takes them, a few hundred sequences of one length without labels. Of an iterable one piece at a time
+        is in memory. For models whose layers all hold linear channels (S4D), or all are single systems, and method "optimal".
+    options : CalibrationOptions, optional
+        What the calibration may use.
+    progress : callable, optional
+        Called as ``progress(done, total)``; every layer counts 100.
+
+    Returns
+    -------
+    CompressionResult
+        With the fields `model` and `report`. The model is in double precision; `model.save` rounds it
+        to the precision of the checkpoint.
+
+    Warns
+    -----
+    StabilityWarning
+        If reduced systems were unstable and had to be repaired.
+
+    Raises
+    ------
+    OrderError
+        If a wanted state size is odd or not positive, or none is below that of its layer.
+    InvalidInputError
+        If not exactly one of `state_size`, `keep` and `max_error` is given, `model` is no `DeepSSM`, an argument of the
+        calibration is given without inputs, or the layers cannot be calibrated.
+    WorkerError
+        If the workers of joblib are gone for good.
+
+    Notes
+    -----
+    With a calibration the error of a system is weighted by the spectrum of its inputs, ``P_ik = b_i b_k (Φ(λ_i) + Φ(λ_k) − R_0)
+    / (1 − λ_i λ_k)``, times that of the gradients of the output; poles by Newton's method, residues and feedthroughs in
+    closed form. A layer that is one system is reduced by `variable_projection` with such a spectrum, and its linear outputs,
+    feedthrough and mixing matrix are fitted to the answers of the full layer by least squares.
+
+    Examples
+    --------
+    >>> import numpy as np, lqo_mor as lqo
+    >>> from lqo_mor.network import Block, Linear
+    >>> poles = [0.9 * np.exp(1j * np.array([0.3, 1.0, 2.0]))]  # a batch of one channel with three pairs
+    >>> ssm = lqo.DiagonalLQOSystem(poles, B=np.ones((1, 3, 1)), C=[[[1.0, 0.1, 0.001]]])
+    >>> model = lqo.DeepSSM(Linear([[1.0]]), (Block("layer", ssm),), Linear([[1.0]]))
+    >>> small = lqo.compress(model, state_size=4)
+    >>> small.report.layers[0].states_before, small.report.layers[0].states_after
+    (6, 4)
+    """
+    if not isinstance(model, DeepSSM):
+        raise InvalidInputError(f"compress takes a DeepSSM, got {type(model).__name__}; for a single system there is reduce")
+    if calibration is not None and method != "bound":
+        if method != "optimal" or horizon is not None:
+            raise InvalidInputError('a calibration is for method="optimal" over the infinite horizon')
+        return _calibrated(model, state_size, keep, max_error, calibration, options or CalibrationOptions(), progress)
+    if options is not None or max_error is not None:
+        raise InvalidInputError("options and max_error are for a calibration; give calibration inputs")
+    sizes = _state_sizes(model, state_size, keep)
+    if method == "bound":
+        if horizon is None:
+            raise InvalidInputError('method="bound" needs the horizon, the length of the sequences')
+        allocation = allocate(model, sum(sizes), steps=horizon, calibration=calibration)
+        sizes, method = list(allocation.sizes), "projected_gradient"
+    if method == "class":
+        return _in_class(model, sizes, horizon)
+    reduced, seconds = reduce_layers(model.blocks, sizes, method, horizon, progress)
+    repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
+    if np.any(repaired):
+        warn_of_repair(repaired)
+    systems = [cast(DiagonalLQOSystem, result.system) for result in reduced]
+    blocks = tuple(replace(block, ssm=ssm) for block, ssm in zip(model.blocks, systems, strict=True))
+    small = replace(model, blocks=blocks)
+    errors = [relative_to(block.ssm, one.error, horizon, delay=0) for block, one in zip(model.blocks, reduced, strict=True)]
+    counts = [int(np.sum(one.repaired)) for one in reduced]
+    return _result(model, small, method, horizon, errors, counts, seconds)
+
+
+def _result(
+    model: DeepSSM,
+    small: DeepSSM,
+    method: str,
+    horizon: int | None,
+    errors: Sequence[FloatOrBatch],
+    repaired: Sequence[int],
+    seconds: Sequence[float],
+) -> CompressionResult:
+    """A compression without calibration, from the relative errors, repairs and seconds of its layers."""
+    before, after = model.layer_parameters, small.layer_parameters
+    layers = tuple(
+        LayerReport(
+            name=block.name,
+            states_before=block.state_size,
+            states_after=new.state_size,
+            parameters_before=before[i],
+            parameters_after=after[i],
+            relative_error=np.asarray(errors[i]),
+            repaired=repaired[i],
+            seconds=seconds[i],
+            mean_states=float(new.state_size),
+        )
+        for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
+    )
+    report = CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon, models=(model, small))
+    return CompressionResult(small, report)
+
+
+def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> CompressionResult:
+    """A compression by the source of the model."""
+    if model.source is None:
+        raise InvalidInputError('method="class" is for models that were read from a checkpoint')
+    if len(set(sizes)) > 1:
+        raise InvalidInputError(f'method="class" takes one state size for all layers, got {sizes}')
+    start = time.perf_counter()
+    small = model.source.reduce_in_class(model, sizes[0], horizon)
+    count = len(model.blocks)
+    seconds = [(time.perf_counter() - start) / count] * count
+    errors = [
+        h2_error(block.ssm, new.ssm, horizon, relative=True, delay=0)
+        for block, new in zip(model.blocks, small.blocks, strict=True)
+    ]
+    return _result(model, small, "class", horizon, errors, [0] * count, seconds)
+
+
+def _calibrated(
+    model: DeepSSM,
+    state_size: int | Sequence[int] | None,
+    keep: float | None,
+    max_error: float | None,
+    calibration: CalibrationInputs,
+    options: CalibrationOptions,
+    progress: Progress | None,
+) -> CompressionResult:
+    """A compression with calibration inputs."""
+    if sum(given is not None for given in (state_size, keep, max_error)) != 1:
+        raise InvalidInputError("give exactly one of state_size, keep and max_error")
+    if max_error is not None and not (isinstance(max_error, Real) and 0 < max_error < 1):
+        raise InvalidInputError(f"max_error must be a relative error between 0 and 1, got {max_error!r}")
+    if max_error is not None and not (options.sensitivity and options.sequential):
+        raise InvalidInputError("max_error needs the options sensitivity and sequential, which predict and measure the error")
+    sizes = [] if max_error is not None else [size // 2 for size in _state_sizes(model, state_size, keep)]
+    start = time.perf_counter()
+    phases = _phases(progress)
+    with _calibration(model, calibration, options, phases) as work:
+        if max_error is not None:
+            found = smallest_within(work, float(max_error))
+        else:
+            curves = work.curves(None if options.split else max(sizes), set(sizes))
+            budget = sum(size * len(curve.squared) for size, curve in zip(sizes, curves, strict=True))
+            found = work.assemble(curves, split(curves, budget) if options.split else uniform(curves, sizes))
+    phases("end", 1, 1)
+    seconds = (time.perf_counter() - start) / len(model.blocks)
+    return CompressionResult(found.model, _calibrated_report(model, found, options, seconds))
+
+
+def _calibration(
+    model: DeepSSM, inputs: CalibrationInputs, options: CalibrationOptions, progress: Phases
+) -> ChannelCalibration | SystemCalibration:
+    """The calibration for the kind of layers that the model has."""
+    if not any(block.ssm.batch for block in model.blocks):
+        return SystemCalibration(model, inputs, options, progress)
+    for block in model.blocks:
+        if not block.ssm.batch or block.ssm.quadratic is not None:
+            raise InvalidInputError(
+                f"{block.name} mixes its inputs, unlike other layers, or its channels have quadratic outputs; calibration is for "
+                "layers of linear channels, or for layers that are all one system"
+            )
+    return ChannelCalibration(model, inputs, options, progress)
+
+
+def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionReport:
+    small, layers = found.model, []
+    if options.split and model.source is not None and model.blocks[0].ssm.batch:
+        parameters = model.source.layer_parameters(small, "ragged")
+    else:
+        parameters = small.layer_parameters
+    before = model.layer_parameters
+    for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
+        used = np.any(new.ssm.B, axis=-1)  # (channels, slots), or (slots,) of one system
+        layers.append(
+            LayerReport(
+                name=block.name,
+                states_before=block.state_size,
+                states_after=int(2 * np.max(np.sum(used, axis=-1))),
+                parameters_before=before[i],
+                parameters_after=parameters[i],
+                relative_error=np.asarray(h2_error(block.ssm, new.ssm, relative=True, delay=0)),
+                repaired=0,
+                seconds=seconds,
+                mean_states=float(2 * np.mean(np.sum(used, axis=-1))),
+                weighted_error=found.weighted_errors[i],
+            )
+        )
+    after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
+    known = found.predicted, found.measured, found.budget_curve
+    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *known, (model, small))
+
+
+def _phases(progress: Progress | None) -> Phases:
+    """Progress of the parts of a calibration, each a share of its usual time, as a single count that never goes back."""
+    shares, reached = {"statistics": (0, 25), "curves": (25, 75), "layers": (75, 90), "end": (90, 100)}, [0]
+
+    def tell(what: str, done: int, total: int) -> None:
+        first, last = shares[what]
+        reached[0] = max(reached[0], first + (last - first) * done // total)
+        if progress is not None:
+            progress(reached[0], 100)
+
+    return tell
+
+
+def _state_sizes(model: DeepSSM, state_size: Any, keep: float | None) -> list[int]:
+    """The wanted real states of every layer, checked."""
+    if not model.blocks:
+        raise InvalidInputError("the model has no blocks, there is nothing to compress")
+    if (state_size is None) == (keep is None):
+        raise InvalidInputError("give either state_size or keep, and not both")
+    if keep is not None:
+        if not isinstance(keep, Real) or not 0 < keep < 1:
+            raise InvalidInputError(f"keep must be a fraction between 0 and 1, got {keep!r}")
+        sizes = [max(2, 2 * round(float(keep) * block.state_size / 2)) for block in model.blocks]
+    elif np.ndim(state_size) == 0:
+        sizes = [state_size] * len(model.blocks)
+    else:
+        sizes = list(state_size)
+        if len(sizes) != len(model.blocks):
+            raise InvalidInputError(f"state_size has {len(sizes)} entries, but the model has {len(model.blocks)} blocks")
+    for size in sizes:
+        if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 2 or size % 2:
+            raise OrderError(f"state size {size!r} is not a positive even integer; a checkpoint stores pairs of states")
+    if all(size >= block.state_size for block, size in zip(model.blocks, sizes, strict=True)):
+        own = ", ".join(str(size) for size in sorted({block.state_size for block in model.blocks}))
+        raise OrderError(f"nothing to reduce: the state sizes asked for are not below the {own} states of the layers")
+    return [int(size) for size in sizes]

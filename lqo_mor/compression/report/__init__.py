@@ -1,0 +1,1 @@
+"""What a compression did: records, an HTML page, its plots."""

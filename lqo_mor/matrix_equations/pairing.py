@@ -1,0 +1,199 @@
+"""Closed-form elementwise solves for diagonal state matrices.
+
+Everything about a norm of diagonal systems is in one scalar function of two poles, the *pairing*
+``g(λ, μ) = ⟨λ^k, μ^k⟩``: Gramians, cross Gramians, norms, gradients and reducers are written once for all
+pairings (theory: sums over sets of poles closed under conjugation, with the plain transpose).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import get_num_threads
+
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.matrix_equations import double_double, pairing_kernels
+
+_LONGEST = 2**53  # samples or seconds; longer ones cannot be counted in double precision
+_PIVOT_FLOOR = 1e-30  # the arithmetic of the factorisation holds 32 digits
+_WORTH_THREADS = 100_000  # entries; about a millisecond of work
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The scalar function ``g(λ, μ)`` of two poles that stands for a norm; make one with `pairing`.
+
+    Attributes
+    ----------
+    code : int
+        Which function, see `lqo_mor.matrix_equations.pairing_kernels`.
+    parameters : tuple of float
+        Samples `L` or seconds `T` of a finite horizon; empty otherwise.
+    """
+
+    code: int
+    parameters: tuple[float, ...] = ()
+
+    def outer(self, lam: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        """The matrix ``g(λ_i, μ_j)``, shape (..., n, r), of pole sets (..., n) and (..., r)."""
+        return self.outer_with_derivative(lam, mu)[0]
+
+    def outer_with_derivative(self, lam: np.ndarray, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The matrices ``g(λ_i, μ_j)`` and ``∂g/∂μ (λ_i, μ_j)``, both of shape (..., n, r)."""
+        batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
+        shape = (*batch, lam.shape[-1], mu.shape[-1])
+        lam, mu = _flat(lam, batch, lam.shape[-1:]), _flat(mu, batch, mu.shape[-1:])
+        g = np.empty((lam.shape[0], lam.shape[1], mu.shape[1]), complex)
+        dg = np.empty_like(g)
+        kernel = (
+            pairing_kernels._outer_batch_parallel
+            if lam.shape[0] > 1 and g.size > _WORTH_THREADS
+            else pairing_kernels._outer_batch
+        )
+        kernel(self.code, np.array(self.parameters), lam, mu, g, dg)
+        return g.reshape(shape), dg.reshape(shape)
+
+    def features(self, poles: np.ndarray) -> np.ndarray:
+        """Feature of every pole (`λ^L`, `e^{λT}`; zero where the pairing needs none), shape of `poles`."""
+        flat = np.ascontiguousarray(poles, complex).reshape(-1)
+        out, derivative = np.empty_like(flat), np.empty_like(flat)
+        pairing_kernels._features(self.code, np.array(self.parameters), flat, out, derivative)
+        return out.reshape(poles.shape)
+
+
+def pairing(continuous: bool, horizon: float | None = None) -> Pairing:
+    """The pairing of the (finite-horizon) h² norm.
+
+    Parameters
+    ----------
+    continuous : bool
+        Continuous or discrete time.
+    horizon : float, optional
+        Number of samples (discrete, a positive integer) or seconds (continuous); None or infinity for
+        the infinite horizon.
+
+    Returns
+    -------
+    Pairing
+
+    Raises
+    ------
+    InvalidInputError
+        If `horizon` is not positive, or no integer in discrete time.
+    """
+    if horizon is None or horizon == np.inf:
+        return Pairing(pairing_kernels.CONTINUOUS if continuous else pairing_kernels.DISCRETE)
+    check_horizon(continuous, horizon)
+    return Pairing(pairing_kernels.CONTINUOUS_FINITE if continuous else pairing_kernels.DISCRETE_FINITE, (float(horizon),))
+
+
+def check_horizon(continuous: bool, horizon: float) -> None:
+    """Raise `InvalidInputError` unless `horizon` is a positive finite number, an integer in discrete time."""
+    number = isinstance(horizon, (int, float, np.integer, np.floating)) and not isinstance(horizon, bool)
+    if not number or not 0 < horizon <= _LONGEST or (not continuous and horizon != int(horizon)):
+        wanted = "a positive number of seconds" if continuous else "a positive integer number of samples"
+        raise InvalidInputError(f"horizon must be {wanted}, or None for the infinite horizon; got {horizon!r}")
+
+
+def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray, B_r: np.ndarray) -> np.ndarray:
+    """Cross Gramian of two diagonal systems, ``X_ij = (b_i · b_rj) g(λ_i, μ_j)``, with the plain transpose.
+
+    In discrete time over the infinite horizon it solves ``diag(λ) X diag(μ) − X + B B_rᵀ = 0`` (solvable
+    if no ``λ_i μ_j = 1``), in continuous time ``diag(λ) X + X diag(μ) + B B_rᵀ = 0`` (no ``λ_i + μ_j = 0``).
+
+    Parameters
+    ----------
+    norm : Pairing
+        Time axis and horizon.
+    lam, mu : (..., n) and (..., r) ndarray
+        Poles.
+    B, B_r : (..., n, m) and (..., r, m) ndarray
+        Input rows.
+
+    Returns
+    -------
+    (..., n, r) ndarray
+    """
+    batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
+    n, r, m = lam.shape[-1], mu.shape[-1], B.shape[-1]
+    count = int(np.prod(batch))
+    lam, mu = (_flat(array, batch, size) for array, size in ((lam, (n,)), (mu, (r,))))
+    B, B_r = (_flat(array, batch, size) for array, size in ((B, (n, m)), (B_r, (r, m))))
+    out, parameters = np.empty((count, n, 2 * r)), np.array(norm.parameters)
+    if out.size < 2 * _WORTH_THREADS:
+        pairing_kernels._cross(norm.code, parameters, lam, B, mu, B_r, out, 0, count)
+    elif count == 1:
+        pairing_kernels._cross_rows(norm.code, parameters, lam, B, mu, B_r, out, min(n, get_num_threads()))
+    else:
+        pairing_kernels._cross_channels(norm.code, parameters, lam, B, mu, B_r, out, min(count, get_num_threads()))
+    return out.view(complex).reshape(*batch, n, r)
+
+
+def _flat(array: np.ndarray, batch: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
+    """A complex array broadcast to the batch, its batch axes joined to one; a copy, since read-only ones compile anew."""
+    if array.shape[: array.ndim - len(size)] != batch:
+        array = np.broadcast_to(array, (*batch, *size))
+    return np.array(array.reshape(int(np.prod(batch)), *size), complex, order="C")
+
+
+def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, real_right: np.ndarray) -> np.ndarray:
+    """A (cross) Gramian of half storage in real coordinates.
+
+    Parameters
+    ----------
+    plain, hermitian : (..., s, t) ndarray
+        ``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` between the slots of the two systems.
+    real_left, real_right : (..., s) and (..., t) ndarray of bool
+        Which slots hold a real pole.
+
+    Returns
+    -------
+    (..., n, r) ndarray
+        In the coordinates ``√2 Re x`` (``x`` at a real pole), then ``√2 Im x`` of the slots with a non-real
+        pole. Where the channels of a batch differ in which slots are real, the row and the column of an
+        imaginary part that a channel does not have are zero.
+    """
+    scale_left = np.where(real_left, np.sqrt(0.5), 1.0)[..., :, np.newaxis]
+    scale_right = np.where(real_right, np.sqrt(0.5), 1.0)[..., np.newaxis, :]
+    has_left, has_right = ~real_left[..., :, np.newaxis], ~real_right[..., np.newaxis, :]
+    keep_left = np.any(~real_left, axis=tuple(range(real_left.ndim - 1)))
+    keep_right = np.any(~real_right, axis=tuple(range(real_right.ndim - 1)))
+    total, difference = hermitian + plain, hermitian - plain
+    re_re = total.real * scale_left * scale_right
+    re_im = -(difference.imag * scale_left * has_right)[..., :, keep_right]
+    im_re = (total.imag * has_left * scale_right)[..., keep_left, :]
+    im_im = (difference.real * has_left * has_right)[..., keep_left, :][..., :, keep_right]
+    return np.concatenate([np.concatenate([re_re, re_im], axis=-1), np.concatenate([im_re, im_im], axis=-1)], axis=-2)
+
+
+def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """A factor `R` of the Gramian ``P = R Rᵀ`` of one diagonal system, accurate column by column.
+
+    Formed and factored in twice the working precision, with complete pivoting, so that the columns, which become
+    smaller and smaller, all have nearly full relative accuracy; parts of `P` below 1e-30 of its largest pivot are
+    left out.
+
+    Parameters
+    ----------
+    norm : Pairing
+        Time axis and horizon.
+    poles : (s,) ndarray
+        Poles in half storage.
+    B : (s, m) ndarray
+        Input rows.
+
+    Returns
+    -------
+    (n, rank) ndarray
+        In the real coordinates of `real_form`.
+    """
+    real = poles.imag == 0
+    n = int(np.sum(2 - real))
+    high, low, pivots = np.zeros((n, n)), np.zeros((n, n)), np.empty(n, np.int64)
+    parameters = np.array(norm.parameters)
+    double_double.gramian(norm.code, parameters, poles.astype(complex), B.astype(complex), real, high, low)
+    rank = double_double.cholesky(high, low, _PIVOT_FLOOR, pivots)
+    R = np.zeros((n, rank))
+    R[pivots] = np.tril(high)[:, :rank]
+    return R

@@ -1,0 +1,1 @@
+"""Descent on all free parameters: BFGS, and the projected gradient with Armijo backtracking."""

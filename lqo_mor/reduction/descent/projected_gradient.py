@@ -1,0 +1,281 @@
+"""Projected gradient descent with Armijo backtracking, the published reference method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast, overload
+
+import numpy as np
+
+from lqo_mor.analysis.norm import finite
+from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.rows import quadratic_of, stack_rows
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome, Start, check_options, chunks, iterate, start_reduction, used_slots
+from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.descent import projected_gradient_kernels
+from lqo_mor.reduction.objective.error import (
+    Problem,
+    error_and_forms,
+    evaluate,
+    pole_gradients,
+    problem_of,
+    reduced_system,
+    without_feedthrough,
+)
+from lqo_mor.reduction.refit import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real, squared_norms
+from lqo_mor.reduction.result import Reduction, Status
+from lqo_mor.systems.convert import real_rows
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+from lqo_mor.types import Progress, System
+
+
+def projected_gradient(
+    sys: System,
+    order: int | None = None,
+    *,
+    slots: int | None = None,
+    horizon: float | None = None,
+    start: Start | None = None,
+    margin: float = 1e-6,
+    armijo: float = 1e-4,
+    max_iterations: int = 3000,
+    tolerance: float = 1e-6,
+    progress: Progress | None = None,
+) -> Reduction:
+    """Projected gradient descent on the squared h² error with Armijo backtracking.
+
+    All of ``(μ, B_r, C_r, U_r, V_r, W_r)`` are free. A step goes along the negative gradient, the poles are
+    projected onto ``|μ| ≤ 1 − margin`` (continuous time: ``Re μ ≤ −margin``), and the step length `α` is halved
+    until ``f(new) ≤ f(old) − armijo/α ‖new − old‖²``. Every accepted step decreases the error; limit points are
+    stationary points of the constrained problem.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones.
+    order : int, optional
+        Number of real states of the reduced system, a conjugate pair counts as two.
+    slots : int, optional
+        For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    start : Reduction, system or str, optional
+        Where to start, or the name of the method that makes the start; balanced truncation by default.
+    margin : float, default 1e-6
+        Distance that poles keep from the stability boundary.
+    armijo : float, default 1e-4
+        Constant of the sufficient decrease.
+    max_iterations : int, default 3000
+        Most accepted steps.
+    tolerance : float, default 1e-6
+        Stop when the norm of the projected gradient of the squared error, relative to the squared norm of the
+        full system, is at most this. `Status.CONVERGED` certifies it.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with channels of a batch.
+
+    Returns
+    -------
+    Reduction
+        Never worse than the start and never unstable; `history` holds the squared error.
+
+    Raises
+    ------
+    OrderError
+        If the budget is not a positive integer below the size of the system.
+    UnstableSystemError
+        If the horizon is infinite and the system is not asymptotically stable.
+
+    References
+    ----------
+    arXiv:2510.14542, Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, lqo_mor as lqo
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.8, -0.3], [[1.0]] * 3, [[1.0, 0.5, 0.2]])
+    >>> red = lqo.projected_gradient(sys, order=2)
+    >>> bool(np.all(np.diff(red.history) < 0))
+    True
+    """
+    check_budget(sys, order, slots, horizon)
+    horizon = finite(horizon)
+    options = {"margin": margin, "armijo": armijo, "max_iterations": max_iterations, "tolerance": tolerance}
+    check_options(sys.is_continuous, **options)
+    begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
+
+    def one(sys: System, initial: DiagonalLQOSystem, _: InputSpectrum | None) -> Outcome:
+        return _normalised(_descend_one, sys, initial, horizon, **options)
+
+    def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
+        return _normalised(_descend_batch, sys, initial, horizon, progress=progress, **options)
+
+    compiled = batch if sys.n_inputs == 1 and not isinstance(sys, LQOSystem) else None
+    return iterate(sys, [begun], one, compiled, method="projected_gradient", horizon=horizon, progress=progress)
+
+
+Point: TypeAlias = tuple[np.ndarray, ...]  # poles, input rows, output rows and mixing matrix
+
+
+def _normalised(
+    descend: Callable[..., Outcome], sys: System, initial: DiagonalLQOSystem, horizon: float | None, **options: Any
+) -> Outcome:
+    """Descend with the full system scaled to norm one and the states of the start to inputs as large as outputs."""
+    norm = np.asarray(h2_norm(without_feedthrough(sys), horizon))
+    norm = np.where(norm > 0, norm, 1.0)
+    initial = _same_products(sys, initial, horizon)
+    outcome = descend(_scaled(sys, 1 / norm), _even(_scaled(initial, 1 / norm)), horizon, **options)
+    system = _scaled(cast(DiagonalLQOSystem, outcome.system), norm)
+    system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.quadratic, system.dt)
+    return Outcome(system, outcome.history * norm[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
+
+
+def _same_products(sys: System, initial: DiagonalLQOSystem, horizon: float | None) -> DiagonalLQOSystem:
+    """A start with as many quadratic products as `sys`; where it has others, its outputs are fitted anew."""
+    q = quadratic_of(sys)
+    q = factor_symmetric(q) if isinstance(q, np.ndarray) else q
+    rank, own = (0 if part is None else part.rank for part in (q, initial.quadratic))
+    return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, horizon)
+
+
+@overload
+def _scaled(sys: DiagonalLQOSystem, factor: np.ndarray) -> DiagonalLQOSystem: ...
+@overload
+def _scaled(sys: System, factor: np.ndarray) -> System: ...
+def _scaled(sys: System, factor: np.ndarray) -> System:
+    """The system with its outputs multiplied by `factor`, of the batch shape, and no feedthrough."""
+    factor = factor[..., np.newaxis, np.newaxis]
+    q = quadratic_of(sys)
+    if isinstance(q, QuadraticOutput):
+        q = QuadraticOutput(q.U, q.V, q.W * factor)
+    elif q is not None:
+        q = q * factor
+    if isinstance(sys, LQOSystem):
+        return LQOSystem(sys.A, sys.B, sys.C * factor, None, q, sys.dt)
+    return DiagonalLQOSystem(sys.poles, sys.B, sys.C * factor, None, q, sys.dt)
+
+
+def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
+    """The same system with the input row of every slot as large as its output column."""
+    rows = stack_rows(sys.C, sys.quadratic)
+    inputs, outputs = np.linalg.norm(sys.B, axis=-1), np.linalg.norm(rows, axis=-2)
+    t = np.sqrt(np.where((inputs > 0) & (outputs > 0), outputs, 1.0) / np.where((inputs > 0) & (outputs > 0), inputs, 1.0))
+    q, column = sys.quadratic, t[..., np.newaxis, :]
+    if q is not None:
+        q = QuadraticOutput(q.U / column, q.V / column, q.W)
+    return DiagonalLQOSystem(sys.poles, sys.B * t[..., np.newaxis], sys.C / column, sys.D, q, sys.dt)
+
+
+def _descend_batch(
+    sys: DiagonalLQOSystem,
+    initial: DiagonalLQOSystem,
+    horizon: float | None,
+    *,
+    margin: float,
+    armijo: float,
+    max_iterations: int,
+    tolerance: float,
+    progress: Progress,
+) -> Outcome:
+    """Compiled, for diagonal systems with one input."""
+    code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
+    squared = squared_norms(sys, horizon)
+    count, s = lam.shape[0], initial.n_slots
+    used = used_slots(initial)
+    mu, b = initial.poles.reshape(count, s).copy(), initial.B.reshape(count, s).copy()
+    rows_r = stack_rows(initial.C, initial.quadratic).reshape(count, -1, s).copy()
+    W_r = W.copy() if initial.quadratic is None else initial.quadratic.W.reshape(W.shape).copy()
+    status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    history = np.full((count, max_iterations + 1), np.nan)
+    for part, size in chunks(used, progress):
+        own_mu, own_b = (np.ascontiguousarray(array[part, :size]) for array in (mu, b))
+        real = own_mu.imag == 0
+        own_rows, own_W, past = rows_to_real(rows_r[part][..., :size], real), W_r[part], history[part]
+        ended, steps = status[part], iterations[part]
+        projected_gradient_kernels._descend(
+            code, parameters, lam[part], rows[part], p, W[part], squared[part], own_mu, own_b, real, own_rows, own_W,
+            margin, armijo, max_iterations, tolerance, past, ended, steps,
+        )  # fmt: skip
+        mu[part, :size], b[part, :size], W_r[part], history[part] = own_mu, own_b, own_W, past
+        rows_r[part, :, :size] = rows_from_real(own_rows, real)
+        status[part], iterations[part] = ended, steps
+    return Outcome(
+        channel_system(sys, mu, b, rows_r, W_r),
+        history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1),
+        KERNEL_STATUS[status].reshape(sys.batch),
+        iterations.reshape(sys.batch),
+    )
+
+
+def _descend_one(
+    sys: System,
+    initial: DiagonalLQOSystem,
+    horizon: float | None,
+    *,
+    margin: float,
+    armijo: float,
+    max_iterations: int,
+    tolerance: float,
+) -> Outcome:
+    """Any single system; the readable form of the compiled kernel."""
+    problem, real = problem_of(sys, horizon), initial.is_real_pole
+    quadratic = initial.quadratic
+    W = np.zeros((problem.p, 0)) if quadratic is None else quadratic.W
+    mu = _project(initial.poles, problem.continuous, margin)
+    x: Point = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)
+    value, gradient = free_error(problem, real, *x)
+    history, step, status = [value], 1.0, Status.MAX_ITERATIONS
+    for _ in range(max_iterations):
+        if (
+            _distance((_project(x[0] - gradient[0], problem.continuous, margin), *_moved(x, gradient, 1.0)[1:]), x)
+            <= tolerance**2
+        ):
+            status = Status.CONVERGED
+            break
+        step *= 2.0
+        for _ in range(60):
+            trial = _moved(x, gradient, step)
+            trial = (_project(trial[0], problem.continuous, margin), *trial[1:])
+            new, new_gradient = free_error(problem, real, *trial)
+            if new <= value - armijo / step * _distance(trial, x):
+                break
+            step *= 0.5
+        if not new < value:
+            status = Status.STALLED
+            break
+        x, value, gradient = trial, new, new_gradient
+        history.append(value)
+    mu, B, rows, W = x
+    system = reduced_system(problem, mu, B, real, rows, W, None, sys.dt)
+    return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
+
+
+def free_error(
+    problem: Problem, real: np.ndarray, mu: np.ndarray, B: np.ndarray, rows: np.ndarray, W: np.ndarray
+) -> tuple[float, Point]:
+    """Squared error with every reduced quantity free, and its gradient as arrays like ``(mu, B, rows, W)``.
+
+    A complex gradient holds the derivative by the real part plus `i` times that by the imaginary part.
+    """
+    e = evaluate(problem, mu, B, real)
+    value, d_own, d_cross, d_W = error_and_forms(problem, e.G, e.D, rows, W)
+    gamma, delta = pole_gradients(e, rows.T @ d_own @ rows, d_cross @ rows)
+    d_rows = 2 * d_own @ rows @ e.G + d_cross.T @ e.D
+    return value, (gamma.conj(), delta.conj(), d_rows, d_W)
+
+
+def _moved(x: Point, gradient: Point, step: float) -> Point:
+    return tuple(a - step * g for a, g in zip(x, gradient, strict=True))
+
+
+def _distance(x: Point, y: Point) -> float:
+    return sum(float(np.sum(np.abs(a - b) ** 2)) for a, b in zip(x, y, strict=True))
+
+
+def _project(mu: np.ndarray, continuous: bool, margin: float) -> np.ndarray:
+    if continuous:
+        return np.minimum(mu.real, -margin) + 1j * mu.imag
+    size = np.abs(mu)
+    return np.where(size <= 1 - margin, mu, mu * ((1 - margin) / np.maximum(size, 0.5)))

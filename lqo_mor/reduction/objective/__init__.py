@@ -1,0 +1,1 @@
+"""The error as a function of the reduced system, with gradients."""

@@ -1,0 +1,149 @@
+"""Closed-form optimal outputs of a reduced system with given poles and inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lqo_mor.analysis.norm import finite
+from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.rows import pair_weights, stack_rows
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
+from lqo_mor.matrix_equations.pairing import pairing
+from lqo_mor.reduction.budget import stack
+from lqo_mor.reduction.objective import error_kernels
+from lqo_mor.reduction.objective.error import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough
+from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.types import System
+
+
+def fit_outputs(
+    sys: System,
+    poles: np.ndarray,
+    B: np.ndarray,
+    horizon: float | None = None,
+    ridge: float = 0.0,
+    spectrum: InputSpectrum | None = None,
+) -> DiagonalLQOSystem:
+    """The reduced system with given poles and inputs whose outputs minimise the h² error.
+
+    For fixed ``(A_r, B_r)`` the error is a linear least-squares problem in the outputs with the solution
+    ``C_r = C X P_r⁻¹``, ``U_r = U X P_r⁻¹``, ``V_r = V X P_r⁻¹``, ``W_r = W``.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones.
+    poles : (..., s) ndarray
+        Reduced poles in half storage.
+    B : (..., s, m) ndarray
+        Reduced input rows, real at real poles.
+    horizon : float, optional
+        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    ridge : float, default 0
+        Penalty on the residues relative to the squared error; bounds the outputs where poles meet.
+    spectrum : InputSpectrum, optional
+        That of the input for which the error is.
+
+    Returns
+    -------
+    DiagonalLQOSystem
+    """
+    horizon = finite(horizon)
+    if isinstance(sys, DiagonalLQOSystem) and sys.batch:
+        if sys.n_inputs == 1 and spectrum is None:
+            return _fit_batch(sys, poles, B, horizon, ridge)
+        indices = np.ndindex(sys.batch)
+        channels = [fit_outputs(sys[i], poles[i], B[i], horizon, ridge, channel(spectrum, i)) for i in indices]
+        return stack(channels, sys.batch)
+    problem, real = problem_of(sys, horizon, spectrum), poles.imag == 0
+    e = evaluate(problem, poles, B + 0j, real)
+    return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
+
+
+def densified(system: System, sys: LQOSystem) -> LQOSystem:
+    """A reduced system as a dense one, its quadratic output stored as that of `sys`."""
+    dense = to_dense(system) if isinstance(system, DiagonalLQOSystem) else system
+    if isinstance(sys.M, np.ndarray) and not isinstance(dense.M, np.ndarray):
+        M = np.zeros((sys.n_outputs, dense.order, dense.order)) if dense.M is None else dense.M.to_dense()
+        return LQOSystem(dense.A, dense.B, dense.C, dense.D, M, dense.dt)
+    return dense
+
+
+def channel_arrays(
+    sys: DiagonalLQOSystem, horizon: float | None
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]:
+    """What the kernels need of a batch with one input, its axes flattened to one.
+
+    Returns the pairing's code and parameters, and per channel the poles (h, n), the weighted rows (h, q, n), the
+    number `p` of linear rows and the mixing matrices (h, p, c).
+    """
+    norm = pairing(sys.is_continuous, horizon)
+    rows = stack_rows(sys.C, sys.quadratic) * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]
+    p, count = sys.n_outputs, int(np.prod(sys.batch))
+    W = np.zeros((count, p, 0)) if sys.quadratic is None else sys.quadratic.W.reshape(count, p, -1)
+    return (
+        norm.code,
+        np.array(norm.parameters),
+        np.array(sys.poles.reshape(count, -1)),  # copies: kernels would be compiled once more for read-only arrays
+        np.array(rows.reshape(count, *rows.shape[-2:]), order="C"),
+        p,
+        np.array(W, order="C"),
+    )
+
+
+def squared_norms(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+    """Squared norms without the feedthrough of a batch, its axes flattened to one, (h,)."""
+    return np.reshape(h2_norm(without_feedthrough(sys), horizon), -1) ** 2
+
+
+def rows_to_real(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Rows (h, q, s) of half storage in real coordinates, (h, q, 2s), each channel filled with zeros at the end."""
+    s = rows.shape[-1]
+    out = np.zeros((*rows.shape[:-1], 2 * s))
+    out[..., :s] = np.where(real, 1.0, np.sqrt(2.0))[:, np.newaxis] * rows.real
+    for h, slot in zip(*np.nonzero(~real), strict=True):
+        out[h, :, s + np.count_nonzero(~real[h, :slot])] = -np.sqrt(2.0) * rows.imag[h, :, slot]
+    return out
+
+
+def rows_from_real(real_rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Inverse of `rows_to_real`."""
+    s = real.shape[-1]
+    position = s + np.maximum(np.cumsum(~real, axis=1) - 1, 0)  # where the imaginary part of a pair is
+    shape = (*real_rows.shape[:-1], s)
+    imaginary = np.take_along_axis(real_rows, np.broadcast_to(position[:, np.newaxis], shape), axis=2)
+    slots = real_rows[..., :s] / np.where(real, 1.0, np.sqrt(2.0))[:, np.newaxis] + 0j
+    return slots - 1j * np.where(real[:, np.newaxis], 0.0, imaginary / np.sqrt(2.0))
+
+
+def channel_system(sys: DiagonalLQOSystem, mu: np.ndarray, b: np.ndarray, rows: np.ndarray, W: np.ndarray) -> DiagonalLQOSystem:
+    """The reduced batch from flattened poles and inputs (h, s), rows (h, q, s) in half storage and mixing (h, p, c)."""
+    s, p, c = mu.shape[1], sys.n_outputs, W.shape[-1]
+    rows = rows.reshape(*sys.batch, p + 2 * c, s)
+    quadratic = None
+    if c:
+        quadratic = QuadraticOutput(rows[..., p : p + c, :], rows[..., p + c :, :], W.reshape(*sys.batch, p, c))
+    return DiagonalLQOSystem(mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt)
+
+
+def _fit_batch(
+    sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, horizon: float | None, ridge: float
+) -> DiagonalLQOSystem:
+    code, parameters, lam, rows, _, W = channel_arrays(sys, horizon)
+    count, s = lam.shape[0], poles.shape[-1]
+    mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)
+    used, fitted = b != 0, np.zeros((count, rows.shape[1], s), complex)
+    counts = np.count_nonzero(used, axis=1)
+    for size in np.unique(counts[counts > 0]):  # padding slots have no input, which would make the Gramian singular
+        part = np.flatnonzero(counts == size)
+        members = used[part]
+        own_mu, own_b = mu[part][members].reshape(-1, size), b[part][members].reshape(-1, size)
+        optimal, real = np.zeros((part.size, rows.shape[1], 2 * size)), own_mu.imag == 0
+        error_kernels._fit(code, parameters, lam[part], rows[part], own_mu, own_b, real, ridge, optimal)
+        own = np.zeros((part.size, rows.shape[1], s), complex)
+        np.swapaxes(own, 1, 2)[members] = np.swapaxes(rows_from_real(optimal, real), 1, 2).reshape(-1, rows.shape[1])
+        fitted[part] = own
+    return channel_system(sys, mu, b, fitted, W)

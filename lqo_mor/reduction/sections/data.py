@@ -1,0 +1,76 @@
+"""What the search for sections is given: the data of the kernels for every channel of a batch, and poles to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.rows import pair_weights
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.matrix_equations import pairing_jets
+from lqo_mor.matrix_equations.pairing import pairing
+from lqo_mor.reduction.layout import Budget, closed
+from lqo_mor.reduction.modal import mode_scores
+from lqo_mor.reduction.objective.error import without_feedthrough
+from lqo_mor.reduction.sections import starting_poles
+from lqo_mor.reduction.sections.sections import PAIR
+from lqo_mor.reduction.stabilise import reflect
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+Data: TypeAlias = tuple[Any, ...]  # what the kernels need of one system, see `_section_search.search_data`
+
+_DRAWN = 16  # further starts of one system, from modes drawn by chance
+
+
+def channel_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Callable[[int], Data]:
+    """What the kernels need of channel `h` of a batch with linear outputs, as a function of `h`."""
+    norm, count = pairing(sys.is_continuous, horizon), int(np.prod(sys.batch))
+    lam = np.array(sys.poles.reshape(count, -1))
+    parameters = np.array(norm.parameters)
+    outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
+    squared_norm = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
+    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
+
+    def data_of(h: int) -> Data:
+        features = np.empty((pairing_jets.N_FEATURES, lam.shape[1]), complex)
+        pairing_jets._own_features(norm.code, parameters, lam[h], features)
+        return (
+            norm.code, parameters, lam[h], ones, lam[h].imag == 0, none, none, none, nothing, nothing,
+            features, outputs[h], squared_norm[h], ridge, False,
+        )  # fmt: skip
+
+    return data_of
+
+
+def balanced_start(data: Data, size: Budget) -> np.ndarray:
+    """The poles of the balanced truncation of one channel, nearly."""
+    code, parameters, lam, ones, real, features, outputs = (data[k] for k in (0, 1, 2, 3, 4, 10, 11))
+    return starting_poles._balanced_poles(code, parameters, lam, features, ones, outputs, real, size.n_parameters)
+
+
+def further_starts(
+    full: DiagonalLQOSystem, size: Budget, horizon: float | None, spectrum: InputSpectrum | None = None
+) -> list[np.ndarray]:
+    """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
+    scores = mode_scores(full, horizon, spectrum)
+    slots = size.kinds[0] == PAIR
+    costs = np.ones(full.n_slots) if slots else np.where(full.is_real_pole, 1, 2)
+    room = size.kinds.size if slots else size.n_parameters
+    rng = np.random.default_rng(0)
+    starts = []
+    for number in range(_DRAWN + 1):
+        # the largest of logarithms of scores plus Gumbel noise are a sample without replacement
+        noise = rng.gumbel(size=scores.size) if number else 0.0
+        ranking = np.argsort(-(0.5 * np.log(np.maximum(scores, 1e-300)) + noise), kind="stable")
+        kept = ranking[np.cumsum(costs[ranking]) <= room]
+        poles = reflect(full.poles[kept], full.is_continuous)
+        factor = np.exp(0.5 * rng.normal(size=kept.size)) if number else 1.0
+        if full.is_continuous:
+            poles = factor * poles.real + 1j * poles.imag
+        else:
+            poles = poles * np.maximum(np.abs(poles), 1e-300) ** (factor - 1)
+        starts.append(closed(poles))
+    return starts

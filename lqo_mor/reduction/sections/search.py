@@ -1,0 +1,287 @@
+"""h²-optimal poles of systems with one input: the search for sections, from Python's side.
+
+`allpass_error` and `residue_error` hold the two forms of the error, `newton` the steps on all sections,
+`candidates` what single ones are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import get_num_threads
+
+from lqo_mor.analysis.gramians import gramian_factors
+from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.rows import pair_weights, quadratic_of, stack_rows
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.matrix_equations import pairing_jets
+from lqo_mor.matrix_equations.pairing import pairing
+from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
+from lqo_mor.reduction.layout import Budget, poles_of
+from lqo_mor.reduction.objective.error import without_feedthrough
+from lqo_mor.reduction.sections import allpass_error, newton, starting_poles
+from lqo_mor.reduction.sections.candidates import _additions, _candidate_parts, _removals
+from lqo_mor.reduction.sections.data import Data
+from lqo_mor.reduction.sections.sections import REAL
+from lqo_mor.systems.convert import real_rows
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.types import FloatOrBatch, Progress, System
+
+_ON_THE_WAY = 5  # steps while sections are still being added
+_TRIAL = 6  # steps that every trial gets before the best goes on
+_SWAPS = 2  # sections replaced before the best goes on
+_KICK = 0.4  # standard deviation of a disturbance of the parameters
+_MOVED = 0.3  # difference of a parameter at which a candidate is another section, and no step of Newton's
+_ELSEWHERE = 1.0  # difference of a parameter at which two candidates are worth a try each
+_WORTH = 1e-4  # relative decrease of the squared error that makes an exchange worth it
+BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
+
+
+@dataclass(frozen=True)
+class Found:
+    """Poles that a search ended with, in half storage (..., s), unused slots last; squared errors at the start and per step."""
+
+    poles: np.ndarray
+    used: np.ndarray
+    squared: FloatOrBatch
+    start: FloatOrBatch
+    history: np.ndarray
+    status: np.ndarray
+    steps: np.ndarray
+
+
+def searchable(sys: System, horizon: float | None, ridge: float, spectrum: InputSpectrum | None = None) -> bool:
+    """Whether the search covers a system: one input, and outputs that are linear or seen over all time for white input."""
+    white = horizon is None and spectrum is None
+    return sys.n_inputs == 1 and (quadratic_of(sys) is None or (white and ridge <= BOUNDLESS))
+
+
+def search_batch(
+    count: int,
+    data_of: Callable[[int], Data],
+    start_of: Callable[[int, Data], np.ndarray],
+    size: Budget,
+    *,
+    exchanges: int,
+    max_iterations: int,
+    tolerance: float,
+    progress: Progress,
+) -> Found:
+    """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)`` and from nothing."""
+    kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
+    start, squared = np.zeros(count), np.zeros(count)
+    status, steps, history = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full((count, max_iterations + 1), np.nan)
+
+    def channel(h: int) -> None:
+        data = data_of(h)
+        if not data[12] > 0:  # no transfer: any poles will do
+            history[h, 0] = 0.0
+            return
+        run = search(data, size, [start_of(h, data)], _TRIAL, 1, exchanges, max_iterations, tolerance)
+        kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
+        history[h, : run.steps + 1] = run.history
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        for done, _ in enumerate(pool.map(channel, range(count))):
+            progress(done + 1, count)
+    poles, used = poles_of(size, kinds, x)
+    return Found(poles, used, squared, start, history, status, steps)
+
+
+def search_one(
+    data: Data, size: Budget, starts: list[np.ndarray], *, widely: bool, exchanges: int, max_iterations: int, tolerance: float
+) -> Found:
+    """One system by its `search_data`, from each set of poles in `starts` (closed under conjugation, filled up if too few).
+
+    Not `widely`, and without exchanges, it ends in the local minimum below its start.
+    """
+    extra = 2 if widely or exchanges else None
+    run = search(data, size, starts, max_iterations, extra, exchanges, max_iterations, tolerance)
+    poles, used = poles_of(size, run.kinds[np.newaxis], run.x[np.newaxis])
+    return Found(
+        poles[0, used[0]], used[0, used[0]], run.squared, run.start, run.history, np.asarray(run.status), np.asarray(run.steps)
+    )
+
+
+class Candidates(NamedTuple):
+    """Single sections that could be added: parameters, and what their scores need, of free ones or pairs and of real poles."""
+
+    sections: np.ndarray
+    parts: tuple[Any, ...]
+    reals: np.ndarray
+    real_parts: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, data: Data, size: Budget) -> Candidates:
+        """The candidates for a channel, with what the scores of all of them share."""
+        count = data[2].size + starting_poles.N_DECAYS * (starting_poles.N_ANGLES + 2)
+        sections, reals, kind = np.empty((count, 2)), np.empty((starting_poles.N_DECAYS, 2)), size.kinds[0]
+        starting_poles._candidates(data[0] >= CONTINUOUS, kind, data[2], size.least, size.limit, sections, reals)
+        parts = _candidate_parts(data, kind, sections, size.least)
+        return cls(sections, parts, reals, _candidate_parts(data, np.int64(REAL), reals, size.least))
+
+    def scores(self, data: Data, kinds: np.ndarray, x: np.ndarray, kind: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+        """The candidates of a kind, and the squared error with each of them beside the sections `x`, up to a constant."""
+        if kind == REAL:
+            return self.reals[:, :1], _additions(data, kinds, x, least, self.real_parts)
+        return self.sections, _additions(data, kinds, x, least, self.parts)
+
+
+class Run(NamedTuple):
+    """Where a search ended, the squared error of its first start, and the history of its last steps."""
+
+    kinds: np.ndarray
+    x: np.ndarray
+    squared: float
+    start: float
+    status: int
+    steps: int
+    history: np.ndarray
+
+
+def search(
+    data: Data,
+    size: Budget,
+    starts: list[np.ndarray],
+    trial_steps: int,
+    extra: int | None,
+    exchanges: int,
+    max_iterations: int,
+    tolerance: float,
+    candidates: Candidates | None = None,
+    swaps: bool | None = None,
+) -> Run:
+    """The best of several starts and, if `extra` is given, of sections grown one by one, improved by replacing sections.
+
+    Each gets `trial_steps`, the best goes on. `extra` sections too many are grown, and those that are missed least taken
+    away.
+    """
+    continuous, bounds = data[0] >= CONTINUOUS, (size.least, size.limit)
+    candidates = Candidates.of(data, size) if candidates is None else candidates
+    swaps = extra is not None if swaps is None else swaps
+    past, trial_steps = np.empty(max_iterations + 1), min(trial_steps, max_iterations)
+    first = np.inf
+
+    def run(kinds: np.ndarray, x: np.ndarray, steps: int) -> Run:
+        value, status, accepted = newton._newton(data, kinds, x, *bounds, steps, tolerance, past)
+        best = Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
+        while best.steps < steps:  # real poles of two sections that meet could part as a pair of one
+            x = np.empty_like(best.x)
+            if not starting_poles._regrouped(continuous, kinds, best.x, *bounds, x):
+                break
+            value, status, accepted = newton._newton(data, kinds, x, *bounds, steps - best.steps, tolerance, past)
+            if not value < (1 - _WORTH) * best.squared:
+                break
+            history = np.minimum.accumulate(np.concatenate([best.history, past[1 : accepted + 1]]))
+            best = Run(kinds, x, value, first, status, best.steps + accepted, history)
+        return best
+
+    trials = []
+    for poles in starts:
+        kinds, x = size.kinds.copy(), np.zeros(size.n_parameters)
+        count = starting_poles._sections_of(continuous, poles + 0j, kinds, *bounds, x)
+        x = x[: allpass_error._parameter_count(kinds)]
+        _grow(data, kinds, x, count, candidates, bounds)
+        trials.append(run(kinds, x, trial_steps))
+    first = trials[0].history[0]
+    if extra is not None:
+        room = extra if size.kinds[0] != REAL and 2 * (size.kinds.size + extra) < data[2].size else 0
+        trials.append(run(size.kinds.copy(), _grown(data, size.kinds, room, candidates, bounds), trial_steps))
+    best = min(trials, key=lambda trial: trial.squared)
+    for _ in range(_SWAPS if trial_steps and swaps else 0):
+        swapped = _exchange(data, best, candidates, size, 1, lambda kinds, x: run(kinds, x, min(_TRIAL, trial_steps)))
+        if swapped is None:
+            break
+        best = swapped
+    if best.status == 1 and best.steps < max_iterations:
+        rest = run(best.kinds, best.x, max_iterations - best.steps)
+        history = np.concatenate([best.history, rest.history[1:]])
+        best = rest._replace(steps=best.steps + rest.steps, history=history)
+    rng = np.random.default_rng(0)
+    for _ in range(exchanges):
+        trial = _exchange(data, best, candidates, size, exchanges, lambda kinds, x: run(kinds, x, max_iterations))
+        if trial is None:  # no section alone is worth it: all of them, a little
+            trial = run(best.kinds, best.x + _KICK * rng.normal(size=best.x.size), max_iterations)
+        if trial.squared < (1 - _WORTH) * best.squared:
+            best = trial
+    return best._replace(start=first)
+
+
+def _grow(data: Data, kinds: np.ndarray, x: np.ndarray, count: int, candidates: Candidates, bounds: tuple[float, float]) -> None:
+    """Fill `x` from `count` sections on, each time with the candidate that leaves least, and a few steps on all of them."""
+    ends, history = np.cumsum([0, *np.where(kinds == REAL, 1, 2)]), np.empty(_ON_THE_WAY + 1)
+    for p in range(count, kinds.size):
+        choices, scores = candidates.scores(data, kinds[:p], x[: ends[p]], kinds[p], bounds[0])
+        x[ends[p] : ends[p + 1]] = choices[np.argmin(scores)]
+        if p + 1 < kinds.size:
+            newton._newton(data, kinds[: p + 1], x[: ends[p + 1]], *bounds, _ON_THE_WAY, 1e-2, history)
+
+
+def _grown(data: Data, kinds: np.ndarray, extra: int, candidates: Candidates, bounds: tuple[float, float]) -> np.ndarray:
+    """Parameters after growing `extra` sections too many and taking those away that are missed least."""
+    more = np.concatenate([np.repeat(kinds[:1], extra), kinds])
+    x = np.zeros(allpass_error._parameter_count(more))
+    _grow(data, more, x, 0, candidates, bounds)
+    history = np.empty(_ON_THE_WAY + 1)
+    for _ in range(extra):
+        newton._newton(data, more, x, *bounds, _ON_THE_WAY, 1e-2, history)
+        missed = np.where(more == REAL, np.inf, _removals(data, more, x, bounds[0]))
+        p = int(np.argmin(missed))
+        more, x = np.delete(more, p), np.delete(x, [2 * p, 2 * p + 1])
+    return x
+
+
+def _exchange(
+    data: Data, best: Run, candidates: Candidates, size: Budget, tries: int, run: Callable[[np.ndarray, np.ndarray], Run]
+) -> Run | None:
+    """A better run with one of the `tries` sections that are missed least replaced, or None.
+
+    It is replaced by the two best candidates that are elsewhere.
+    """
+    starts = np.cumsum([0, *np.where(best.kinds == REAL, 1, 2)])
+    missed = _removals(data, best.kinds, best.x, size.least)
+    for p in np.argsort(missed)[:tries]:
+        own = slice(starts[p], starts[p + 1])
+        others, rest = np.delete(best.kinds, p), np.delete(best.x, own)
+        choices, scores = candidates.scores(data, others, rest, best.kinds[p], size.least)
+        free = np.max(np.abs(choices - best.x[own]), axis=1) > _MOVED
+        for _ in range(2):
+            if not np.any(free):
+                break
+            choice = np.argmin(np.where(free, scores, np.inf))
+            x = best.x.copy()
+            x[own] = choices[choice]
+            trial = run(best.kinds, x)
+            if trial.squared < (1 - _WORTH) * best.squared:
+                return trial
+            free &= np.max(np.abs(choices - choices[choice]), axis=1) > _ELSEWHERE
+    return None
+
+
+def search_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Data:
+    """What the kernels need of one system: the inner form over the infinite horizon, else the projection."""
+    norm, q, real = pairing(sys.is_continuous, horizon), sys.quadratic, np.array(sys.is_real_pole)
+    lam, b = np.array(sys.poles), np.array(sys.B[:, 0])
+    inner = horizon is None and ridge <= BOUNDLESS
+    root = rows = T = np.zeros((0, 0))
+    plain = hermitian = np.zeros((0, 0), complex)
+    if inner:
+        twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
+        _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt))
+        root = np.ascontiguousarray(S.T)
+        if q is not None:
+            rows, T = np.concatenate([real_rows(q.U, real), real_rows(q.V, real)]), q.W.T @ q.W
+            plain, hermitian = norm.outer(lam, lam), norm.outer(lam, lam.conj())
+    outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
+    squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
+    features, parameters = np.empty((pairing_jets.N_FEATURES, lam.size), complex), np.array(norm.parameters)
+    pairing_jets._own_features(norm.code, parameters, lam, features)
+    return (
+        norm.code, parameters, lam, b, real, root, rows, T, plain, hermitian,
+        features, outputs, squared, ridge, inner,
+    )  # fmt: skip

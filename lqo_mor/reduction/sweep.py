@@ -1,0 +1,221 @@
+"""Reduction to several orders at once: the error against the order."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+
+from lqo_mor.analysis.norm import finite
+from lqo_mor.errors import InvalidInputError
+from lqo_mor.figures import plot_error_curve
+from lqo_mor.files import FilePath
+from lqo_mor.reduction.balanced import balance, joint_values, truncate
+from lqo_mor.reduction.budget import check_budget, choose
+from lqo_mor.reduction.result import Method, Reduction
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.types import Progress, System
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Solver: TypeAlias = tuple[Method, dict[str, Any]]  # a method and its options
+
+_GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCurve:
+    """Reductions of one system, or one batch, to several orders by one method or more.
+
+    Attributes
+    ----------
+    orders : tuple of int
+        The orders asked for, ascending.
+    reductions : dict of str to tuple of Reduction
+        By method, one for every order. Those of an iterative method never get worse with the order; where an order brings
+        nothing, its entry is that of the order before.
+    hsv : (..., k) ndarray
+        Hankel singular values of the full system, of every channel of a batch.
+    horizon : float or None
+        Samples or seconds; None for the infinite horizon.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]])
+    >>> curve = lqo.reduce(sys, orders=[1], method=["balanced", "optimal"])
+    >>> bool(curve.errors["optimal"][0] <= curve.errors["balanced"][0])
+    True
+    """
+
+    orders: tuple[int, ...]
+    reductions: dict[str, tuple[Reduction, ...]]
+    hsv: np.ndarray
+    horizon: float | None
+
+    @property
+    def errors(self) -> dict[str, np.ndarray]:
+        """Relative h² errors by method, (orders, ...)."""
+        return {name: np.array([red.relative_error for red in reds]) for name, reds in self.reductions.items()}
+
+    def plot(self, path: FilePath | None = None, tolerance: float | None = None) -> Figure:
+        """The errors against the order, Hankel singular values underneath; see `lqo_mor.plot.plot_error_curve`.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to save the picture; its suffix says the format.
+        tolerance : float, optional
+            Draws a line at this relative error.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        figure = plot_error_curve(self, tolerance)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def __str__(self) -> str:
+        horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
+        weighted = next(iter(self.reductions.values()))[0].spectrum is not None
+        horizon = "weighted by the spectrum of the input" if weighted else horizon
+        columns = []
+        for name, errors in self.errors.items():
+            if errors.ndim == 1:
+                columns.append((name, errors))
+            else:
+                channels = errors.reshape(len(errors), -1)
+                columns += [(f"{name}, median", np.median(channels, axis=1)), ("worst", channels.max(axis=1))]
+        lines = [f"Relative h2 error by order  ({horizon})", " order" + "".join(_wide(title) for title, _ in columns)]
+        for row, order in enumerate(self.orders):
+            lines.append(f"{order:6d}" + "".join(f"{errors[row]:{len(_wide(title))}.4g}" for title, errors in columns))
+        return "\n".join(lines)
+
+
+def _wide(title: str) -> str:
+    """The heading of a column, right-justified in it."""
+    return f"{title:>{max(len(title), 9) + 2}}"
+
+
+def error_curve(
+    sys: System,
+    orders: Sequence[int],
+    solvers: dict[str, Solver],
+    horizon: float | None,
+    progress: Progress | None,
+) -> ErrorCurve:
+    """Reduce to all `orders` by every method.
+
+    Balanced truncations come from one pair of Gramian factors and one SVD. Iterative methods go up from order to order and
+    never get worse, since the neighbour is at hand as a start and as a result.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system, or a batch of diagonal ones.
+    orders : sequence of int
+        In any order.
+    solvers : dict of str to (callable, dict)
+        By the name of the method, its function and the options for it.
+    horizon : float or None
+        Samples or seconds; None for infinite.
+    progress : callable or None
+        Called as ``progress(done, total)`` with channels, counted once for every order and method.
+
+    Returns
+    -------
+    ErrorCurve
+
+    Raises
+    ------
+    OrderError
+        If an order is not a positive integer below the size of the system.
+    InvalidInputError
+        If `orders` is no sequence, or empty.
+    """
+    orders = _ascending(sys, orders, horizon)
+    horizon = finite(horizon)
+    spectrum = next(iter(solvers.values()))[1].get("spectrum")  # one for all methods
+    balanced = balance(sys, horizon, spectrum=spectrum)
+    reductions: dict[str, list[Reduction]] = {name: [] for name in solvers}
+    steps = len(orders) * len(solvers)
+    for number, (order, name) in enumerate(product(orders, solvers)):
+        tell = part_of(sys, progress, number, steps)
+        if name == "balanced":
+            red = truncate(sys, balanced, order, None, horizon, spectrum)
+            tell(1, 1)
+        else:
+            red = solve(sys, order, name, solvers[name], horizon, tell, reductions[name][-1] if reductions[name] else None)
+        reductions[name].append(red)
+    return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, joint_values(sys, balanced), horizon)
+
+
+def solve(
+    sys: System,
+    order: int,
+    name: str,
+    solver: Solver,
+    horizon: float | None,
+    progress: Progress | None,
+    previous: Reduction | None,
+) -> Reduction:
+    """Reduce to one order; an iterative method gives nothing worse than `previous`, of a smaller order.
+
+    Its own starts are usually the better ones; where they end above `previous`, that is filled up to the order, too.
+    """
+    function, options = solver
+    red = function(sys, order, horizon=horizon, progress=progress, **options)
+    if previous is None or "start" not in inspect.signature(function).parameters:
+        return red
+    if name in _GROWING and np.any(previous.error < red.error):
+        red = _better(function(sys, order, horizon=horizon, **{**options, "start": previous}), red)
+    return _better(red, previous)
+
+
+def _better(new: Reduction, previous: Reduction) -> Reduction:
+    """Channel by channel, the one of two reductions that has the smaller error."""
+    worse = np.asarray(previous.error < new.error)
+    if not np.any(worse):
+        return new
+    if np.all(worse):
+        return previous
+    fields = ("error", "relative_error", "start_error", "status", "iterations", "repaired", "digits")
+    merged = {field: np.where(worse, getattr(previous, field), getattr(new, field)) for field in fields}
+    if new.history is not None and previous.history is not None:
+        length = max(new.history.shape[-1], previous.history.shape[-1])
+        old, own = (_filled(history, length) for history in (previous.history, new.history))
+        merged["history"] = np.where(worse[..., np.newaxis], old, own)
+    old_system, new_system = (cast(DiagonalLQOSystem, red.system) for red in (previous, new))  # a batch: neither all nor none
+    return replace(new, system=choose(worse, old_system, new_system), **merged)
+
+
+def _filled(history: np.ndarray, length: int) -> np.ndarray:
+    missing = np.full((*history.shape[:-1], length - history.shape[-1]), np.nan)
+    return np.concatenate([history, missing], axis=-1)
+
+
+def _ascending(sys: System, orders: Sequence[int], horizon: float | None) -> tuple[int, ...]:
+    try:
+        orders = list(orders)
+    except TypeError:
+        raise InvalidInputError(f"orders must be a sequence of orders; got {orders!r}") from None
+    if not orders:
+        raise InvalidInputError("orders is empty; give at least one order")
+    for order in orders:
+        check_budget(sys, order, None, horizon)
+    return tuple(sorted({int(order) for order in orders}))
+
+
+def part_of(sys: System, progress: Progress | None, number: int, steps: int) -> Progress:
+    """A callback for step `number` of several, which reports the progress of all in channels."""
+    channels = int(np.prod(getattr(sys, "batch", ())))
+    if progress is None:
+        return lambda done, total: None
+    return lambda done, total: progress(number * channels + done * channels // total, steps * channels)

@@ -1,0 +1,1 @@
+"""Two-sided iterations (TSIA, IRKA)."""

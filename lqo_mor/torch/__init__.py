@@ -1,0 +1,1 @@
+"""PyTorch modules of systems and models; imported on demand."""

@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 
 import lqo_mor as lqo
-from lqo_mor.reduction.budget import used_order
 from lqo_mor.reduction.refit import densified, fit_outputs
+from lqo_mor.systems.batches import used_order
 
 CLOSE = 1.01  # at most 1 % above the best
 

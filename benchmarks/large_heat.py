@@ -18,7 +18,7 @@ from rich.table import Table
 from lqo_mor.analysis.low_rank_norms import low_rank_h2_norm
 from lqo_mor.bench.machine import describe
 from lqo_mor.reduction.large import low_rank_balancing, reduce_large
-from lqo_mor.systems.sparse_examples import heat_equation_2d
+from lqo_mor.systems.examples import heat_equation_2d
 
 
 def timed(work) -> tuple[object, float]:

@@ -11,7 +11,7 @@ from lqo_mor.bounds.conformal import conformal_error_bound
 from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.streaming import compress_file
-from lqo_mor.compression.calibration.calibration import CalibrationOptions
+from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import LQOError, LQOWarning
 from lqo_mor.io.mat_files import load_mat, save_mat
@@ -34,9 +34,9 @@ from lqo_mor.systems import examples
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.examples import heat_equation_2d
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.systems.sparse_examples import heat_equation_2d
 
 __version__ = "0.1.0"
 

@@ -1,8 +1,8 @@
-"""The picture of an `ErrorCurve`, with Matplotlib (extra ``plot``)."""
+"""Pictures of plain arrays, with Matplotlib (extra ``plot``)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +13,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lqo_mor.reduction.sweep import ErrorCurve
 
-
-def plot_error_curve(curve: ErrorCurve, tolerance: float | None = None) -> Figure:
+def error_curve_figure(
+    orders: Sequence[int],
+    errors: Mapping[str, np.ndarray],
+    hsv: np.ndarray,
+    horizon: float | None,
+    tolerance: float | None = None,
+) -> Figure:
     """Relative h² error against the order for every method, and the Hankel singular values underneath.
 
     Parameters
     ----------
-    curve : ErrorCurve
-        From ``reduce(sys, orders=...)``. Of a batch the median over the channels is drawn, and the worst as a dotted line.
+    orders : sequence of int
+        The orders.
+    errors : mapping of str to (orders, ...) ndarray
+        Relative errors by method. Of a batch the median over the channels is drawn, and the worst as a dotted line.
+    hsv : (..., n) ndarray
+        Hankel singular values of the full systems.
+    horizon : float or None
+        Of the errors, for the title.
     tolerance : float, optional
         Draws a line at this relative error.
 
@@ -38,15 +48,15 @@ def plot_error_curve(curve: ErrorCurve, tolerance: float | None = None) -> Figur
     """
     figure = figure_of((7, 7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for number, (name, errors) in enumerate(curve.errors.items()):
-        _lines(upper, curve.orders, errors.reshape(len(errors), -1), f"C{number}", name)
+    for number, (name, own) in enumerate(errors.items()):
+        _lines(upper, orders, own.reshape(len(own), -1), f"C{number}", name)
     if tolerance is not None:
         upper.axhline(tolerance, color="0.4", ls="--", lw=1, label=f"tolerance {tolerance:g}")
-    horizon = "infinite horizon" if curve.horizon is None else f"horizon {curve.horizon:g}"
-    upper.set(title=f"error of the reduced systems, {horizon}", ylabel="relative h2 error", yscale="log")
+    over = "infinite horizon" if horizon is None else f"horizon {horizon:g}"
+    upper.set(title=f"error of the reduced systems, {over}", ylabel="relative h2 error", yscale="log")
     upper.legend(loc="best")
-    values = curve.hsv.reshape(-1, curve.hsv.shape[-1]).T
-    shown = min(values.shape[0], max(curve.orders) + 2)
+    values = hsv.reshape(-1, hsv.shape[-1]).T
+    shown = min(values.shape[0], max(orders) + 2)
     scaled = np.divide(values, values[0], out=np.zeros_like(values), where=values[0] > 0)
     _lines(lower, np.arange(1, shown + 1), scaled[:shown], "C7", "full system", largest="largest")
     lower.set(title="Hankel singular values, relative to the largest", xlabel="order, index", ylabel="value", yscale="log")

@@ -8,16 +8,14 @@ import numpy as np
 
 from lqo_mor.analysis.gramians import hankel_singular_values
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.figures import figure_of, plot_error_curve
+from lqo_mor.figures import figure_of
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["plot_error_curve", "plot_reduction"]
 
 
 def plot_reduction(sys: System, reduction: Reduction, steps: int = 400) -> Figure:

@@ -8,10 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
-
-System: TypeAlias = LQOSystem | DiagonalLQOSystem
 """A dense system, a diagonal one, or a batch of diagonal ones."""
 
 FloatOrBatch: TypeAlias = float | np.ndarray

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import lqo_mor as lqo
 from lqo_mor.cli.main import main
-from lqo_mor.cli.progress import model_table
+from lqo_mor.cli.tables import model_table
 
 DATA = files("lqo_mor") / "data"
 

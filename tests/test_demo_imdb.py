@@ -12,9 +12,9 @@ from rich.console import Console
 import lqo_mor as lqo
 from benchmarks.imdb.data import Reviews
 from lqo_mor.cli import demo_imdb
+from lqo_mor.cli.demo_imdb import SEPARATOR, tokens, windows
 from lqo_mor.cli.main import main
 from lqo_mor.cli.progress import progress_bar
-from lqo_mor.cli.texts import SEPARATOR, tokens, windows
 
 GOOD = "A wonderful film. I loved every minute of it, and the acting is superb."
 BAD = "What a waste of time. The worst acting I have ever seen, and a stupid plot."

@@ -157,7 +157,7 @@ def layer_with_products(rank=3, scale=1.0):
 
 
 def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error():
-    from lqo_mor.network.model import Block
+    from lqo_mor.network.blocks import Block
 
     ssm = layer_with_products()
     quadratic = replace(ssm, C=0 * ssm.C)
@@ -177,7 +177,8 @@ def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error(
 
 
 def test_measured_moments_are_those_of_the_signals(folder):
-    from lqo_mor.network.signals import block_input, encode
+    from lqo_mor.network.blocks import block_input
+    from lqo_mor.network.signals import encode
 
     model = lqo.load_checkpoint(folder / "model.safetensors")
     tokens = np.random.default_rng(0).integers(0, 128, (3, 40))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lqo_mor.cli.texts import SEPARATOR, VOCABULARY, tokens, window_places
+from lqo_mor.cli.demo_imdb import SEPARATOR, VOCABULARY, tokens, window_places
 
 __all__ = ["SEPARATOR", "SHA256", "VOCABULARY", "Reviews", "load_reviews", "split_held_out", "tokens"]
 

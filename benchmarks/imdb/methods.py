@@ -11,7 +11,7 @@ import numpy as np
 
 import lqo_mor as lqo
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction.budget import pad
+from lqo_mor.systems.batches import pad
 
 HORIZON = 1024  # the bytes that the model reads
 ITERATIONS = 3000  # at most, of the projected gradient: its own default, with which no run takes longer than some minutes

@@ -15,8 +15,8 @@ import numpy as np
 
 import lqo_mor as lqo
 from benchmarks.imdb.methods import HORIZON
-from lqo_mor.network.model import Block
-from lqo_mor.network.signals import block_input, block_output, encode, system_map
+from lqo_mor.network.blocks import Block, block_input, block_output
+from lqo_mor.network.signals import encode, system_map
 
 _BATCH = 32
 

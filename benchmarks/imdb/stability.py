@@ -16,9 +16,9 @@ import lqo_mor as lqo
 from benchmarks.imdb.methods import HORIZON
 from lqo_mor.errors import AccuracyWarning, LQOError, StabilityWarning
 from lqo_mor.matrix_equations.stein import solve_stein
-from lqo_mor.network.model import Block
+from lqo_mor.network.blocks import Block
 from lqo_mor.reduction.balanced import Balancing, balance
-from lqo_mor.reduction.stabilise import stabilise
+from lqo_mor.reduction.refit import stabilise
 from lqo_mor.systems.quadratic import QuadraticOutput, projected
 
 _STEPS = 30  # of the plain iteration

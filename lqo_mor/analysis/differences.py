@@ -15,7 +15,8 @@ from lqo_mor.systems.convert import as_dense, member, real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import FloatOrBatch, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import FloatOrBatch
 
 _EPS = np.finfo(float).eps
 _CANCELS = 1e-7  # squared relative error below which the three-term difference has lost too many digits

@@ -19,7 +19,7 @@ from lqo_mor.systems.convert import real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def controllability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:

@@ -9,7 +9,7 @@ import scipy.linalg
 
 from lqo_mor.analysis.rows import observed_rows
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.matrix_equations.low_rank import check_stable, continuous_pencil, residual_norm, solve_low_rank
+from lqo_mor.matrix_equations.low_rank import check_stable, residual_norm, solve_low_rank
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
 
@@ -196,3 +196,11 @@ def _solved(
     """The solution for the factor `F` of the constant term, with its residual for the `full` factor."""
     Z, shifts = solve_low_rank(A, E, F, tol, transposed)
     return LowRankGramian(Z, residual_norm(A, E, full, Z, transposed), shifts)
+
+
+def continuous_pencil(sys: SparseLQOSystem) -> tuple[scipy.sparse.csc_array, scipy.sparse.csc_array | None, float]:
+    """``(A_c, E_c, s)``: matrices of the equation above, with ``F`` to be multiplied by `s`; ``E_c`` None for the identity."""
+    if sys.is_continuous:
+        return sys.A, sys.E, 1.0
+    E = scipy.sparse.eye_array(sys.order, format="csc") if sys.E is None else sys.E
+    return sys.A - E, sys.A + E, np.sqrt(2.0)

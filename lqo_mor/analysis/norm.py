@@ -12,7 +12,7 @@ from lqo_mor.matrix_equations.lyapunov import cayley_transform
 from lqo_mor.matrix_equations.pairing import check_horizon
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 _WORTH_SQUARING = 200  # order from which squaring beats the eigenvalues as a test of stability
 _MOST_SQUARINGS, _HOPELESS = 40, 1e100

@@ -11,7 +11,7 @@ import numpy as np
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def quadratic_of(sys: System) -> QuadraticOutput | np.ndarray | None:

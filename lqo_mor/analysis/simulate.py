@@ -10,7 +10,7 @@ from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def simulate(sys: System, u: ArrayLike, delay: int = 1) -> np.ndarray:

@@ -28,7 +28,7 @@ from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 Covariance: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]  # of the states: dense, or plain and hermitian of slots
 

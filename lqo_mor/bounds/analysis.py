@@ -10,10 +10,9 @@ import numpy as np
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.bounds.gains import SystemGains, channel_gains, kernels, matrix_gain, row_gains, times, times_each
 from lqo_mor.bounds.lipschitz import TokenMap
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import Embedding, LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
-from lqo_mor.network.signals import ends
-from lqo_mor.network.support import layer_norm
+from lqo_mor.network.model import DeepSSM, ends, layer_norm
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 Limits: TypeAlias = dict[str, Any]  # bounds by name: numbers and arrays

@@ -11,8 +11,7 @@ from lqo_mor.bounds.analysis import Analysis, Layer, Limits, steepest_slope
 from lqo_mor.bounds.gains import spectral, times_each
 from lqo_mor.bounds.lipschitz import chord
 from lqo_mor.network.layers import LayerNorm
-from lqo_mor.network.signals import ends
-from lqo_mor.network.support import layer_norm
+from lqo_mor.network.model import ends, layer_norm
 
 Neighbourhood: TypeAlias = tuple[Any, ...]  # of tokens: see `_neighbourhood`, and the gains of the system behind it
 Record: TypeAlias = tuple[dict[str, Any], Neighbourhood | None]

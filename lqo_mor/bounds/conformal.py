@@ -8,10 +8,9 @@ from numbers import Real
 
 import numpy as np
 
-from lqo_mor.compression.calibration.spectra import CalibrationInputs, chunks
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.network.support import check_models
+from lqo_mor.network.inputs import CalibrationInputs, chunks
+from lqo_mor.network.model import DeepSSM, check_models
 
 
 @dataclass(frozen=True)

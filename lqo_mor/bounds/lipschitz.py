@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import erf, expit
 
 from lqo_mor.bounds.gains import ROUND, spectral, times, times_each
-from lqo_mor.network.model import Block
+from lqo_mor.network.blocks import Block
 
 _TANH = np.sqrt(2.0 / np.pi)
 # Stationary points of the slope, ±x: gelu'' = φ(x)(2 - x²); for the tanh form the only root of its second derivative.

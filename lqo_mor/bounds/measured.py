@@ -9,10 +9,10 @@ import numpy as np
 
 from lqo_mor.bounds.analysis import Analysis, Layer
 from lqo_mor.bounds.chain import Neighbourhood, Seen
+from lqo_mor.network.blocks import block_input, block_output
 from lqo_mor.network.layers import LayerNorm, Linear
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.network.signals import block_input, block_output, decode, encode, ends, normalise, system_map
-from lqo_mor.network.support import layer_norm
+from lqo_mor.network.model import DeepSSM, decode, ends, layer_norm
+from lqo_mor.network.signals import encode, normalise, system_map
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 

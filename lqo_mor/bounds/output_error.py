@@ -25,11 +25,9 @@ from lqo_mor.bounds.analysis import Analysis
 from lqo_mor.bounds.chain import Record, follow
 from lqo_mor.bounds.gains import times_each
 from lqo_mor.bounds.measured import measure
-from lqo_mor.compression.calibration.spectra import CalibrationInputs
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.network import signals
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.network.support import check_models, check_supported
+from lqo_mor.network.inputs import CalibrationInputs
+from lqo_mor.network.model import DeepSSM, check_inputs, check_models, check_supported, ends
 
 _SLACK = 1 + 1e-9  # of the run-time check, for rounding
 
@@ -247,7 +245,7 @@ def _least(chain: float, capped: bool, weights: np.ndarray, terms: np.ndarray, e
 
 
 def _checked(analysis: Analysis, inputs: ArrayLike) -> np.ndarray:
-    inputs = signals.check_inputs(analysis.model.encoder, inputs)
+    inputs = check_inputs(analysis.model.encoder, inputs)
     if inputs.shape[1] != analysis.steps:
         raise DimensionError(f"the inputs have {inputs.shape[1]} steps, but the bound is for {analysis.steps}")
     return inputs
@@ -270,7 +268,7 @@ def _check_pair(model: DeepSSM, reduced: DeepSSM, steps: int) -> None:
         pairs.append((f"{a.name}: the shape of the system", shape, other))
         mixing, remixing = (None if m is None else m.weight.shape for m in (a.mixing, b.mixing))
         pairs.append((f"{a.name}: the shape of mixing", mixing, remixing))
-    decoder, other_decoder = ((m.weight.shape, m.bias is None) for m in (signals.ends(model)[1], signals.ends(reduced)[1]))
+    decoder, other_decoder = ((m.weight.shape, m.bias is None) for m in (ends(model)[1], ends(reduced)[1]))
     pairs.append(("the shape of the decoder", decoder, other_decoder))
     for what, one, two in pairs:
         if not (one == two if not hasattr(one, "__dict__") else _equal(one, two)):

@@ -11,17 +11,16 @@ from functools import partial
 
 import numpy as np
 
-from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.contracts import Family, Layer, Structure
 from lqo_mor.checkpoints.families.native import NATIVE, layer_tensors
 from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.families.s4d import S4D_LAYERS
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.checkpoints.structures.registry import STRUCTURES
 from lqo_mor.checkpoints.tensors import Format, Original, Tensors, Values, listing, parameter_count, rounded
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, warn
-from lqo_mor.network.model import Block, DeepSSM, real_numbers
-from lqo_mor.network.signals import ends
+from lqo_mor.network.blocks import Block
+from lqo_mor.network.model import DeepSSM, ends, real_numbers
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 

@@ -20,7 +20,7 @@ from lqo_mor.checkpoints.tensors import Format, Original, Tensors, Values, listi
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.files import FilePath
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.reduction.budget import pad
+from lqo_mor.systems.batches import pad
 
 FORMATS = (*LAYERED, S4D, LQO, RAGGED)
 # From the format that was read to the one that is written: what was read, as if it had come from a file of the other.

@@ -27,8 +27,9 @@ from lqo_mor.checkpoints.tensors import (
     stable_poles,
 )
 from lqo_mor.errors import CheckpointError
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 KERNEL = ("C", "log_dt", "log_A_real", "A_imag")

@@ -24,7 +24,7 @@ from lqo_mor.compression.report.records import CompressionReport, LayerReport
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError, OutputError
 from lqo_mor.files import FilePath, check_new, new_file
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.reduction.budget import pad
+from lqo_mor.systems.batches import pad
 from lqo_mor.types import Progress
 
 _NOTHING = np.zeros(1)  # stands for a tensor that is not read yet

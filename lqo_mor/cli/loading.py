@@ -66,7 +66,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 def inspect(arguments: Namespace) -> None:
     """Print what a checkpoint holds."""
-    from lqo_mor.cli.progress import model_table
+    from lqo_mor.cli.tables import model_table
     from lqo_mor.network.inputs import input_kind
 
     model = _load(arguments, arguments.file)
@@ -94,8 +94,9 @@ def compress(arguments: Namespace) -> None:
     from lqo_mor.bounds.output_error import output_error_bound
     from lqo_mor.checkpoints.containers.files import check_output
     from lqo_mor.checkpoints.load import load_checkpoint
-    from lqo_mor.cli.progress import compression_table, progress_bar
-    from lqo_mor.compression.calibration.calibration import CalibrationOptions
+    from lqo_mor.cli.progress import progress_bar
+    from lqo_mor.cli.tables import compression_table
+    from lqo_mor.compression.calibration.options import CalibrationOptions
     from lqo_mor.compression.compress import compress as compress_model
     from lqo_mor.network.inputs import read_inputs
 
@@ -164,7 +165,8 @@ def compress(arguments: Namespace) -> None:
 
 def _compress_layer_by_layer(arguments: Namespace) -> None:
     from lqo_mor.checkpoints.streaming import compress_file
-    from lqo_mor.cli.progress import compression_table, progress_bar
+    from lqo_mor.cli.progress import progress_bar
+    from lqo_mor.cli.tables import compression_table
 
     for name in ("calibration", "report", "max_error", "to"):
         if getattr(arguments, name):
@@ -188,9 +190,10 @@ def _compress_layer_by_layer(arguments: Namespace) -> None:
 
 def compare(arguments: Namespace) -> None:
     """Compare two checkpoints."""
-    from lqo_mor.cli.progress import comparison_table, progress_bar, systems_table
+    from lqo_mor.cli.progress import progress_bar
+    from lqo_mor.cli.tables import comparison_table, systems_table
     from lqo_mor.network.inputs import input_kind, random_inputs, read_inputs
-    from lqo_mor.network.signals import ends
+    from lqo_mor.network.model import ends
 
     model = _load(arguments, arguments.file)
     other = _load_beside(arguments, model)

@@ -11,17 +11,18 @@ from typing import Any, cast
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error, relative_to
-from lqo_mor.compression.allocation import allocate
-from lqo_mor.compression.calibration.calibration import Calibrated, CalibrationOptions, Phases, smallest_within
+from lqo_mor.compression.allocation import allocate, split, uniform
+from lqo_mor.compression.calibration.calibration import Calibrated, Phases, smallest_within
 from lqo_mor.compression.calibration.channels import ChannelCalibration
-from lqo_mor.compression.calibration.spectra import CalibrationInputs
+from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.systems import SystemCalibration
 from lqo_mor.compression.layers import reduce_layers
-from lqo_mor.compression.report.records import CompressionReport, CompressionResult, LayerReport
-from lqo_mor.compression.split import split, uniform
+from lqo_mor.compression.report.records import CompressionReport, LayerReport
+from lqo_mor.compression.report.result import CompressionResult
 from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.network.inputs import CalibrationInputs
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.reduction.stabilise import warn_of_repair
+from lqo_mor.reduction.refit import warn_of_repair
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import FloatOrBatch, Progress
 

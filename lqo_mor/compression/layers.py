@@ -12,11 +12,11 @@ import numpy as np
 
 from lqo_mor import parallel
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.network.model import Block
-from lqo_mor.reduction.budget import pad
+from lqo_mor.network.blocks import Block
 from lqo_mor.reduction.pieces import joined
 from lqo_mor.reduction.reduce import reduce
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.systems.batches import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import Progress
 

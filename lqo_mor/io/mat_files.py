@@ -17,7 +17,7 @@ from lqo_mor.systems.checks import check_dt, check_shape
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 _MATRICES = ("A", "B", "C", "D", "E", "M")
 _STEPS = ("Ts", "ts", "dt")

@@ -9,7 +9,7 @@ from lqo_mor.io.descriptor import without_descriptor
 from lqo_mor.io.matrices import full, is_large, linear_matrices, no_quadratic, sparse
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def to_pymor(sys: System | SparseLQOSystem) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
 from lqo_mor.io.matrices import linear_matrices
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def to_control(sys: System) -> Any:

@@ -10,7 +10,7 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.io.matrices import linear_matrices
 from lqo_mor.systems.checks import check_dt
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def to_scipy(sys: System) -> Any:

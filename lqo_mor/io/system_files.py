@@ -23,7 +23,7 @@ from lqo_mor.io.system_checks import MAX_BYTES, naming, new_path, read_bytes
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 FORMAT = "lqo-mor system"
 VERSION = 1

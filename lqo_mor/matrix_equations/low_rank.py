@@ -18,7 +18,6 @@ import scipy.sparse
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, splu
 
 from lqo_mor.errors import ConvergenceError, MissingDependencyError, SingularEquationError, UnstableSystemError
-from lqo_mor.systems.sparse import SparseLQOSystem
 
 _MOST_STEPS = 500  # of the iteration; a real shift takes one, a complex pair two
 _SUBSPACE = 6  # columns of the factor, at least a step of them, whose Ritz values are the next shifts
@@ -29,14 +28,6 @@ _DIVERGED = (
     "its Gramian has no low rank, or E is singular to working precision"
 )
 _UNSTABLE = "the system is not asymptotically stable: among the eigenvalues of (A, E), or of (A - E, A + E) in discrete time, {}"
-
-
-def continuous_pencil(sys: SparseLQOSystem) -> tuple[scipy.sparse.csc_array, scipy.sparse.csc_array | None, float]:
-    """``(A_c, E_c, s)``: matrices of the equation above, with ``F`` to be multiplied by `s`; ``E_c`` None for the identity."""
-    if sys.is_continuous:
-        return sys.A, sys.E, 1.0
-    E = scipy.sparse.eye_array(sys.order, format="csc") if sys.E is None else sys.E
-    return sys.A - E, sys.A + E, np.sqrt(2.0)
 
 
 def solve_low_rank(

@@ -11,6 +11,7 @@ With ``(L, N) = (A, E)`` these are the equations of continuous time. With ``(−
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import scipy.linalg
@@ -19,7 +20,6 @@ from scipy.sparse.linalg import SuperLU, splu
 
 from lqo_mor.errors import SingularEquationError
 from lqo_mor.matrix_equations.low_rank import ordering
-from lqo_mor.reduction.two_sided.cross_gramians import CrossSolver
 
 _NEXT_IS_NOTHING = np.sqrt(np.finfo(float).eps)  # a correction, relative to the solution, whose square is rounding
 _MOST_STEPS = 5  # the first solution and its corrections, of which one is the rule
@@ -145,3 +145,11 @@ def _factorised(L: scipy.sparse.csc_array, N: scipy.sparse.csc_array, small: _Sm
             small.kept[k] = lu
             small.sizes.append(size)
     return lu
+
+
+class CrossSolver(Protocol):
+    """Solves for columns `Q` (n, r) and a small matrix `A_r` (r, r), sparse or (`two_sided.cross_gramians`) dense systems."""
+
+    def __call__(self, Q: np.ndarray, A_r: np.ndarray, adjoint: bool = False) -> np.ndarray:
+        """`X`, or `Y` if `adjoint`."""
+        ...

@@ -11,21 +11,10 @@ from scipy.special import erf, expit
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network import signal_kernels
+from lqo_mor.network.blocks import Block, block_input
 from lqo_mor.network.layers import LayerNorm
-from lqo_mor.network.model import Block, DeepSSM
-from lqo_mor.network.signals import (
-    Map,
-    activate,
-    block_input,
-    encode,
-    ends,
-    kernel_spectra,
-    linear,
-    normalise,
-    row_outputs,
-    system_map,
-)
-from lqo_mor.network.support import layer_norm
+from lqo_mor.network.model import DeepSSM, ends, layer_norm
+from lqo_mor.network.signals import Map, activate, encode, kernel_spectra, linear, normalise, row_outputs, system_map
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.files import FilePath
 from lqo_mor.network.layers import Embedding
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.network.signals import ends
+from lqo_mor.network.model import DeepSSM, check_inputs, chunk_size, ends
+
+CalibrationInputs: TypeAlias = np.ndarray | Iterable[ArrayLike]  # all at once, or piece by piece
 
 
 def read_inputs(path: FilePath) -> tuple[np.ndarray, np.ndarray | None]:
@@ -69,3 +73,24 @@ def input_kind(model: DeepSSM) -> str:
     """What a model reads at every time step, in words."""
     encoder = ends(model)[0]
     return f"tokens from {encoder.n_tokens}" if isinstance(encoder, Embedding) else f"{encoder.n_inputs} input feature(s)"
+
+
+def chunks(model: DeepSSM, calibration: CalibrationInputs) -> Iterator[np.ndarray]:
+    """Checked pieces of the calibration inputs, an array or an iterable of arrays, small enough for the layers' signals.
+
+    Raises
+    ------
+    InvalidInputError, DimensionError
+        If there are none, they do not fit the model, or their lengths differ.
+    """
+    batches: Iterable[ArrayLike] = [calibration] if isinstance(calibration, np.ndarray) else calibration
+    steps = None
+    for batch in batches:
+        u = check_inputs(model.encoder, batch)
+        if steps not in (None, u.shape[1]):
+            raise DimensionError(f"calibration inputs have {steps} and {u.shape[1]} steps; give sequences of one length")
+        steps, size = u.shape[1], chunk_size(model, u.shape[1])
+        for start in range(0, len(u), size):
+            yield u[start : start + size]
+    if steps is None:
+        raise InvalidInputError("there are no calibration inputs")

@@ -1,123 +1,30 @@
-"""A deep state-space model as plain arrays: an encoder, a chain of blocks and a decoder."""
+"""A deep state-space model as plain arrays: an encoder, a chain of blocks and a decoder.
+
+The batch is cut into chunks on the way through, so that memory does not grow with it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.files import FilePath
+from lqo_mor.network.blocks import Block, block_input, block_map, block_output
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
-from lqo_mor.network.signals import forward
-from lqo_mor.network.source import ModelSource
+from lqo_mor.network.signals import Encoder, encode, linear, normalise
 from lqo_mor.systems import checks
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import Progress
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "identity")
+_CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep the cores busy
+_SYSTEMS_ONLY = "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
+
+
 POOLINGS = ("mean", "last", None)
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """One block, ``x ↦ x + mix(activation(ssm(x)))`` with a normalisation before (pre-norm) or after it.
-
-    Parameters
-    ----------
-    name : str
-        Name of the layer in reports.
-    ssm : DiagonalLQOSystem
-        Discrete system *with delay 0*: its output reads the updated state, so that the kernel is
-        ``K_j = C λ^j B`` for ``j ≥ 0``, plus `D` at lag 0. Either a batch ``(width,)`` of systems
-        with one input, one per feature, or a single system with `width` inputs. The outputs of a batch are in the order
-        (output, feature).
-    mixing : Linear or None
-        Map of every token after the activation; for the gate "glu" it has twice as many outputs.
-    norm : LayerNorm, BatchNorm or None
-        Normalisation, before the system if `prenorm`, otherwise after the residual sum.
-    prenorm : bool
-        Where the normalisation stands.
-    activation : {"gelu", "gelu_tanh", "relu", "identity"}
-        Nonlinearity after the system; "gelu" is the exact one.
-    gate : {"glu", None}
-        "glu": ``a ∘ sigmoid(b)`` of the two halves of the mixed features.
-    residual : bool
-        Whether the input is added to the output.
-    backward : {None, 0, 1}
-        None for systems that run forward in time only. Otherwise the second half of their outputs reads the sequence from its
-        end, with that delay, ``Σ_j K_j u[k + j + backward]``, and is added to the first half.
-
-    Raises
-    ------
-    DimensionError
-        If the parts do not fit together.
-    InvalidInputError
-        If the system is continuous or a name is unknown.
-    """
-
-    name: str
-    ssm: DiagonalLQOSystem
-    mixing: Linear | None = None
-    norm: LayerNorm | BatchNorm | None = None
-    prenorm: bool = False
-    activation: str = "gelu"
-    gate: str | None = None
-    residual: bool = True
-    backward: int | None = None
-
-    def __post_init__(self) -> None:
-        ssm = self.ssm
-        if ssm.is_continuous:
-            raise InvalidInputError(f"{self.name}: the system is continuous, a block needs a discrete one")
-        if self.activation not in ACTIVATIONS:
-            raise InvalidInputError(f"{self.name}: activation {self.activation!r} is none of {ACTIVATIONS}")
-        if self.gate not in ("glu", None):
-            raise InvalidInputError(f"{self.name}: gate {self.gate!r} is neither 'glu' nor None")
-        if len(ssm.batch) > 1 or (ssm.batch and ssm.n_inputs != 1):
-            raise DimensionError(
-                f"{self.name}: a batch of systems must have one axis and one input, got batch {ssm.batch} "
-                f"with {ssm.n_inputs} inputs"
-            )
-        if self.backward not in (None, 0, 1):
-            raise InvalidInputError(f"{self.name}: backward must be None, 0 or 1, got {self.backward!r}")
-        if self.backward is not None and (ssm.n_outputs % 2 or ssm.quadratic is not None):
-            raise DimensionError(f"{self.name}: half of the outputs run backward: an even number, none quadratic")
-        features = self.system_features
-        if self.mixing is not None:
-            if self.mixing.n_inputs != features:
-                raise DimensionError(f"{self.name}: mixing takes {self.mixing.n_inputs} features, the system gives {features}")
-            features = self.mixing.n_outputs
-        if self.gate and features % 2:
-            raise DimensionError(f"{self.name}: the gate halves its features, but there are {features}")
-        if self.residual and self.n_outputs != self.width:
-            raise DimensionError(f"{self.name}: {self.n_outputs} outputs cannot be added to {self.width} inputs")
-        if self.norm is not None:
-            wanted = self.width if self.prenorm else self.n_outputs
-            checks.check_shape(f"{self.name}: norm.weight", self.norm.weight, (wanted,), "(width,)")
-
-    @property
-    def width(self) -> int:
-        """Number of features that go in."""
-        return self.ssm.batch[0] if self.ssm.batch else self.ssm.n_inputs
-
-    @property
-    def system_features(self) -> int:
-        """Number of features that the system gives, before the mixing."""
-        outputs = self.ssm.n_outputs if self.backward is None else self.ssm.n_outputs // 2
-        return outputs * (self.ssm.batch[0] if self.ssm.batch else 1)
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of features that come out."""
-        features = self.system_features if self.mixing is None else self.mixing.n_outputs
-        return features // 2 if self.gate else features
-
-    @property
-    def state_size(self) -> int:
-        """Number of real states that the slots of each system hold, two per slot."""
-        return 2 * self.ssm.n_slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,3 +185,138 @@ def real_numbers(ssm: DiagonalLQOSystem) -> int:
     if ssm.quadratic is not None:
         arrays += [ssm.quadratic.U, ssm.quadratic.V, ssm.quadratic.W]
     return sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
+
+
+def forward(model: DeepSSM, u: ArrayLike, progress: Progress | None = None) -> np.ndarray:
+    """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
+    u, encoder = check_inputs(model.encoder, u), ends(model)[0]
+    batch, steps = u.shape[:2]
+    layers = [block_map(block, steps) for block in model.blocks]
+    chunk = chunk_size(model, steps)
+    outputs = []
+    for start in range(0, batch, chunk):
+        x = encode(encoder, u[start : start + chunk])
+        for block, layer in zip(model.blocks, layers, strict=True):
+            x = block_output(block, x, layer(block_input(block, x)))
+        outputs.append(decode(model, x))
+        if progress is not None:
+            progress(min(start + chunk, batch), batch)
+    return np.concatenate(outputs)
+
+
+def ends(model: DeepSSM) -> tuple[Encoder, Linear]:
+    """Encoder and decoder of a model; raises where only its systems are known."""
+    if model.encoder is None or model.decoder is None:
+        raise InvalidInputError(_SYSTEMS_ONLY)
+    return model.encoder, model.decoder
+
+
+def check_inputs(encoder: Encoder | None, u: ArrayLike) -> np.ndarray:
+    """The inputs as an array; raises unless they fit the encoder."""
+    if encoder is None:
+        raise InvalidInputError(_SYSTEMS_ONLY)
+    u = np.asarray(u)
+    if isinstance(encoder, Embedding):
+        if u.ndim != 2 or 0 in u.shape:
+            raise DimensionError(f"u has shape {u.shape}, expected (batch, steps) of tokens")
+        if u.dtype.kind not in "iu":
+            raise InvalidInputError(f"u holds {u.dtype}, but the model reads tokens: give integers")
+        if u.min() < 0 or u.max() >= encoder.n_tokens:
+            raise InvalidInputError(f"u has tokens from {u.min()} to {u.max()}, expected 0 to {encoder.n_tokens - 1}")
+        return u
+    if u.dtype.kind not in "biuf":
+        raise InvalidInputError(f"u holds {u.dtype}, expected real numbers")
+    if u.ndim != 3 or 0 in u.shape or u.shape[2] != encoder.n_inputs:
+        raise DimensionError(f"u has shape {u.shape}, expected (batch, steps, features) with {encoder.n_inputs} features")
+    if not np.all(np.isfinite(u)):
+        raise InvalidInputError("u has entries that are not finite")
+    return u
+
+
+def chunk_size(model: DeepSSM, steps: int) -> int:
+    """How many sequences go through the layers at once."""
+    return max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
+
+
+def _numbers_per_step(model: DeepSSM) -> int:
+    """Rough number of real numbers that one example needs for one time step inside a layer."""
+
+    def numbers(block: Block) -> int:
+        if block.ssm.batch:
+            inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
+        else:
+            rank = 0 if block.ssm.quadratic is None else block.ssm.quadratic.rank
+            inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
+        mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
+        return 3 * block.width + inside + mixed
+
+    return max((numbers(block) for block in model.blocks), default=ends(model)[0].n_outputs)
+
+
+def pooled(model: DeepSSM, x: np.ndarray) -> np.ndarray:
+    """What the decoder reads, (features, batch, steps), a single step after pooling, from the features of the last block."""
+    if model.norm is not None:
+        x = normalise(model.norm, x)
+    if model.pooling == "mean":
+        return x.mean(axis=2, keepdims=True)
+    return x[:, :, -1:] if model.pooling == "last" else x
+
+
+def decode(model: DeepSSM, x: np.ndarray) -> np.ndarray:
+    """The outputs from the features of the last block."""
+    y = linear(ends(model)[1], pooled(model, x)).transpose(1, 2, 0)
+    return y if model.pooling is None else y[:, 0]
+
+
+class ModelSource(Protocol):
+    """What a model keeps of the file it came from: it knows what the format stores, and how to write it."""
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+
+    def other_parameters(self, model: DeepSSM) -> int | None:
+        """How many numbers the file holds outside of the systems, or None if those are the arrays of the model."""
+
+    def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
+        """How many numbers the format, or another one, stores for the system of each block."""
+
+    def reduce_in_class(self, model: DeepSSM, state_size: int, horizon: int | None) -> DeepSSM:
+        """The model reduced so that the class of its checkpoint can hold it."""
+
+    def write(
+        self, model: DeepSSM, path: FilePath, overwrite: bool, format: str | None = None, same_size: bool | None = None
+    ) -> None:
+        """Store the model at `path`, in its own format or another one."""
+
+
+def layer_norm(norm: LayerNorm | BatchNorm | None) -> LayerNorm | None:
+    """The normalisation of a model that `check_supported` accepts."""
+    return cast("LayerNorm | None", norm)
+
+
+def check_models(model: object, reduced: object) -> None:
+    """Raise `InvalidInputError` where one of a pair is no model."""
+    for name, value in (("model", model), ("reduced", reduced)):
+        if not isinstance(value, DeepSSM):
+            raise InvalidInputError(f"{name} must be a DeepSSM, got {type(value).__name__}")
+
+
+def check_supported(model: DeepSSM, what: str) -> None:
+    """Raise `InvalidInputError` where `what` does not handle a part of the model."""
+    if not model.runs:
+        raise InvalidInputError(
+            f"{what} needs the whole model, but only its systems are known; compress without it, or load a file whose structure "
+            "is known"
+        )
+    for block in model.blocks:
+        parts = {
+            "systems that run backward in time": block.backward is not None,
+            "channels with several outputs": bool(block.ssm.batch) and block.ssm.n_outputs > 1,
+            "batch normalisation": isinstance(block.norm, BatchNorm),
+        }
+        for part, there in parts.items():
+            if there:
+                raise InvalidInputError(f"{block.name}: {what} does not handle {part}; compress without it")
+    if isinstance(model.norm, BatchNorm):
+        raise InvalidInputError(f"{what} does not handle batch normalisation; compress without it")

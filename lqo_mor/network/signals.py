@@ -1,7 +1,7 @@
-"""Forward pass of a deep state-space model in NumPy.
+"""Signals through linear maps, normalisations, activations and systems, in NumPy.
 
 Signals are (features, batch, steps): the Fourier transforms then run along contiguous memory, and a linear map of
-tokens is one matrix product. The batch is cut into chunks, so that memory does not grow with it.
+tokens is one matrix product.
 """
 
 from __future__ import annotations
@@ -12,88 +12,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy.fft
-from numpy.typing import ArrayLike
 
-from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network import signal_kernels
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import Progress
 
 if TYPE_CHECKING:
-    from lqo_mor.network.model import Block, DeepSSM
+    pass
 
 Encoder: TypeAlias = Linear | Embedding
 Map: TypeAlias = Callable[[np.ndarray], np.ndarray]  # of signals (features, batch, steps)
-
-_CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep the cores busy
-_SYSTEMS_ONLY = "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
-
-
-def forward(model: DeepSSM, u: ArrayLike, progress: Progress | None = None) -> np.ndarray:
-    """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
-    u, encoder = check_inputs(model.encoder, u), ends(model)[0]
-    batch, steps = u.shape[:2]
-    layers = [block_map(block, steps) for block in model.blocks]
-    chunk = chunk_size(model, steps)
-    outputs = []
-    for start in range(0, batch, chunk):
-        x = encode(encoder, u[start : start + chunk])
-        for block, layer in zip(model.blocks, layers, strict=True):
-            x = block_output(block, x, layer(block_input(block, x)))
-        outputs.append(decode(model, x))
-        if progress is not None:
-            progress(min(start + chunk, batch), batch)
-    return np.concatenate(outputs)
-
-
-def ends(model: DeepSSM) -> tuple[Encoder, Linear]:
-    """Encoder and decoder of a model; raises where only its systems are known."""
-    if model.encoder is None or model.decoder is None:
-        raise InvalidInputError(_SYSTEMS_ONLY)
-    return model.encoder, model.decoder
-
-
-def check_inputs(encoder: Encoder | None, u: ArrayLike) -> np.ndarray:
-    """The inputs as an array; raises unless they fit the encoder."""
-    if encoder is None:
-        raise InvalidInputError(_SYSTEMS_ONLY)
-    u = np.asarray(u)
-    if isinstance(encoder, Embedding):
-        if u.ndim != 2 or 0 in u.shape:
-            raise DimensionError(f"u has shape {u.shape}, expected (batch, steps) of tokens")
-        if u.dtype.kind not in "iu":
-            raise InvalidInputError(f"u holds {u.dtype}, but the model reads tokens: give integers")
-        if u.min() < 0 or u.max() >= encoder.n_tokens:
-            raise InvalidInputError(f"u has tokens from {u.min()} to {u.max()}, expected 0 to {encoder.n_tokens - 1}")
-        return u
-    if u.dtype.kind not in "biuf":
-        raise InvalidInputError(f"u holds {u.dtype}, expected real numbers")
-    if u.ndim != 3 or 0 in u.shape or u.shape[2] != encoder.n_inputs:
-        raise DimensionError(f"u has shape {u.shape}, expected (batch, steps, features) with {encoder.n_inputs} features")
-    if not np.all(np.isfinite(u)):
-        raise InvalidInputError("u has entries that are not finite")
-    return u
-
-
-def chunk_size(model: DeepSSM, steps: int) -> int:
-    """How many sequences go through the layers at once."""
-    return max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
-
-
-def _numbers_per_step(model: DeepSSM) -> int:
-    """Rough number of real numbers that one example needs for one time step inside a layer."""
-
-    def numbers(block: Block) -> int:
-        if block.ssm.batch:
-            inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
-        else:
-            rank = 0 if block.ssm.quadratic is None else block.ssm.quadratic.rank
-            inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
-        mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
-        return 3 * block.width + inside + mixed
-
-    return max((numbers(block) for block in model.blocks), default=ends(model)[0].n_outputs)
 
 
 def linear(mapping: Linear, x: np.ndarray) -> np.ndarray:
@@ -133,63 +61,11 @@ def activate(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def block_input(block: Block, x: np.ndarray) -> np.ndarray:
-    """What the system of a block reads; `x` itself where no normalisation stands before it."""
-    return normalise(block.norm, x) if block.norm is not None and block.prenorm else x
-
-
-def block_output(block: Block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The block after its system, whose output `y` belongs to the caller and is overwritten."""
-    y = activate(block.activation, y)
-    if block.mixing is not None:
-        y = linear(block.mixing, y)
-    if block.gate == "glu":
-        signal_kernels.glu(y.reshape(y.shape[0], -1))
-        y = y[: y.shape[0] // 2]
-    if block.residual:
-        y += x
-    return normalise(block.norm, y) if block.norm is not None and not block.prenorm else y
-
-
-def pooled(model: DeepSSM, x: np.ndarray) -> np.ndarray:
-    """What the decoder reads, (features, batch, steps), a single step after pooling, from the features of the last block."""
-    if model.norm is not None:
-        x = normalise(model.norm, x)
-    if model.pooling == "mean":
-        return x.mean(axis=2, keepdims=True)
-    return x[:, :, -1:] if model.pooling == "last" else x
-
-
-def decode(model: DeepSSM, x: np.ndarray) -> np.ndarray:
-    """The outputs from the features of the last block."""
-    y = linear(ends(model)[1], pooled(model, x)).transpose(1, 2, 0)
-    return y if model.pooling is None else y[:, 0]
-
-
 def output_rows(ssm: DiagonalLQOSystem) -> np.ndarray:
     """The linear rows `C`, then `U` and `V`, (..., q, s), scaled so that each row output is ``Re Σ_s row_s x_s``."""
     q = ssm.quadratic
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V], axis=-2)
     return rows * np.where(ssm.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
-
-
-def block_map(block: Block, steps: int) -> Map:
-    """As `system_map` for the system of a block, of which some outputs may run backward in time."""
-    apply = system_map(block.ssm, steps)
-    if block.backward is None:
-        return apply
-
-    def both(x: np.ndarray) -> np.ndarray:
-        forward = apply(x)
-        half = forward.shape[0] // 2
-        reverse = apply(np.ascontiguousarray(x[..., ::-1]))[half:, :, ::-1]
-        if block.backward:
-            forward[:half, :, :-1] += reverse[:, :, 1:]
-        else:
-            forward[:half] += reverse
-        return np.ascontiguousarray(forward[:half])
-
-    return both
 
 
 def system_map(ssm: DiagonalLQOSystem, steps: int) -> Map:

@@ -14,15 +14,17 @@ from lqo_mor.analysis.rows import quadratic_of
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
-from lqo_mor.reduction.budget import check_budget, silent, slot_count, stack
-from lqo_mor.reduction.refit import densified
+from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.refit import densified, stabilise
 from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.reduction.stabilise import stabilise, unstable
+from lqo_mor.systems.batches import silent, slot_count, stack
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.poles import unstable
 from lqo_mor.systems.quadratic import projected
-from lqo_mor.types import FloatOrBatch, Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import FloatOrBatch, Progress
 
 
 def balanced_truncation(

@@ -4,97 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
-from lqo_mor.errors import AccuracyWarning, InvalidInputError, SingularEquationError, StabilityWarning, UnstableSystemError
-from lqo_mor.reduction.balanced import balanced_truncation
-from lqo_mor.reduction.budget import choose, stack, trim, used_order
-from lqo_mor.reduction.modal import hippo, modal_truncation
-from lqo_mor.reduction.refit import densified
-from lqo_mor.reduction.result import Method, Reduction, Status, finish
-from lqo_mor.reduction.stabilise import unstable, warn_of_repair
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, SingularEquationError, UnstableSystemError
+from lqo_mor.reduction.refit import densified, warn_of_repair
+from lqo_mor.reduction.result import Outcome, Reduction, Status, finish
+from lqo_mor.systems.batches import choose, stack, trim
 from lqo_mor.systems.convert import as_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import FloatOrBatch, Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import FloatOrBatch, Progress
 
-Start: TypeAlias = str | Reduction | System
 One: TypeAlias = "Callable[[Any, DiagonalLQOSystem, InputSpectrum | None], Outcome]"
 Batch: TypeAlias = "Callable[[DiagonalLQOSystem, DiagonalLQOSystem, Progress], Outcome]"
 
-STARTS: dict[str, Method] = {"balanced": balanced_truncation, "modal": modal_truncation, "hippo": hippo}
-KERNEL_STATUS = np.array([Status.CONVERGED, Status.MAX_ITERATIONS, Status.STALLED])
 _CHUNK = 32  # channels per compiled call, so that progress is seen and an interrupt is heard
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an optimiser returns: the system, and per channel its history, status and number of steps."""
-
-    system: System
-    history: np.ndarray
-    status: np.ndarray
-    iterations: np.ndarray
-
-
-def start_reduction(
-    sys: System, order: int | None, slots: int | None, horizon: float | None, start: Start, spectrum: InputSpectrum | None = None
-) -> Reduction:
-    """The start of an iterative method: a method's name, a `Reduction`, or a reduced system.
-
-    With a `spectrum` its errors are the weighted ones.
-
-    Raises
-    ------
-    InvalidInputError
-        If the name is unknown, or the system given is larger than the budget or of another kind than `sys`.
-    UnstableSystemError
-        If the system given is unstable, whatever the horizon: no result may be.
-    """
-    if isinstance(start, str):
-        if start not in STARTS:
-            raise InvalidInputError(f"unknown start {start!r}; known are {', '.join(STARTS)}, or give a reduced system")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", StabilityWarning)  # a repaired start counts only if it is the result
-            if start == "balanced":
-                return balanced_truncation(sys, order, slots=slots, horizon=horizon, spectrum=spectrum)
-            begun = STARTS[start](sys, order, slots=slots, horizon=horizon)
-        return begun if spectrum is None else finish(sys, begun.system, method=start, horizon=horizon, spectrum=spectrum)
-    system = start.system if isinstance(start, Reduction) else start
-    if type(system) is not type(sys):
-        raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
-    size, budget, what = used_order(system), order, "order"
-    if isinstance(system, DiagonalLQOSystem) and slots is not None:
-        size, budget, what = system.n_slots, slots, "slots"
-    if np.max(size) > budget:
-        raise InvalidInputError(f"the start has {what} {np.max(size)}, more than the {budget} asked for")
-    if isinstance(system, LQOSystem) and not system.is_real:
-        raise InvalidInputError("the start has complex matrices, but reduction is for real systems")
-    poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
-    if np.any(unstable(poles, system.is_continuous)):
-        raise UnstableSystemError("the start is not asymptotically stable, which a reduced system has to be over any horizon")
-    return finish(sys, system, method="start", horizon=horizon, spectrum=spectrum)
-
-
-def check_options(continuous: bool, **options: Any) -> None:
-    """Raise `InvalidInputError` unless the numbers that steer an iteration make sense."""
-    for name, value in options.items():
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if name == "max_iterations":
-            right, wanted = number and not isinstance(value, (float, np.floating)) and value >= 0, "an integer, at least 0"
-        elif name == "margin" and continuous:
-            right, wanted = number and 0 < value < np.inf, "a positive number"
-        elif name in ("margin", "armijo"):
-            right, wanted = number and 0 < value < 1, "a number between 0 and 1"
-        else:
-            right, wanted = number and 0 <= value < np.inf, "a number, at least 0"
-        if not right:
-            raise InvalidInputError(f"{name} must be {wanted}; got {value!r}")
 
 
 def iterate(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from lqo_mor.analysis.norm import check_system
 from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.reduction.sections import starting_poles
+from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
-
-_APART = 1e-3  # imaginary part of a pair of two equal real poles, in units of their distance to the boundary
+from lqo_mor.systems.poles import clamped
+from lqo_mor.systems.system import System
 
 
 def check_budget(sys: System, order: int | None, slots: int | None, horizon: float | None = None) -> None:
@@ -38,129 +40,34 @@ def check_budget(sys: System, order: int | None, slots: int | None, horizon: flo
         raise OrderError(f"{name} must be an integer from 1 to {size - 1}, below the {size} of the full system; got {value!r}")
 
 
-def slot_count(poles: np.ndarray) -> int:
-    """Slots that a set of poles closed under conjugation needs: pairs plus real poles."""
-    return int(np.count_nonzero(poles.imag >= 0))
+@dataclass(frozen=True)
+class Budget:
+    """The layout of the sections and what bounds their parameters."""
+
+    kinds: np.ndarray
+    least: float
+    limit: float
+    margin: float
+    continuous: bool
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, and of states of a budget in states."""
+        return int(np.sum(np.where(self.kinds == REAL, 1, 2)))
 
 
-def stack(systems: list[DiagonalLQOSystem], batch: tuple[int, ...], n_slots: int | None = None) -> DiagonalLQOSystem:
-    """Single systems as one batch; shorter ones are filled with slots that have no input and no output."""
-    size = max(sys.n_slots for sys in systems) if n_slots is None else n_slots
-    systems = [pad(sys, size) for sys in systems]
-
-    def join(arrays: list[np.ndarray]) -> np.ndarray:
-        return np.stack(arrays).reshape(*batch, *arrays[0].shape)
-
-    quadratic = None
-    if systems[0].quadratic is not None:
-        parts = [sys.quadratic for sys in systems if sys.quadratic is not None]
-        quadratic = QuadraticOutput(join([q.U for q in parts]), join([q.V for q in parts]), join([q.W for q in parts]))
-    return DiagonalLQOSystem(
-        join([sys.poles for sys in systems]),
-        join([sys.B for sys in systems]),
-        join([sys.C for sys in systems]),
-        join([sys.D for sys in systems]),
-        quadratic,
-        systems[0].dt,
-    )
+def budget(order: int | None, slots: int | None, continuous: bool, margin: float) -> Budget:
+    """Free sections, and one real pole if `order` is odd; or `slots` pairs."""
+    pairs, odd = divmod(order or 0, 2)
+    kinds = np.full(slots, PAIR) if slots is not None else np.array([FREE] * pairs + [REAL] * odd)
+    least = margin if continuous else -np.log1p(-margin)
+    return Budget(kinds, least, np.inf if continuous else 0.5 * np.log(1 / margin - 1), margin, continuous)
 
 
-def pad(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
-    """The same systems with slots appended that have a stable real pole, no input and no output."""
-    extra = n_slots - sys.n_slots
-    if extra <= 0:
-        return sys
-    q = sys.quadratic
-    return DiagonalLQOSystem(
-        _widen(sys.poles, -1, extra, -1.0 if sys.is_continuous else 0.5),
-        _widen(sys.B, -2, extra),
-        _widen(sys.C, -1, extra),
-        sys.D,
-        None if q is None else QuadraticOutput(_widen(q.U, -1, extra), _widen(q.V, -1, extra), q.W),
-        sys.dt,
-    )
-
-
-def _widen(array: np.ndarray, axis: int, extra: int, value: float = 0.0) -> np.ndarray:
-    shape = list(array.shape)
-    shape[axis] = extra
-    return np.concatenate([array, np.full(shape, value)], axis=axis)
-
-
-def used_order(sys: System) -> int | np.ndarray:
-    """Real states of a reduced system (of each channel of a batch), without the slots that only fill up a batch."""
-    if isinstance(sys, LQOSystem):
-        return sys.order
-    return np.sum(np.where(np.any(sys.B, axis=-1), 2 - sys.is_real_pole, 0), axis=-1)
-
-
-def silent(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
-    """A system of one slot that has no input and no output, in place of a single one without transfer."""
-    return _slice(pad(sys, sys.n_slots + 1), slice(sys.n_slots, None))
-
-
-def _slice(sys: DiagonalLQOSystem, kept: slice | np.ndarray) -> DiagonalLQOSystem:
-    q = sys.quadratic
-    quadratic = None if q is None else QuadraticOutput(q.U[:, kept], q.V[:, kept], q.W)
-    return DiagonalLQOSystem(sys.poles[kept], sys.B[kept], sys.C[:, kept], sys.D, quadratic, sys.dt)
-
-
-def _products(sys: DiagonalLQOSystem, rank: int) -> QuadraticOutput:
-    """The quadratic factors with `rank` products, the missing ones zero."""
-    q, batch = sys.quadratic, sys.batch
-    if q is None:
-        none = np.zeros((*batch, 0, sys.n_slots))
-        q = QuadraticOutput(none, none, np.zeros((*batch, sys.n_outputs, 0)))
-    extra = rank - q.rank
-    return QuadraticOutput(_widen(q.U, -2, extra), _widen(q.V, -2, extra), _widen(q.W, -1, extra))
-
-
-def trim(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
-    """A single system without its slots that have no input, unless that is all of them."""
-    used = np.any(sys.B, axis=-1)
-    return sys if np.all(used) or not np.any(used) else _slice(sys, used)
-
-
-def within_slots(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
-    """A single system whose real poles are joined two by two until it fits: neighbours become a pair next to the real axis.
-
-    The states stay, only their poles move to the mean of both: a start for a method that moves poles and fits outputs.
-    """
-    while sys.n_slots > n_slots and np.count_nonzero(sys.is_real_pole) > 1:
-        real = np.flatnonzero(sys.is_real_pole)
-        real = real[np.argsort(sys.poles[real].real)]
-        k = int(np.argmin(np.diff(sys.poles[real].real)))
-        first, second = real[k], real[k + 1]
-        mean, gap = 0.5 * (sys.poles[first] + sys.poles[second]).real, np.ptp(sys.poles[[first, second]].real)
-        distance = -mean if sys.is_continuous else 1 - abs(mean)
-        kept = np.delete(np.arange(sys.n_slots), [first, second])
-
-        def joined(rows: np.ndarray, first: int = first, second: int = second, kept: np.ndarray = kept) -> np.ndarray:
-            pair = 0.5 * (rows[..., first] - 1j * rows[..., second])
-            return np.concatenate([rows[..., kept], pair[..., np.newaxis]], axis=-1)
-
-        q = sys.quadratic
-        sys = DiagonalLQOSystem(
-            np.append(sys.poles[kept], mean + 1j * max(0.5 * gap, _APART * distance)),
-            np.concatenate([sys.B[kept], (sys.B[first] + 1j * sys.B[second])[np.newaxis]]),
-            joined(sys.C),
-            sys.D,
-            None if q is None else QuadraticOutput(joined(q.U), joined(q.V), q.W),
-            sys.dt,
-        )
-    return sys
-
-
-def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> DiagonalLQOSystem:
-    """Channel by channel `a` where `mask` (of the batch shape) holds, else `b`; the one with fewer slots is padded."""
-    size = max(a.n_slots, b.n_slots)
-    a, b = pad(a, size), pad(b, size)
-
-    def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
-
-    rank, quadratic = max(0 if sys.quadratic is None else sys.quadratic.rank for sys in (a, b)), None
-    if rank:
-        q, r = _products(a, rank), _products(b, rank)
-        quadratic = QuadraticOutput(pick(q.U, r.U), pick(q.V, r.V), pick(q.W, r.W))
-    return DiagonalLQOSystem(pick(a.poles, b.poles), pick(a.B, b.B), pick(a.C, b.C), pick(a.D, b.D), quadratic, a.dt)
+def poles_of(size: Budget, kinds: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half storage of sections (channels, …): poles (channels, s), those not used last, and which are used."""
+    poles = np.full((kinds.shape[0], size.n_parameters), -1.0 if size.continuous else 0.5, complex)
+    counts = np.empty(kinds.shape[0], np.int64)
+    starting_poles._all_poles(size.continuous, kinds, x, size.least, poles, counts)
+    width = int(counts.max())
+    return clamped(poles[:, :width], size.continuous, size.margin), np.arange(width) < counts[:, np.newaxis]

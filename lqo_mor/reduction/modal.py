@@ -9,14 +9,16 @@ from lqo_mor.analysis.norm import finite
 from lqo_mor.analysis.rows import stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.budget import check_budget, stack
-from lqo_mor.reduction.refit import densified, fit_outputs
+from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.refit import densified, fit_outputs, warn_of_repair
 from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.reduction.stabilise import reflect, unstable, warn_of_repair
+from lqo_mor.systems.batches import stack
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.poles import reflect, unstable
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 
 def modal_truncation(

@@ -13,12 +13,14 @@ from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction.budget import check_budget, pad
+from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.refit import warn_of_repair
 from lqo_mor.reduction.result import Method, Reduction
-from lqo_mor.reduction.stabilise import warn_of_repair
+from lqo_mor.systems.batches import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 _TAILS = {"history": np.nan, "hsv": 0.0}  # what fills the last axis of the shorter ones
 

@@ -12,12 +12,12 @@ from lqo_mor.reduction.descent.projected_gradient import projected_gradient
 from lqo_mor.reduction.modal import hippo, modal_truncation
 from lqo_mor.reduction.pieces import in_pieces
 from lqo_mor.reduction.result import Method, Reduction
-from lqo_mor.reduction.sweep import ErrorCurve, Solver, error_curve
-from lqo_mor.reduction.tolerance import smallest_order
+from lqo_mor.reduction.sweep import ErrorCurve, Solver, error_curve, smallest_order
 from lqo_mor.reduction.two_sided.irka import irka
 from lqo_mor.reduction.two_sided.tsia import tsia
 from lqo_mor.reduction.variable_projection import variable_projection
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 __all__ = [
     "ErrorCurve",

@@ -8,15 +8,17 @@ from lqo_mor.analysis.norm import finite
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.analysis.rows import pair_weights, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
+from lqo_mor.errors import StabilityWarning, warn
 from lqo_mor.matrix_equations.pairing import pairing
-from lqo_mor.reduction.budget import stack
 from lqo_mor.reduction.objective import error_kernels
 from lqo_mor.reduction.objective.error import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough
+from lqo_mor.systems.batches import choose, stack
 from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.poles import reflect, unstable
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 
 def fit_outputs(
@@ -147,3 +149,45 @@ def _fit_batch(
         np.swapaxes(own, 1, 2)[members] = np.swapaxes(rows_from_real(optimal, real), 1, 2).reshape(-1, rows.shape[1])
         fitted[part] = own
     return channel_system(sys, mu, b, fitted, W)
+
+
+def stabilise(sys: System, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[DiagonalLQOSystem, np.ndarray]:
+    """A stable version of a reduced system, and which members of its batch were repaired.
+
+    Unstable poles are reflected at the stability boundary and the outputs refitted in closed form.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The full system.
+    reduced : DiagonalLQOSystem
+        The reduced one, with the same batch.
+    horizon : float or None
+        Horizon of the refit; None for infinite.
+
+    Returns
+    -------
+    system : DiagonalLQOSystem
+    repaired : (...) ndarray of bool
+
+    Warns
+    -----
+    StabilityWarning
+        If anything was repaired.
+    """
+    repaired = np.any(unstable(reduced.poles, reduced.is_continuous), axis=-1)
+    if not np.any(repaired):
+        return reduced, repaired
+    warn_of_repair(repaired)
+    fitted = fit_outputs(sys, reflect(reduced.poles, reduced.is_continuous), reduced.B, horizon)
+    return choose(repaired, fitted, reduced), repaired
+
+
+def warn_of_repair(repaired: bool | np.ndarray) -> None:
+    """Issue the `StabilityWarning` that says how many reduced systems were repaired."""
+    what = (
+        "the reduced system was"
+        if np.size(repaired) == 1
+        else f"{np.count_nonzero(repaired)} of {np.size(repaired)} reduced systems were"
+    )
+    warn(f"{what} unstable; the unstable poles were reflected and the outputs refitted", StabilityWarning)

@@ -12,7 +12,8 @@ import numpy as np
 from lqo_mor.analysis.differences import error_and_digits
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.types import FloatOrBatch, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import FloatOrBatch
 
 
 class Status(enum.Enum):
@@ -23,6 +24,9 @@ class Status(enum.Enum):
     MAX_ITERATIONS = "did not converge: raise max_iterations"
     STALLED = "stopped where rounding hides any further decrease"
     START_KEPT = "found nothing better than the start, which has been kept"
+
+
+KERNEL_STATUS = np.array([Status.CONVERGED, Status.MAX_ITERATIONS, Status.STALLED])  # by the codes of the kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,3 +130,13 @@ def finish(
     fields.setdefault("start_error", error)
     fields |= {"digits": digits, "spectrum": spectrum}
     return Reduction(system, error, relative, method=method, horizon=horizon, status=status, **fields)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an optimiser returns: the system, and per channel its history, status and number of steps."""
+
+    system: System
+    history: np.ndarray
+    status: np.ndarray
+    iterations: np.ndarray

@@ -14,24 +14,25 @@ from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.norm import finite
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import check_spectrum
-from lqo_mor.compression.calibration.channel_curves import search_channels, weighted_data
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
-from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome, Start, check_options, iterate, start_reduction
-from lqo_mor.reduction.budget import check_budget, choose
+from lqo_mor.reduction.best_of import iterate
+from lqo_mor.reduction.budget import Budget, budget, check_budget
 from lqo_mor.reduction.descent import quasi_newton
-from lqo_mor.reduction.layout import Budget, budget, clamped, closed
 from lqo_mor.reduction.objective.transfer import well_conditioned_modes
 from lqo_mor.reduction.refit import densified, fit_outputs
-from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.reduction.sections.data import Data, balanced_start, channel_data, further_starts
-from lqo_mor.reduction.sections.dense_search import diagonal_image, realise_dense
-from lqo_mor.reduction.sections.orthonormal import realise
-from lqo_mor.reduction.sections.search import Found, search_batch, search_data, search_one, searchable
+from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Reduction, finish
+from lqo_mor.reduction.sections.data import Data, balanced_start, channel_data, further_starts, search_data, weighted_data
+from lqo_mor.reduction.sections.orthonormal import diagonal_image, realise, realise_dense
+from lqo_mor.reduction.sections.search import Found, search_batch, search_channels, search_one, searchable
+from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.reduction.two_sided.tsia import tsia
+from lqo_mor.systems.batches import choose
 from lqo_mor.systems.convert import as_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.poles import clamped, closed
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 _EXCHANGES = 6  # of one system; a batch, where time counts, has quick ones only
 _FEW = 300  # unknowns of dense systems up to which a third start takes little time

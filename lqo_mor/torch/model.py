@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, cast
 
 from lqo_mor.checkpoints.tensors import listing
 from lqo_mor.errors import DimensionError, InvalidInputError, MissingDependencyError
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 
 try:
     import torch

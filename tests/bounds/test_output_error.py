@@ -15,8 +15,9 @@ from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import DimensionError, InvalidInputError, StabilityWarning
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.network.random_models import naive_system, random_model, random_system

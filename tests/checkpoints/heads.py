@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lqo_mor.network.model import Block
+from lqo_mor.network.blocks import Block
 
 
 def convolved(kernels, backward, u):

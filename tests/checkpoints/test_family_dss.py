@@ -15,7 +15,8 @@ from lqo_mor.checkpoints.layered import find_layers
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, LQOWarning, OrderError, UnstableSystemError
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.blocks import Block
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.checkpoints.s4d_states import with_systems

@@ -12,7 +12,7 @@ from lqo_mor.checkpoints.layered import find_layers
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AccuracyWarning, AssumptionWarning, CheckpointError, UnstableSystemError
-from lqo_mor.reduction.budget import used_order
+from lqo_mor.systems.batches import used_order
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.checkpoints.s4d_states import with_systems
 

@@ -14,7 +14,7 @@ from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.cli.main import main
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.reduction.budget import used_order
+from lqo_mor.systems.batches import used_order
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.ragged_states import COUNTS, SLOTS, WIDTH, ragged_channels, ragged_model, s4d_model

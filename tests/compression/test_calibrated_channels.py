@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.compression.calibration.calibration import CalibrationOptions
-from lqo_mor.compression.calibration.sensitivity import layer_signals
-from lqo_mor.compression.calibration.spectra import Grid, Spool, measure
+from lqo_mor.compression.allocation import split_slots
+from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.spectra import Grid, Spool, layer_signals, measure
 from lqo_mor.compression.compress import compress
-from lqo_mor.compression.split import split_slots
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError
-from lqo_mor.network.signals import block_input, block_output, decode, encode, system_map
+from lqo_mor.network.blocks import block_input, block_output
+from lqo_mor.network.model import decode
+from lqo_mor.network.signals import encode, system_map
 from tests.network.random_models import random_model
 
 NONE = CalibrationOptions(split=False, sensitivity=False, sequential=False, feedthrough=False, mixing=False, joint=False)

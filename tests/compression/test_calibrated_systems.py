@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.compression.calibration.calibration import CalibrationOptions
+from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.output_weights import coefficients, features, with_coefficients
-from lqo_mor.compression.calibration.sensitivity import layer_signals
+from lqo_mor.compression.calibration.spectra import layer_signals
 from lqo_mor.compression.calibration.systems import SystemCalibration
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.network.blocks import Block, block_input, block_output
 from lqo_mor.network.layers import LayerNorm, Linear
-from lqo_mor.network.model import Block
-from lqo_mor.network.signals import block_input, block_output, encode, system_map
+from lqo_mor.network.signals import encode, system_map
 
 WIDTH, SLOTS, STEPS = 3, 8, 40
 NONE = CalibrationOptions(sensitivity=False, sequential=False, feedthrough=False, mixing=False, joint=False)

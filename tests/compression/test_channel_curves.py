@@ -5,9 +5,10 @@ import pytest
 from scipy.signal import lfilter
 
 import lqo_mor as lqo
-from lqo_mor.compression.calibration.channel_curves import _data, _fitted, _weighted_data, adapted, assembled, weighted_curves
+from lqo_mor.compression.calibration.channel_curves import _fitted, adapted, assembled, weighted_curves
 from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
+from lqo_mor.reduction.sections.data import _data, _weighted_data
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL
 from tests.brute import derivative
 from tests.reduction.section_checks import jet, parameters

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import Embedding, LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 

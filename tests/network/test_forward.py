@@ -3,7 +3,6 @@ import pytest
 
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network import signal_kernels
-from lqo_mor.network import signals as forward_module  # noqa: F401 (imported for monkeypatching by its full name)
 from tests.network.random_models import complex_normal, naive_forward, random_model, random_poles
 
 
@@ -44,7 +43,7 @@ def test_result_does_not_depend_on_the_batch_or_its_chunks(monkeypatch, mimo):
     whole = model(u)
     np.testing.assert_allclose(np.concatenate([model(u[i : i + 1]) for i in range(5)]), whole, rtol=1e-10)
     calls = []
-    monkeypatch.setattr("lqo_mor.network.signals._CHUNK_BYTES", 1)
+    monkeypatch.setattr("lqo_mor.network.model._CHUNK_BYTES", 1)
     np.testing.assert_allclose(model(u, progress=lambda done, total: calls.append((done, total))), whole, rtol=1e-10)
     assert calls == [(i, 5) for i in range(1, 6)]
 

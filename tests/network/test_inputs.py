@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lqo_mor.cli.progress import comparison_table
+from lqo_mor.cli.tables import comparison_table
 from lqo_mor.errors import DimensionError, InvalidInputError, LQOWarning
 from lqo_mor.network.inputs import random_inputs, read_inputs
 from tests.network.random_models import random_model

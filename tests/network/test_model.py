@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import Embedding, LayerNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from tests.network.random_models import random_model, random_system
 

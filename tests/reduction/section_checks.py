@@ -6,8 +6,8 @@ import numpy as np
 
 import lqo_mor as lqo
 from lqo_mor.reduction.objective.error import problem_of, projected_error
+from lqo_mor.reduction.sections.data import search_data
 from lqo_mor.reduction.sections.newton import _objective
-from lqo_mor.reduction.sections.search import search_data
 from lqo_mor.reduction.sections.sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _poles, _size
 
 LEAST = 1e-9  # decay that a pair keeps

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.reduction.budget import choose, pad, stack
 from lqo_mor.reduction.reduce import METHODS
+from lqo_mor.systems.batches import choose, pad, stack
 from tests.brute import kernels
 from tests.cases import diagonal, get, parametrize, select
 

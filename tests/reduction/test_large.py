@@ -22,8 +22,8 @@ from lqo_mor.errors import (
     UnstableSystemError,
 )
 from lqo_mor.reduction.large import low_rank_balancing, reduce_large
+from lqo_mor.systems.examples import heat_equation_2d
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.systems.sparse_examples import heat_equation_2d
 from tests.conftest import SHARED_DATA
 
 pytest.importorskip("pymor")

@@ -9,11 +9,11 @@ import scipy.sparse
 
 import lqo_mor as lqo
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction import large, large_tsia
+from lqo_mor.reduction import large
 from lqo_mor.reduction.large import low_rank_balancing, reduce_large
 from lqo_mor.reduction.result import Status
+from lqo_mor.systems.examples import heat_equation_2d
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.systems.sparse_examples import heat_equation_2d
 from tests.reduction.test_large import convection, dense
 
 pytest.importorskip("pymor")
@@ -137,11 +137,11 @@ def reduced(monkeypatch):
 
 def test_what_is_not_better_is_not_returned(reduced, monkeypatch):
     sys, red, P = reduced
-    better = large_tsia.refined(sys, red, P, 50)
+    better = large.refined(sys, red, P, 50)
     assert better.error < red.error
-    measured = large_tsia.error_and_digits
-    monkeypatch.setattr(large_tsia, "error_and_digits", lambda *args: (1.01 * red.error, *measured(*args)[1:]))
-    kept = large_tsia.refined(sys, red, P, 50)
+    measured = large.error_and_digits
+    monkeypatch.setattr(large, "error_and_digits", lambda *args: (1.01 * red.error, *measured(*args)[1:]))
+    kept = large.refined(sys, red, P, 50)
     assert kept.system is red.system
     assert (kept.error, kept.iterations, kept.status) == (red.error, red.iterations, Status.START_KEPT)
 
@@ -151,14 +151,14 @@ def test_a_start_with_a_state_that_is_not_reached_is_kept(reduced):
     A, B = scipy.linalg.block_diag(red.system.A, -1.0), np.pad(red.system.B, ((0, 1), (0, 0)))
     C, M = np.pad(red.system.C, ((0, 0), (0, 1))), np.pad(red.system.M, ((0, 0), (0, 1), (0, 1)))
     deficient = lqo.LQOSystem(A, B, C, red.system.D, M, 0.0)
-    kept = large_tsia.refined(sys, replace(red, system=deficient), P, 50)
+    kept = large.refined(sys, replace(red, system=deficient), P, 50)
     assert kept.system is deficient
     assert kept.status is Status.START_KEPT
 
 
 def test_no_step_and_few_steps(reduced):
     sys, red, P = reduced
-    none, one, all_of_them = (large_tsia.refined(sys, red, P, steps) for steps in (0, 1, 50))
+    none, one, all_of_them = (large.refined(sys, red, P, steps) for steps in (0, 1, 50))
     assert none.status is one.status is Status.MAX_ITERATIONS
     assert none.iterations == red.iterations
     assert one.iterations == red.iterations + 1
@@ -167,13 +167,13 @@ def test_no_step_and_few_steps(reduced):
 
 def test_a_repaired_result_is_told(reduced, monkeypatch):
     sys, red, P = reduced
-    run = large_tsia.two_sided
+    run = large.two_sided
 
     def repaired(*args):
         best, path, status = run(*args)
         return replace(best, repaired=True), path, status
 
-    monkeypatch.setattr(large_tsia, "two_sided", repaired)
+    monkeypatch.setattr(large, "two_sided", repaired)
     with pytest.warns(StabilityWarning, match="the reduced system was unstable"):
-        assert large_tsia.refined(sys, red, P, 50).repaired
+        assert large.refined(sys, red, P, 50).repaired
     assert not red.repaired

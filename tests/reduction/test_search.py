@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.reduction.sections.dense_search import realise_dense
 from lqo_mor.reduction.sections.newton import _newton
-from lqo_mor.reduction.sections.orthonormal import input_normal, realise
+from lqo_mor.reduction.sections.orthonormal import input_normal, realise, realise_dense
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL
 from lqo_mor.systems.convert import to_dense
 from tests.reduction.section_checks import LEAST, closed, form, jet, parameters, system

@@ -6,8 +6,8 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.matrix_equations.pairing_jets import _pairing_derivatives
-from lqo_mor.reduction.layout import budget, poles_of
-from lqo_mor.reduction.sections.search import search_data
+from lqo_mor.reduction.budget import budget, poles_of
+from lqo_mor.reduction.sections.data import search_data
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL, _factor, _parameters_of, _size
 from lqo_mor.reduction.sections.starting_poles import N_ANGLES, N_DECAYS, _balanced_poles, _candidates, _sections_of
 from tests.brute import derivative

@@ -3,8 +3,8 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction.refit import fit_outputs
-from lqo_mor.reduction.stabilise import reflect, stabilise, unstable
+from lqo_mor.reduction.refit import fit_outputs, stabilise
+from lqo_mor.systems.poles import reflect, unstable
 from tests.cases import diagonal, get
 
 FULL = get("diagonal discrete siso linear")

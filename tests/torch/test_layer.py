@@ -8,8 +8,9 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.errors import CheckpointError, DimensionError, InvalidInputError, UnstableSystemError
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import BatchNorm, Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 from tests.checkpoints.s4d_states import s4d_state
 from tests.network.random_models import naive_forward, naive_system, random_model, random_system
 

@@ -26,8 +26,9 @@ from lqo_mor.checkpoints.tensors import (
     stable_poles,
 )
 from lqo_mor.errors import CheckpointError
+from lqo_mor.network.blocks import ACTIVATIONS, Block
 from lqo_mor.network.layers import Embedding, LayerNorm, Linear
-from lqo_mor.network.model import ACTIVATIONS, POOLINGS, Block, DeepSSM
+from lqo_mor.network.model import POOLINGS, DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 

@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection
 from typing import cast
 
-from lqo_mor.checkpoints.contracts import Layer
+from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import parts
-from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.checkpoints.tensors import Tensors
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import Linear
-from lqo_mor.network.model import Block, DeepSSM
+from lqo_mor.network.model import DeepSSM
 
 
 def _recognises(state: Tensors, layers: Collection[str]) -> bool:

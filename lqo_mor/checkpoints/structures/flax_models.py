@@ -17,14 +17,14 @@ from typing import cast
 
 import numpy as np
 
-from lqo_mor.checkpoints.contracts import Layer
+from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.checkpoints.structures.parts import sub_state
 from lqo_mor.checkpoints.tensors import Tensors, check_tensors
 from lqo_mor.errors import CheckpointError
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import BatchNorm, LayerNorm, Linear
-from lqo_mor.network.model import POOLINGS, Block, DeepSSM
+from lqo_mor.network.model import POOLINGS, DeepSSM
 
 _NORMS = ("norm", "normalization")
 

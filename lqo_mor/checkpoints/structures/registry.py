@@ -1,6 +1,6 @@
 """How state-space layers are connected in models whose code is known, one structure a file."""
 
-from lqo_mor.checkpoints.structures.contract import Structure
+from lqo_mor.checkpoints.contracts import Structure
 from lqo_mor.checkpoints.structures.dlru import DLRU
 from lqo_mor.checkpoints.structures.flax_models import FLAX_MODELS
 from lqo_mor.checkpoints.structures.s4_models import S4_EXAMPLE, S4_FRAMEWORK

@@ -13,14 +13,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
-from lqo_mor.checkpoints.contracts import Layer
+from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import parts
-from lqo_mor.checkpoints.structures.contract import Structure
 from lqo_mor.checkpoints.tensors import Tensors
 from lqo_mor.errors import CheckpointError
+from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import Linear
-from lqo_mor.network.model import POOLINGS, Block, DeepSSM
+from lqo_mor.network.model import POOLINGS, DeepSSM
 
 _MAP = ("output_linear.0", "output_linear")
 

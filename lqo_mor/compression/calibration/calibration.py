@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from lqo_mor.compression.allocation import split, squared_errors
 from lqo_mor.compression.calibration.joint_fit import FEWEST, jointly_fitted
+from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.ridge import refitted_decoder
-from lqo_mor.compression.calibration.spectra import CalibrationInputs, Spool, chunks
-from lqo_mor.compression.split import split, squared_errors
+from lqo_mor.compression.calibration.spectra import Spool
 from lqo_mor.errors import OrderError
-from lqo_mor.network.model import Block, DeepSSM
-from lqo_mor.network.signals import decode, encode, ends, linear, pooled
-from lqo_mor.network.support import check_supported
+from lqo_mor.network.blocks import Block
+from lqo_mor.network.inputs import CalibrationInputs, chunks
+from lqo_mor.network.model import DeepSSM, check_supported, decode, ends, pooled
+from lqo_mor.network.signals import encode, linear
 
 Phases: TypeAlias = Callable[[str, int, int], object]  # progress of one part: its name, done and total
 
@@ -26,41 +28,6 @@ _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smalle
 _NEAR_ENOUGH = 0.95  # of the wanted error, at which the next budget aims
 _AS_GOOD = 1.05  # of the error with a refitted decoder, by cross-validation, which tells no finer differences
 _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """What a calibrated compression may do beyond fitting each system to the spectrum of its inputs.
-
-    Attributes
-    ----------
-    split : bool, default False
-        Give each channel as many states as it deserves, in all layers together, instead of the same number to all. The
-        S4D file, which is rectangular, would hide the gain: save with ``format="ragged"``. Where layers are single systems:
-        more states to the layers that deserve them.
-    sensitivity : bool, default True
-        Weigh errors by how much the model's output moves with them, frequency by frequency (a backward pass through the model);
-        in layers of channels late answers then count less, since few inputs last to see them.
-    sequential : bool, default True
-        Adapt each layer to the outputs of the layers in front that have been reduced already.
-    feedthrough : bool, default True
-        Let the feedthroughs change (their diagonals, in single systems).
-    mixing : bool, default True
-        Refit the linear maps behind layers of channels in closed form, to the outputs they had, if that brings the model's output
-        closer on the calibration inputs; and let the decoder change. (A single system has outputs of its own that mix its
-        states: the maps behind it change in a joint fit only.)
-    joint : bool, default True
-        In the end move the output weights of all systems together, with the feedthroughs, maps and decoder that may change, by
-        least squares on the model's output (Gauss-Newton), if that brings it closer by cross-validation. For outputs pooled over
-        time and 50 sequences or more; otherwise, and without it, the decoder alone is refitted (`mixing`).
-    """
-
-    split: bool = False
-    sensitivity: bool = True
-    sequential: bool = True
-    feedthrough: bool = True
-    mixing: bool = True
-    joint: bool = True
 
 
 @dataclass(frozen=True, eq=False)

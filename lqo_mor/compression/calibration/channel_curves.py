@@ -16,19 +16,16 @@ import numpy as np
 from numba import get_num_threads
 
 from lqo_mor.analysis.rows import pair_weights
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.matrix_equations import pairing_jets
-from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
-from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome
-from lqo_mor.reduction.layout import Budget, budget, closed, poles_of
-from lqo_mor.reduction.refit import fit_outputs
+from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED
+from lqo_mor.reduction.budget import Budget, budget, poles_of
 from lqo_mor.reduction.sections import candidates
-from lqo_mor.reduction.sections.data import Data
-from lqo_mor.reduction.sections.search import Candidates, Run, search, search_batch
+from lqo_mor.reduction.sections.data import Data, _data, _weighted_data
+from lqo_mor.reduction.sections.search import Candidates, Run, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.poles import closed
 from lqo_mor.types import Progress
 
-_LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
 _TRIAL = 8  # steps that every start gets before the best goes on
 
 
@@ -201,60 +198,6 @@ def assembled(systems: list[Channel], dt: float | bool) -> DiagonalLQOSystem:
         poles[h, : mu.size], B[h, : mu.size], C[h, 0, : mu.size] = mu, 1.0, residues
     D = np.array([feedthrough for _, _, feedthrough in systems])[:, np.newaxis, np.newaxis]
     return DiagonalLQOSystem(poles, B, C, D, None, dt)
-
-
-def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> Data:
-    """`_section_search.search_data` of one system with one input, linear outputs and no feedthrough, for a spectrum."""
-    outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * sys.B[:, 0]))
-    return _weighted_data(np.array(sys.poles), outputs, spectrum.covariances[:, 0, 0], ridge, False)
-
-
-def search_channels(
-    sys: DiagonalLQOSystem,
-    initial: DiagonalLQOSystem,
-    spectrum: InputSpectrum,
-    size: Budget,
-    progress: Progress,
-    *,
-    ridge: float,
-    **options: Any,
-) -> Outcome:
-    """Every channel of a batch as for `weighted_data`, searched from the poles of the start and from nothing."""
-    indices = list(np.ndindex(sys.batch))
-
-    def data_of(h: int) -> Data:
-        return weighted_data(sys[indices[h]], channel(spectrum, indices[h]), ridge)
-
-    def start_of(h: int, _: Data) -> np.ndarray:
-        return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
-
-    found = search_batch(len(indices), data_of, start_of, size, progress=progress, **options)
-    B = np.where(found.used, 1.0 + 0j, 0.0).reshape(*sys.batch, -1, 1)
-    return Outcome(
-        fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B, None, ridge, spectrum),
-        found.history[:, : int(found.steps.max(initial=0)) + 1].reshape(*sys.batch, -1),
-        KERNEL_STATUS[found.status].reshape(sys.batch),
-        found.steps.reshape(sys.batch),
-    )
-
-
-def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge: float, free: bool) -> Data:
-    code, R = WEIGHTED_FREE if free else WEIGHTED, np.ascontiguousarray(R, float)
-    features = np.empty((pairing_jets.N_FEATURES, poles.size), complex)
-    pairing_jets._own_features(code, R, poles, features)
-    squared = candidates._squared_norm(code, R, poles, features, outputs)
-    return _data(code, poles, outputs, R, features, squared, ridge)
-
-
-def _data(
-    code: int, poles: np.ndarray, outputs: np.ndarray, parameters: np.ndarray, features: np.ndarray, squared: float, ridge: float
-) -> Data:
-    """What the kernels need of one channel; see `_section_search.search_data`."""
-    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(poles.size, complex)
-    return (
-        code, parameters, poles, ones, poles.imag == 0, none, none, none, nothing, nothing,
-        features, outputs, squared, max(ridge, _LEAST_RIDGE), False,
-    )  # fmt: skip
 
 
 def _poles(layout: Budget, run: Run) -> np.ndarray:

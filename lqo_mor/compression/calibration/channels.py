@@ -8,13 +8,16 @@ from functools import partial
 import numpy as np
 
 from lqo_mor import parallel
-from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, CalibrationOptions, Phases, margin
+from lqo_mor.compression.allocation import squared_errors
+from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, Phases, margin
 from lqo_mor.compression.calibration.channel_curves import Channel, WeightedCurves, adapted, assembled, weighted_curves
-from lqo_mor.compression.calibration.spectra import CalibrationInputs, Spool, Statistics, measure
-from lqo_mor.compression.split import squared_errors
+from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.spectra import Spool, Statistics, measure
+from lqo_mor.network.blocks import Block, block_input, block_output
+from lqo_mor.network.inputs import CalibrationInputs
 from lqo_mor.network.layers import Linear
-from lqo_mor.network.model import Block, DeepSSM
-from lqo_mor.network.signals import activate, block_input, block_output, linear, system_map
+from lqo_mor.network.model import DeepSSM
+from lqo_mor.network.signals import activate, linear, system_map
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import Progress
 

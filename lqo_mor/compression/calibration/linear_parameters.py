@@ -10,8 +10,8 @@ import numpy as np
 from lqo_mor.compression.calibration.output_weights import Gradient, Weights, n_weights, output_weights, with_moved
 from lqo_mor.network.backward import Passed, decode_backward, pass_model
 from lqo_mor.network.layers import Linear
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.network.signals import Map, ends, pooled, system_map
+from lqo_mor.network.model import DeepSSM, ends, pooled
+from lqo_mor.network.signals import Map, system_map
 
 
 @dataclass(frozen=True)

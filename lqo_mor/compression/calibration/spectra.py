@@ -6,16 +6,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 import scipy.fft
-from numpy.typing import ArrayLike
 
-from lqo_mor.compression.calibration.sensitivity import layer_signals
-from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.network.signals import check_inputs, chunk_size, decode
+from lqo_mor.network.backward import decode_backward, pass_model
+from lqo_mor.network.model import DeepSSM, decode, ends
+from lqo_mor.network.signals import system_map
 
 _WINDOW = 256  # lags of the sensitivities' autocovariance that are told from chance
 
@@ -50,30 +48,6 @@ class Spool:
 
     def __setitem__(self, k: int, array: np.ndarray) -> None:
         np.save(self._files[k], array.astype(np.float32) if array.dtype.kind == "f" else array)
-
-
-def chunks(model: DeepSSM, calibration: CalibrationInputs) -> Iterator[np.ndarray]:
-    """Checked pieces of the calibration inputs, an array or an iterable of arrays, small enough for the layers' signals.
-
-    Raises
-    ------
-    InvalidInputError, DimensionError
-        If there are none, they do not fit the model, or their lengths differ.
-    """
-    batches: Iterable[ArrayLike] = [calibration] if isinstance(calibration, np.ndarray) else calibration
-    steps = None
-    for batch in batches:
-        u = check_inputs(model.encoder, batch)
-        if steps not in (None, u.shape[1]):
-            raise DimensionError(f"calibration inputs have {steps} and {u.shape[1]} steps; give sequences of one length")
-        steps, size = u.shape[1], chunk_size(model, u.shape[1])
-        for start in range(0, len(u), size):
-            yield u[start : start + size]
-    if steps is None:
-        raise InvalidInputError("there are no calibration inputs")
-
-
-CalibrationInputs: TypeAlias = np.ndarray | Iterable[ArrayLike]  # all at once, or piece by piece
 
 
 @dataclass(frozen=True)
@@ -192,3 +166,35 @@ def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool, out
 
 def _sums(totals: list[np.ndarray], parts: list[np.ndarray]) -> list[np.ndarray]:
     return [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
+
+
+def layer_signals(
+    model: DeepSSM, u: np.ndarray, rng: np.random.Generator | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """What the systems of all blocks read, the gradients of random combinations of outputs by theirs, and the last features.
+
+    Parameters
+    ----------
+    model : DeepSSM
+        Its systems are batches of linear channels, or single ones of any kind.
+    u : (batch, steps, ...) ndarray
+        Inputs, as the model takes them.
+    rng : numpy.random.Generator, optional
+        Draws the directions, standard normal for every sequence (and step, without pooling); no gradients without it.
+
+    Returns
+    -------
+    read, gradients : list of (width, batch, steps) ndarray
+    features : (width, batch, steps) ndarray
+    """
+    decoder, maps = ends(model)[1], (system_map(block.ssm, u.shape[1]) for block in model.blocks)
+    x, passed = pass_model(model, u, maps)
+    read = [kept.read for kept in passed]
+    if rng is None:
+        return read, [], x
+    shape = x.shape[1:] if model.pooling is None else x.shape[1:2]
+    gradient, gradients = decode_backward(model, x, rng.normal(size=(*shape, decoder.n_outputs))), []
+    for kept in reversed(passed):
+        gradient, own, _ = kept.backward(gradient)
+        gradients.append(own)
+    return read, gradients[::-1], x

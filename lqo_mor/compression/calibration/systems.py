@@ -16,14 +16,16 @@ import scipy.fft
 
 from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, CalibrationOptions, Phases, margin
+from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, Phases, margin
+from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.output_weights import coefficients, features, with_coefficients
-from lqo_mor.compression.calibration.sensitivity import layer_signals
-from lqo_mor.compression.calibration.spectra import CalibrationInputs, Grid, Spool
-from lqo_mor.network.model import Block, DeepSSM
-from lqo_mor.network.signals import block_input, block_output, decode, system_map
-from lqo_mor.reduction.budget import pad
+from lqo_mor.compression.calibration.spectra import Grid, Spool, layer_signals
+from lqo_mor.network.blocks import Block, block_input, block_output
+from lqo_mor.network.inputs import CalibrationInputs
+from lqo_mor.network.model import DeepSSM, decode
+from lqo_mor.network.signals import system_map
 from lqo_mor.reduction.reduce import reduce
+from lqo_mor.systems.batches import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.types import FloatOrBatch, Progress

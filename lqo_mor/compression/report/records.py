@@ -169,14 +169,6 @@ class CompressionReport:
         write_atomically(path, html_page(self, *self.models, bound).encode(errors="replace"), overwrite)
 
 
-@dataclass(frozen=True, eq=False)
-class CompressionResult:
-    """The compressed `model` and the `report` on it."""
-
-    model: DeepSSM
-    report: CompressionReport
-
-
 def _plain(value: Any) -> Any:
     """Numbers, lists and dictionaries that JSON knows."""
     if isinstance(value, dict):

@@ -11,7 +11,7 @@ from lqo_mor.analysis.norm import finite
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.analysis.rows import quadratic_of, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome, Start, check_options, chunks, iterate, start_reduction, used_slots
+from lqo_mor.reduction.best_of import chunks, iterate, used_slots
 from lqo_mor.reduction.budget import check_budget
 from lqo_mor.reduction.descent import projected_gradient_kernels
 from lqo_mor.reduction.objective.error import (
@@ -24,12 +24,14 @@ from lqo_mor.reduction.objective.error import (
     without_feedthrough,
 )
 from lqo_mor.reduction.refit import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real, squared_norms
-from lqo_mor.reduction.result import Reduction, Status
+from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Reduction, Status
+from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 
 def projected_gradient(

@@ -8,15 +8,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.reduction.best_of import KERNEL_STATUS, Outcome, chunks, used_slots
-from lqo_mor.reduction.budget import pad
+from lqo_mor.reduction.best_of import chunks, used_slots
 from lqo_mor.reduction.descent import quasi_newton_kernels
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.objective.error import problem_of, projected_error
 from lqo_mor.reduction.refit import channel_arrays, fit_outputs, squared_norms
-from lqo_mor.reduction.result import Status
+from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Status
+from lqo_mor.systems.batches import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 _TINY = 1e-12  # modulus of a pole of the start below which its angle means nothing
 _LIMITED_MEMORY = 300  # unknowns above which a full inverse Hessian costs more than it saves

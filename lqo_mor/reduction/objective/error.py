@@ -35,7 +35,7 @@ from lqo_mor.systems.convert import as_dense, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 _ROOT2 = np.sqrt(2.0)
 

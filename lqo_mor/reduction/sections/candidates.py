@@ -14,8 +14,9 @@ from lqo_mor.matrix_equations.pairing_jets import (
     _pairing_rows,
 )
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
+from lqo_mor.matrix_equations.small_dense import _cholesky, _forward
 from lqo_mor.reduction.sections.allpass_error import _factors, _to_real, _without_each
-from lqo_mor.reduction.sections.residue_error import _cholesky, _forward, _own_pairings, _residue_hessian
+from lqo_mor.reduction.sections.residue_error import _own_pairings, _residue_hessian
 from lqo_mor.reduction.sections.residue_slots import _slots
 from lqo_mor.reduction.sections.sections import N_CONSTANTS, REAL, _constants, _factor
 

@@ -7,20 +7,30 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norms import h2_norm
-from lqo_mor.analysis.rows import pair_weights
+from lqo_mor.analysis.rows import pair_weights, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing import pairing
-from lqo_mor.reduction.layout import Budget, closed
+from lqo_mor.matrix_equations.pairing_jets import WEIGHTED, WEIGHTED_FREE
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.objective.error import without_feedthrough
-from lqo_mor.reduction.sections import starting_poles
+from lqo_mor.reduction.sections import candidates, starting_poles
 from lqo_mor.reduction.sections.sections import PAIR
-from lqo_mor.reduction.stabilise import reflect
+from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.poles import closed, reflect
+from lqo_mor.systems.quadratic import QuadraticOutput
 
-Data: TypeAlias = tuple[Any, ...]  # what the kernels need of one system, see `_section_search.search_data`
+BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
+
+
+_LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
+
+
+Data: TypeAlias = tuple[Any, ...]  # what the kernels need of one system, see `search_data`
 
 _DRAWN = 16  # further starts of one system, from modes drawn by chance
 
@@ -74,3 +84,52 @@ def further_starts(
             poles = poles * np.maximum(np.abs(poles), 1e-300) ** (factor - 1)
         starts.append(closed(poles))
     return starts
+
+
+def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> Data:
+    """`search_data` of one system with one input, linear outputs and no feedthrough, for a spectrum."""
+    outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * sys.B[:, 0]))
+    return _weighted_data(np.array(sys.poles), outputs, spectrum.covariances[:, 0, 0], ridge, False)
+
+
+def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge: float, free: bool) -> Data:
+    code, R = WEIGHTED_FREE if free else WEIGHTED, np.ascontiguousarray(R, float)
+    features = np.empty((pairing_jets.N_FEATURES, poles.size), complex)
+    pairing_jets._own_features(code, R, poles, features)
+    squared = candidates._squared_norm(code, R, poles, features, outputs)
+    return _data(code, poles, outputs, R, features, squared, ridge)
+
+
+def _data(
+    code: int, poles: np.ndarray, outputs: np.ndarray, parameters: np.ndarray, features: np.ndarray, squared: float, ridge: float
+) -> Data:
+    """What the kernels need of one channel; see `search_data`."""
+    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(poles.size, complex)
+    return (
+        code, parameters, poles, ones, poles.imag == 0, none, none, none, nothing, nothing,
+        features, outputs, squared, max(ridge, _LEAST_RIDGE), False,
+    )  # fmt: skip
+
+
+def search_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Data:
+    """What the kernels need of one system: the inner form over the infinite horizon, else the projection."""
+    norm, q, real = pairing(sys.is_continuous, horizon), sys.quadratic, np.array(sys.is_real_pole)
+    lam, b = np.array(sys.poles), np.array(sys.B[:, 0])
+    inner = horizon is None and ridge <= BOUNDLESS
+    root = rows = T = np.zeros((0, 0))
+    plain = hermitian = np.zeros((0, 0), complex)
+    if inner:
+        twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
+        _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt))
+        root = np.ascontiguousarray(S.T)
+        if q is not None:
+            rows, T = np.concatenate([real_rows(q.U, real), real_rows(q.V, real)]), q.W.T @ q.W
+            plain, hermitian = norm.outer(lam, lam), norm.outer(lam, lam.conj())
+    outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
+    squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
+    features, parameters = np.empty((pairing_jets.N_FEATURES, lam.size), complex), np.array(norm.parameters)
+    pairing_jets._own_features(norm.code, parameters, lam, features)
+    return (
+        norm.code, parameters, lam, b, real, root, rows, T, plain, hermitian,
+        features, outputs, squared, ridge, inner,
+    )  # fmt: skip

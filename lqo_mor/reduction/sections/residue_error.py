@@ -20,6 +20,7 @@ from lqo_mor.matrix_equations.pairing_jets import (
     _pairing_derivatives,
     _weighted_pair,
 )
+from lqo_mor.matrix_equations.small_dense import _cholesky, _forward
 from lqo_mor.reduction.sections.residue_slots import _slots
 from lqo_mor.reduction.sections.sections import _size
 
@@ -56,34 +57,6 @@ def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
             if code in (WEIGHTED_FREE, TWO_INPUTS_FREE):  # fast modes may not grow against the feedthrough
                 left, right = (1, 1) if d == 3 else (0, d)
                 hermitian[d, i, i] += part * feature[left, i] * feature[right, i].conjugate() / parameters[0]
-
-
-@njit(cache=True, error_model="numpy")
-def _cholesky(G, L):
-    """Lower Cholesky factor; False if `G` is not positive definite to rounding."""
-    for i in range(G.shape[0]):
-        for j in range(i + 1):
-            total = G[i, j]
-            for k in range(j):
-                total -= L[i, k] * L[j, k]
-            if i == j:
-                if not total > 4e-16 * G[i, i]:
-                    return False
-                L[i, i] = np.sqrt(total)
-            else:
-                L[i, j] = total / L[j, j]
-    return True
-
-
-@njit(cache=True, error_model="numpy")
-def _forward(L, columns):
-    """``L⁻¹ columns`` in place."""
-    for i in range(L.shape[0]):
-        for k in range(i):
-            for c in range(columns.shape[1]):
-                columns[i, c] -= L[i, k] * columns[k, c]
-        for c in range(columns.shape[1]):
-            columns[i, c] /= L[i, i]
 
 
 @njit(cache=True, error_model="numpy")

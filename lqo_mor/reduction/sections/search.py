@@ -14,23 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import get_num_threads
 
-from lqo_mor.analysis.gramians import gramian_factors
-from lqo_mor.analysis.norms import h2_norm
-from lqo_mor.analysis.rows import pair_weights, quadratic_of, stack_rows
-from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.matrix_equations import pairing_jets
-from lqo_mor.matrix_equations.pairing import pairing
+from lqo_mor.analysis.rows import quadratic_of
+from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
-from lqo_mor.reduction.layout import Budget, poles_of
-from lqo_mor.reduction.objective.error import without_feedthrough
+from lqo_mor.reduction.budget import Budget, poles_of
+from lqo_mor.reduction.refit import fit_outputs
+from lqo_mor.reduction.result import KERNEL_STATUS, Outcome
 from lqo_mor.reduction.sections import allpass_error, newton, starting_poles
 from lqo_mor.reduction.sections.candidates import _additions, _candidate_parts, _removals
-from lqo_mor.reduction.sections.data import Data
+from lqo_mor.reduction.sections.data import BOUNDLESS, Data, weighted_data
 from lqo_mor.reduction.sections.sections import REAL
-from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.types import FloatOrBatch, Progress, System
+from lqo_mor.systems.poles import closed
+from lqo_mor.systems.system import System
+from lqo_mor.types import FloatOrBatch, Progress
 
 _ON_THE_WAY = 5  # steps while sections are still being added
 _TRIAL = 6  # steps that every trial gets before the best goes on
@@ -39,7 +36,6 @@ _KICK = 0.4  # standard deviation of a disturbance of the parameters
 _MOVED = 0.3  # difference of a parameter at which a candidate is another section, and no step of Newton's
 _ELSEWHERE = 1.0  # difference of a parameter at which two candidates are worth a try each
 _WORTH = 1e-4  # relative decrease of the squared error that makes an exchange worth it
-BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
 
 
 @dataclass(frozen=True)
@@ -263,25 +259,30 @@ def _exchange(
     return None
 
 
-def search_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Data:
-    """What the kernels need of one system: the inner form over the infinite horizon, else the projection."""
-    norm, q, real = pairing(sys.is_continuous, horizon), sys.quadratic, np.array(sys.is_real_pole)
-    lam, b = np.array(sys.poles), np.array(sys.B[:, 0])
-    inner = horizon is None and ridge <= BOUNDLESS
-    root = rows = T = np.zeros((0, 0))
-    plain = hermitian = np.zeros((0, 0), complex)
-    if inner:
-        twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
-        _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt))
-        root = np.ascontiguousarray(S.T)
-        if q is not None:
-            rows, T = np.concatenate([real_rows(q.U, real), real_rows(q.V, real)]), q.W.T @ q.W
-            plain, hermitian = norm.outer(lam, lam), norm.outer(lam, lam.conj())
-    outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
-    squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
-    features, parameters = np.empty((pairing_jets.N_FEATURES, lam.size), complex), np.array(norm.parameters)
-    pairing_jets._own_features(norm.code, parameters, lam, features)
-    return (
-        norm.code, parameters, lam, b, real, root, rows, T, plain, hermitian,
-        features, outputs, squared, ridge, inner,
-    )  # fmt: skip
+def search_channels(
+    sys: DiagonalLQOSystem,
+    initial: DiagonalLQOSystem,
+    spectrum: InputSpectrum,
+    size: Budget,
+    progress: Progress,
+    *,
+    ridge: float,
+    **options: Any,
+) -> Outcome:
+    """Every channel of a batch as for `weighted_data`, searched from the poles of the start and from nothing."""
+    indices = list(np.ndindex(sys.batch))
+
+    def data_of(h: int) -> Data:
+        return weighted_data(sys[indices[h]], channel(spectrum, indices[h]), ridge)
+
+    def start_of(h: int, _: Data) -> np.ndarray:
+        return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
+
+    found = search_batch(len(indices), data_of, start_of, size, progress=progress, **options)
+    B = np.where(found.used, 1.0 + 0j, 0.0).reshape(*sys.batch, -1, 1)
+    return Outcome(
+        fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B, None, ridge, spectrum),
+        found.history[:, : int(found.steps.max(initial=0)) + 1].reshape(*sys.batch, -1),
+        KERNEL_STATUS[found.status].reshape(sys.batch),
+        found.steps.reshape(sys.batch),
+    )

@@ -7,7 +7,7 @@ the first is the cross Gramian of the states; an iteration on the reduced system
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -15,11 +15,12 @@ import scipy.linalg
 from lqo_mor.matrix_equations.lyapunov import cayley_transform, solve_lyapunov
 from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.matrix_equations.residuals import relative_residual, spectral_norm_estimate
+from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.systems.convert import as_dense, real_states
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 Map: TypeAlias = Callable[[np.ndarray, bool], np.ndarray]  # of columns; of the adjoint where the flag says so
 ModalSolver: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, bool], np.ndarray]
@@ -30,14 +31,6 @@ _SMALL_MODES = 1e6  # condition of those of a reduced one above which the equati
 _MAX_DOUBLINGS = 60
 _NEXT_IS_NOTHING = 0.1 * np.sqrt(_EPS)  # a step whose square is below rounding, as the next one will be
 _REFINE, _ACCEPT = 10 * _EPS, 1e4 * _EPS  # relative residuals that call for a correction, and that a solution may have
-
-
-class CrossSolver(Protocol):
-    """The sums of this module, for `Q` (n, r) and `A_r` (r, r)."""
-
-    def __call__(self, Q: np.ndarray, A_r: np.ndarray, adjoint: bool = False) -> np.ndarray:
-        """`X`, or `Y` if `adjoint`."""
-        ...
 
 
 def cross_solver(sys: System, horizon: float | None) -> CrossSolver:

@@ -12,14 +12,15 @@ import scipy.linalg
 from lqo_mor.analysis.norms import h2_norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
+from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.reduction.objective.error import weighted_power, without_feedthrough
-from lqo_mor.reduction.stabilise import reflect, unstable
-from lqo_mor.reduction.two_sided.cross_gramians import CrossSolver, Map, state_map
+from lqo_mor.reduction.two_sided.cross_gramians import Map, state_map
 from lqo_mor.systems.convert import real_rows, real_states
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.poles import reflect, unstable
 from lqo_mor.systems.quadratic import QuadraticOutput, projected
-from lqo_mor.types import System
+from lqo_mor.systems.system import System
 
 Products: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 

@@ -9,14 +9,16 @@ import scipy.linalg
 
 from lqo_mor.analysis.norm import finite
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.best_of import Start
+from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
 from lqo_mor.reduction.budget import check_budget
 from lqo_mor.reduction.result import Reduction
-from lqo_mor.reduction.two_sided.cross_gramians import CrossSolver, ModalSolver, modal_solver, state_map
+from lqo_mor.reduction.starts import Start
+from lqo_mor.reduction.two_sided.cross_gramians import ModalSolver, modal_solver, state_map
 from lqo_mor.reduction.two_sided.runs import reduce_two_sided
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 _WELL_CONDITIONED = 1e3  # modes of a reduced system that cost no more than three of sixteen digits
 

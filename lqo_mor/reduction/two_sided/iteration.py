@@ -25,7 +25,6 @@ from scipy.optimize import linear_sum_assignment
 
 from lqo_mor.errors import LQOError
 from lqo_mor.matrix_equations.lyapunov import Map
-from lqo_mor.reduction.budget import slot_count
 from lqo_mor.reduction.result import Status
 from lqo_mor.reduction.two_sided.full_system import (
     FullSystem,
@@ -38,6 +37,7 @@ from lqo_mor.reduction.two_sided.full_system import (
     outside,
     squared_error,
 )
+from lqo_mor.systems.batches import slot_count
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 Step: TypeAlias = tuple[np.ndarray, np.ndarray]  # a step and what it changed in the undamped one

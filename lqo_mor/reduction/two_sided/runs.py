@@ -15,18 +15,20 @@ from lqo_mor.analysis.norm import finite
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.analysis.weighted import check_spectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, LQOError
-from lqo_mor.reduction.best_of import Start, check_options, start_reduction
-from lqo_mor.reduction.budget import check_budget, choose, slot_count, stack, trim, within_slots
-from lqo_mor.reduction.refit import fit_outputs
+from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
+from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.refit import fit_outputs, warn_of_repair
 from lqo_mor.reduction.result import Reduction, Status, finish
-from lqo_mor.reduction.stabilise import unstable, warn_of_repair
-from lqo_mor.reduction.two_sided.cross_gramians import CrossSolver
+from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.reduction.two_sided.full_system import balancing, full_system
 from lqo_mor.reduction.two_sided.iteration import Iterate, two_sided
+from lqo_mor.systems.batches import choose, slot_count, stack, trim, within_slots
 from lqo_mor.systems.convert import member, to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.poles import unstable
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 _RANK = 1e-14  # singular value, relative, below which a state of a start does not count
 

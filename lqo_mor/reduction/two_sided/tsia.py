@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.reduction.best_of import Start
 from lqo_mor.reduction.result import Reduction
+from lqo_mor.reduction.starts import Start
 from lqo_mor.reduction.two_sided.cross_gramians import cross_solver
 from lqo_mor.reduction.two_sided.runs import reduce_two_sided
-from lqo_mor.types import Progress, System
+from lqo_mor.systems.system import System
+from lqo_mor.types import Progress
 
 
 def tsia(

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.reduction.refit import densified, fit_outputs
 from lqo_mor.systems.batches import used_order
 
@@ -62,7 +63,7 @@ def _start(sys, result, order: int, horizon, rng, drawn: bool):
     if isinstance(sys, lqo.LQOSystem):
         full, diagonal = lqo.to_diagonal(sys), lqo.to_diagonal(result)
         poles, B = _poles(full, order, rng) if drawn else _disturbed(diagonal, rng)
-        return densified(fit_outputs(sys, poles, B, horizon, 1e-12), sys)
+        return densified(fit_outputs(sys, poles, B, norm_of(sys, horizon), 1e-12), sys)
     parts = []
     for index in np.ndindex(sys.batch):
         whole = int(used_order(result[index])) == order
@@ -72,7 +73,7 @@ def _start(sys, result, order: int, horizon, rng, drawn: bool):
     B = np.zeros((len(parts), size, sys.n_inputs), complex)
     for row, (mu, b) in enumerate(parts):
         poles[row, : mu.size], B[row, : mu.size] = mu, b
-    return fit_outputs(sys, poles.reshape(*sys.batch, size), B.reshape(*sys.batch, size, -1), horizon, 1e-12)
+    return fit_outputs(sys, poles.reshape(*sys.batch, size), B.reshape(*sys.batch, size, -1), norm_of(sys, horizon), 1e-12)
 
 
 def _split(poles: np.ndarray, continuous: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,8 @@ def error_curve_figure(
     orders: Sequence[int],
     errors: Mapping[str, np.ndarray],
     hsv: np.ndarray,
-    horizon: float | None,
-    tolerance: float | None = None,
+    over: str,
+    max_error: float | None = None,
 ) -> Figure:
     """Relative h² error against the order for every method, and the Hankel singular values underneath.
 
@@ -31,9 +31,9 @@ def error_curve_figure(
         Relative errors by method. Of a batch the median over the channels is drawn, and the worst as a dotted line.
     hsv : (..., n) ndarray
         Hankel singular values of the full systems.
-    horizon : float or None
-        Of the errors, for the title.
-    tolerance : float, optional
+    over : str
+        Which norm the errors are in, for the title.
+    max_error : float, optional
         Draws a line at this relative error.
 
     Returns
@@ -50,9 +50,8 @@ def error_curve_figure(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for number, (name, own) in enumerate(errors.items()):
         _lines(upper, orders, own.reshape(len(own), -1), f"C{number}", name)
-    if tolerance is not None:
-        upper.axhline(tolerance, color="0.4", ls="--", lw=1, label=f"tolerance {tolerance:g}")
-    over = "infinite horizon" if horizon is None else f"horizon {horizon:g}"
+    if max_error is not None:
+        upper.axhline(max_error, color="0.4", ls="--", lw=1, label=f"largest error {max_error:g}")
     upper.set(title=f"error of the reduced systems, {over}", ylabel="relative h2 error", yscale="log")
     upper.legend(loc="best")
     values = hsv.reshape(-1, hsv.shape[-1]).T

@@ -13,6 +13,7 @@ import lqo_mor as lqo
 from benchmarks.imdb import compress, data, plots, studies, tables
 from benchmarks.imdb.rank import best_subset, measured_moments, white_moments, with_rank
 from benchmarks.imdb.stability import described, plain_iteration, truncated
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.reduction.balanced import balance
 
 METHODS = ["hippo", "modal", "balanced", "tsia", "gradient-balanced", "optimal"]
@@ -194,7 +195,7 @@ def test_measured_moments_are_those_of_the_signals(folder):
 
 def test_truncation_and_iteration_without_repair():
     full = layer_with_products(scale=0.02)
-    balancing = balance(full, 30)[0]
+    balancing = balance(full, norm_of(full, 30))[0]
     dense, start = lqo.to_dense(full), truncated(balancing, 4)
     assert lqo.h2_error(start, lqo.balanced_truncation(dense, 4, horizon=30).system, 30, relative=True) < 1e-6
     found, steps, unstable = plain_iteration(dense, start, 400)

@@ -33,7 +33,7 @@ def test_a_batch_is_refused():
 def test_the_curve_shows_every_method_and_the_singular_values(tmp_path):
     sys = lqo.examples.advection_diffusion(30)
     curve = lqo.reduce(sys, orders=[2, 4, 8], method=["balanced", "projected_gradient"], max_iterations=5)
-    figure = curve.plot(tmp_path / "curve.png", tolerance=0.1)
+    figure = curve.plot(tmp_path / "curve.png", max_error=0.1)
     assert (tmp_path / "curve.png").stat().st_size > 0
     upper, lower = figure.axes
     assert [line.get_label() for line in upper.lines] == ["balanced", "projected_gradient", "tolerance 0.1"]

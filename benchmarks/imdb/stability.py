@@ -14,6 +14,7 @@ import numpy as np
 
 import lqo_mor as lqo
 from benchmarks.imdb.methods import HORIZON
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.errors import AccuracyWarning, LQOError, StabilityWarning
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.network.blocks import Block
@@ -77,7 +78,9 @@ def described(full: lqo.DiagonalLQOSystem, small: lqo.LQOSystem, horizon: int) -
         warnings.simplefilter("ignore", StabilityWarning)
         row["error"] = _error(full, lambda: small, horizon)
         if row["unstable_poles"]:
-            row["repaired_error"] = _error(full, lambda: stabilise(full, lqo.to_diagonal(small), horizon)[0], horizon)
+            row["repaired_error"] = _error(
+                full, lambda: stabilise(full, lqo.to_diagonal(small), norm_of(full, horizon))[0], horizon
+            )
     return row
 
 
@@ -98,7 +101,7 @@ def guarded(sys: lqo.LQOSystem, order: int, horizon: int, start: lqo.LQOSystem) 
 
 def orders_study(block: Block, orders, horizon: int = HORIZON) -> Iterator[dict]:
     """Rows for one layer: the orders at which TLBT is unstable, then TLBT and TLH2 from it at some `orders`."""
-    balancing = balance(block.ssm, horizon)[0]
+    balancing = balance(block.ssm, norm_of(block.ssm, horizon))[0]
     scanned = range(1, block.state_size // 2 + 1)
     unstable = [order for order in scanned if spectral_radius(truncated(balancing, order)) >= 1]
     row = {"layer": block.name, "horizon": horizon}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import state_factor
-from lqo_mor.analysis.norm import check_system, finite
-from lqo_mor.analysis.norms import check_comparable, markov, scalar, strictly_proper_inner
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
-from lqo_mor.analysis.weighted import check_spectrum, output_covariance, output_mean, state_covariance, weigh_both
-from lqo_mor.errors import InvalidInputError, LQOError
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.norms import check_delay, check_other, markov, scalar, strictly_proper_inner
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.weighted import output_covariance, output_mean, spectrum_of, state_covariance, weigh_both
+from lqo_mor.errors import LQOError
 from lqo_mor.systems.convert import as_dense, member, real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -77,19 +78,27 @@ def h2_error(
     >>> round(lqo.h2_error(sys, rom), 15)
     1e-09
     """
-    error, _, squared_norm = _error_and_noise(sys, rom, horizon, delay, spectrum)
-    return _divided(error, squared_norm) if relative else error
+    norm = norm_of(sys, horizon, spectrum)
+    check_other(norm, sys, rom)
+    check_delay(delay)
+    return error_of(sys, rom, norm, delay, relative)
 
 
-def error_and_digits(
-    sys: System, rom: System, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None
-) -> tuple[FloatOrBatch, FloatOrBatch, int | np.ndarray]:
+def error_of(sys: System, rom: System, norm: Norm, delay: int = 1, relative: bool = False) -> FloatOrBatch:
+    """The `h2_error` in a norm that exists for both systems."""
+    absolute, _, squared_norm = _error_and_noise(sys, rom, norm, delay)
+    return _divided(absolute, squared_norm) if relative else absolute
+
+
+def error_and_digits(sys: System, rom: System, norm: Norm, delay: int = 1) -> tuple[FloatOrBatch, FloatOrBatch, int | np.ndarray]:
     """`h2_error`, absolute and relative, and an estimate of how many decimal digits rounding has left (0 to 15).
 
     Parameters
     ----------
-    sys, rom, horizon, delay, spectrum
+    sys, rom, delay
         As for `h2_error`.
+    norm : Norm
+        The norm, which exists for both systems.
 
     Returns
     -------
@@ -101,11 +110,11 @@ def error_and_digits(
     than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
     one unit roundoff, which takes as long as the error itself.
     """
-    error, noise, squared_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, horizon, delay, spectrum))
+    error, noise, squared_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, norm, delay))
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
             try:
-                moved = _error_and_noise(_moved(sys), _moved(rom), horizon, delay, spectrum)[0]
+                moved = _error_and_noise(_moved(sys), _moved(rom), norm, delay)[0]
             except LQOError:  # no longer stable
                 moved = np.inf
             noise = noise + 4 * np.abs(error - moved)
@@ -120,26 +129,17 @@ def _moved(sys: System) -> LQOSystem:
     return LQOSystem(dense.A * (1 + _EPS * signs), dense.B, dense.C, dense.D, dense.M, dense.dt)
 
 
-def _error_and_noise(
-    sys: System, rom: System, horizon: float | None, delay: int, spectrum: InputSpectrum | None = None
-) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
+def _error_and_noise(sys: System, rom: System, norm: Norm, delay: int) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
     """`h2_error`, its rounding error if Gramians are good to a few units roundoff, and the squared norm of `sys`."""
-    check_system(sys, horizon)
-    check_system(rom, horizon)
-    check_comparable(sys, rom)
-    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
-        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
-    if spectrum is not None:
-        check_spectrum(sys, spectrum, horizon)
-        return _weighted_error_and_noise(sys, rom, delay, spectrum)
-    horizon = finite(horizon)
-    full = np.asarray(strictly_proper_inner(sys, sys, horizon)).real
-    reduced = np.asarray(strictly_proper_inner(rom, rom, horizon)).real
-    squared = full - 2 * np.asarray(strictly_proper_inner(sys, rom, horizon)).real + reduced
+    if not norm.white:
+        return _weighted_error_and_noise(sys, rom, norm, delay)
+    full = np.asarray(strictly_proper_inner(sys, sys, norm)).real
+    reduced = np.asarray(strictly_proper_inner(rom, rom, norm)).real
+    squared = full - 2 * np.asarray(strictly_proper_inner(sys, rom, norm)).real + reduced
     squared, noise = np.array(squared), np.array(_EPS * (full + reduced))  # each term is good to a few units roundoff
     noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
     for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
-        squared[index], noise[index] = _squared_error_by_factor(member(sys, index), member(rom, index), horizon)
+        squared[index], noise[index] = _squared_error_by_factor(member(sys, index), member(rom, index), norm)
     change = sys.D - rom.D
     if sys.is_continuous:
         squared = squared + np.where(np.any(change != 0, axis=(-1, -2)), np.inf, 0.0)
@@ -150,11 +150,9 @@ def _error_and_noise(
     return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, _with_feedthrough(sys, full, delay)
 
 
-def _weighted_error_and_noise(
-    sys: System, rom: System, delay: int, spectrum: InputSpectrum
-) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
+def _weighted_error_and_noise(sys: System, rom: System, norm: Norm, delay: int) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
     """The same for an input with a spectrum: the covariance of the error, in three terms or by a factor, and its mean."""
-    a, b = weigh_both(sys, rom, spectrum)
+    a, b = weigh_both(sys, rom, spectrum_of(norm))
     P, X, Q = state_covariance(a, a), state_covariance(a, b), state_covariance(b, b)
     full, reduced = (np.asarray(output_covariance(c, c, Y, delay)).real for c, Y in ((a, P), (b, Q)))
     means = output_mean(a, P), output_mean(b, Q)
@@ -163,15 +161,15 @@ def _weighted_error_and_noise(
     noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
     for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
         full_one, reduced_one = (member(one, index) for one in (a.sys, b.sys))
-        squared[index], noise[index] = _squared_error_by_factor(full_one, reduced_one, None, delay, channel(spectrum, index))
+        squared[index], noise[index] = _squared_error_by_factor(full_one, reduced_one, norm.channel(index), delay)
     squared = squared + np.sum(np.abs(means[0] - means[1]) ** 2, axis=-1)
     noise = noise + _EPS * np.sqrt(np.sum((np.abs(means[0]) + np.abs(means[1])) ** 2, axis=-1))
     return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1)
 
 
-def relative_to(sys: System, error: FloatOrBatch, horizon: float | None = None, delay: int = 1) -> FloatOrBatch:
+def relative_to(sys: System, error: FloatOrBatch, norm: Norm, delay: int = 1) -> FloatOrBatch:
     """An h² error divided by the norm of `sys`; in continuous time by that of its strictly proper part."""
-    squared_norm = np.asarray(strictly_proper_inner(sys, sys, finite(horizon))).real
+    squared_norm = np.asarray(strictly_proper_inner(sys, sys, norm)).real
     return _divided(error, _with_feedthrough(sys, squared_norm, delay))
 
 
@@ -190,14 +188,12 @@ def _divided(error: FloatOrBatch, squared_norm: np.ndarray) -> FloatOrBatch:
     return scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
 
 
-def _squared_error_by_factor(
-    sys: System, rom: System, horizon: float | None, delay: int = 1, spectrum: InputSpectrum | None = None
-) -> tuple[float, float]:
+def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 1) -> tuple[float, float]:
     """The squared norm of one error system from a factor of its controllability Gramian, and the noise of the norm.
 
     Without a spectrum that of the strictly proper part; with one the power without the mean.
     """
-    change = sys.D - rom.D if spectrum is not None and np.any(sys.D != rom.D) else np.zeros((sys.n_outputs, 0))
+    change = sys.D - rom.D if not norm.white and np.any(sys.D != rom.D) else np.zeros((sys.n_outputs, 0))
     extra = change.shape[1]  # the input becomes a state where a feedthrough reads it
     if isinstance(sys, DiagonalLQOSystem) and isinstance(rom, DiagonalLQOSystem) and not (extra and delay == 1):
         joined = DiagonalLQOSystem(
@@ -206,7 +202,7 @@ def _squared_error_by_factor(
             np.hstack([sys.C, -rom.C, change]),
             dt=sys.dt,
         )
-        R = state_factor(joined, horizon, spectrum)
+        R = state_factor(joined, norm)
         real = joined.is_real_pole
         C = real_rows(joined.C, real)
         M: np.ndarray | QuadraticOutput | None = None
@@ -221,8 +217,8 @@ def _squared_error_by_factor(
         if extra and delay == 1:  # the state sees the input one step after the feedthrough
             A = A.astype(np.result_type(A, B))
             A[:-extra, -extra:], B[:-extra] = B[:-extra], 0.0
-        R = state_factor(LQOSystem(A, B, C, dt=a.dt), horizon, spectrum)
-    weight = 1.0 if spectrum is None else 2.0
+        R = state_factor(LQOSystem(A, B, C, dt=a.dt), norm)
+    weight = 1.0 if norm.white else 2.0
     squared, size = np.linalg.norm(C @ R) ** 2, np.linalg.norm(np.abs(C) @ np.abs(R)) ** 2
     if isinstance(M, QuadraticOutput):
         left, right = M.U @ R, M.V @ R

@@ -7,14 +7,12 @@ from typing import cast
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.norm import check_system, finite
+from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import observed_rows, pair_weights, row_products, split, stack_rows, triangle
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
-from lqo_mor.analysis.weighted import check_spectrum, state_covariance, weigh, weighted_factor
-from lqo_mor.matrix_equations.factors import factor_pair
-from lqo_mor.matrix_equations.lyapunov import lyapunov_factor, solve_lyapunov
-from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, real_form, solve_diagonal
-from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.weighted import spectrum_of, state_covariance, weigh, weighted_factor
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, real_form, solve_diagonal
 from lqo_mor.systems.convert import real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -55,14 +53,18 @@ def controllability_gramian(sys: System, horizon: float | None = None, spectrum:
     >>> lqo.controllability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[1.0]]))
     array([[12.]])
     """
-    check_system(sys, horizon)
+    return gramian(sys, norm_of(sys, horizon, spectrum))
+
+
+def gramian(sys: System, norm: Norm) -> np.ndarray:
+    """The `controllability_gramian` in a norm."""
     if isinstance(sys, DiagonalLQOSystem):
-        plain, hermitian = half_gramians(sys, finite(horizon), spectrum)
+        plain, hermitian = half_gramians(sys, norm)
         return real_form(plain, hermitian, sys.is_real_pole, sys.is_real_pole)
-    if spectrum is not None:
-        weighted = weigh(sys, spectrum, horizon)
-        return _hermitian(cast(np.ndarray, state_covariance(weighted, weighted)))  # of a dense system
-    return _hermitian(_solve(sys, sys.A, sys.B @ sys.B.conj().T, finite(horizon)))
+    if norm.white:
+        return _hermitian(norm.solve(sys.A, sys.A, sys.B @ sys.B.conj().T))
+    weighted = weigh(sys, spectrum_of(norm))
+    return _hermitian(cast(np.ndarray, state_covariance(weighted, weighted)))  # of a dense system
 
 
 def observability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
@@ -102,45 +104,39 @@ def observability_gramian(sys: System, horizon: float | None = None, spectrum: I
     >>> lqo.observability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
     array([[12.]])
     """
-    check_system(sys, horizon)
-    if spectrum is not None:
-        check_spectrum(sys, spectrum, horizon)
-    horizon = finite(horizon)
+    norm = norm_of(sys, horizon, spectrum)
     if isinstance(sys, LQOSystem):
         Q = sys.C.conj().T @ sys.C
         if sys.M is not None:
-            P = controllability_gramian(sys, horizon, spectrum)
+            P = gramian(sys, norm)
             M = sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
             Q = Q + sum(Mi.conj().T @ P.conj() @ Mi for Mi in M)
-        return _hermitian(_solve(sys, sys.A.conj().T, Q, horizon))
-    norm, real = pairing(sys.is_continuous, horizon), sys.is_real_pole
+        return _hermitian(norm.solve(sys.A.conj().T, sys.A.conj().T, Q))
+    real = sys.is_real_pole
     rows = stack_rows(sys.C, sys.quadratic)
     columns = np.swapaxes(rows, -1, -2)
-    left = columns @ row_weights(sys, horizon, spectrum)
-    plain = solve_diagonal(norm, sys.poles, left, sys.poles, columns)
-    hermitian = solve_diagonal(norm, sys.poles, left, sys.poles.conj(), columns.conj())
+    left = columns @ row_weights(sys, norm)
+    plain = solve_diagonal(norm.pairing, sys.poles, left, sys.poles, columns)
+    hermitian = solve_diagonal(norm.pairing, sys.poles, left, sys.poles.conj(), columns.conj())
     # A row z acts on √2 Re x and √2 Im x as √2 Re z and −√2 Im z, like a state with the conjugate entries.
     return real_form(plain.conj(), hermitian.conj(), real, real)
 
 
-def half_gramians(
-    sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def half_gramians(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
     """``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` of the slots of a diagonal system, both (..., s, s)."""
-    if spectrum is not None:
-        weighted = weigh(sys, spectrum, horizon)
+    if not norm.white:
+        weighted = weigh(sys, spectrum_of(norm))
         return cast(tuple[np.ndarray, np.ndarray], state_covariance(weighted, weighted))  # of a diagonal system
-    norm = pairing(sys.is_continuous, horizon)
-    plain = solve_diagonal(norm, sys.poles, sys.B, sys.poles, sys.B)
-    return plain, solve_diagonal(norm, sys.poles, sys.B, sys.poles.conj(), sys.B.conj())
+    plain = solve_diagonal(norm.pairing, sys.poles, sys.B, sys.poles, sys.B)
+    return plain, solve_diagonal(norm.pairing, sys.poles, sys.B, sys.poles.conj(), sys.B.conj())
 
 
-def row_weights(sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def row_weights(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``."""
     p, q = sys.n_outputs, sys.quadratic
     if q is None:
         return np.broadcast_to(np.eye(p), (*sys.batch, p, p))
-    plain, hermitian = half_gramians(sys, horizon, spectrum)
+    plain, hermitian = half_gramians(sys, norm)
     rows = stack_rows(sys.C, q) * pair_weights(sys)[..., np.newaxis, :]
     S = row_products(rows, plain, hermitian, rows)
     _, uu, uv, vu, vv = split(S, p, q.rank, p, q.rank)
@@ -152,45 +148,28 @@ def row_weights(sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSp
     return K
 
 
-def _solve(sys: LQOSystem, A: np.ndarray, Q: np.ndarray, horizon: float | None) -> np.ndarray:
-    if sys.is_continuous:
-        return solve_lyapunov(A, A, Q, horizon)
-    return solve_stein(A, A, Q, None if horizon is None else int(horizon))
-
-
 def _hermitian(P: np.ndarray) -> np.ndarray:
     return 0.5 * (P + P.conj().T)
 
 
-def gramian_factors(
-    sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def gramian_factors(sys: System, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
     """Factors `R`, `S` of both Gramians, ``P = R Rᴴ`` and ``Q = S Sᴴ``, of one system, without forming `P` and `Q`.
 
     Parameters
     ----------
     sys : LQOSystem or DiagonalLQOSystem
         One system (index a batch first).
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    spectrum : InputSpectrum, optional
-        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    norm : Norm
+        The norm, which exists for the system.
 
     Returns
     -------
     R, S : (n, k) and (n, l) ndarray
         In the coordinates of the system, for a diagonal one those of `to_dense`. The columns of a diagonal one
         are accurate one by one, however small.
-
-    Raises
-    ------
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
     """
-    check_system(sys, horizon)
-    horizon = finite(horizon)
     if isinstance(sys, DiagonalLQOSystem):
-        return _diagonal_factors(sys, horizon, spectrum)
+        return _diagonal_factors(sys, norm)
 
     def rows(R: np.ndarray) -> np.ndarray:
         parts = [sys.C]
@@ -201,35 +180,31 @@ def gramian_factors(
         rows = np.concatenate(parts)
         return triangle(rows) if rows.shape[0] > rows.shape[1] else rows
 
-    if spectrum is not None:
-        R = state_factor(sys, horizon, spectrum)
-        return R, stein_factor(sys.A.conj().T, rows(R).conj().T)
-    return factor_pair(sys.is_continuous, sys.A, sys.B, rows, horizon)
+    if norm.white:
+        return norm.factors(sys.A, sys.B, rows)
+    R = state_factor(sys, norm)
+    return R, norm.factor(sys.A.conj().T, rows(R).conj().T)
 
 
-def state_factor(sys: System, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def state_factor(sys: System, norm: Norm) -> np.ndarray:
     """A factor `R` of the controllability Gramian ``P = R Rᴴ`` of one system, without forming `P`."""
-    if spectrum is not None:
-        return weighted_factor(weigh(sys, spectrum, horizon))
+    if not norm.white:
+        return weighted_factor(weigh(sys, spectrum_of(norm)))
     if isinstance(sys, DiagonalLQOSystem):
-        return diagonal_gramian_factor(pairing(sys.is_continuous, horizon), sys.poles, sys.B)
-    if sys.is_continuous:
-        return lyapunov_factor(sys.A, sys.B, horizon)
-    return stein_factor(sys.A, sys.B, None if horizon is None else int(horizon))
+        return diagonal_gramian_factor(norm.pairing, sys.poles, sys.B)
+    return norm.factor(sys.A, sys.B)
 
 
-def _diagonal_factors(
-    sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None
-) -> tuple[np.ndarray, np.ndarray]:
-    norm, real, q = pairing(sys.is_continuous, horizon), sys.is_real_pole, sys.quadratic
-    R, rows = state_factor(sys, horizon, spectrum), sys.C
+def _diagonal_factors(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+    real, q = sys.is_real_pole, sys.quadratic
+    R, rows = state_factor(sys, norm), sys.C
     if q is not None:
         real_q = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
         rows = np.concatenate([rows, slot_rows(observed_rows(real_q, R), real)])
     if rows.shape[0] > sys.order:  # rows of a real system: an orthogonal change of them keeps the Gramian
         rows = slot_rows(triangle(real_rows(rows, real)), real)
     # a row acts on the real coordinates like a state with the conjugate entries
-    return R, diagonal_gramian_factor(norm, sys.poles.conj(), rows.conj().T)
+    return R, diagonal_gramian_factor(norm.pairing, sys.poles.conj(), rows.conj().T)
 
 
 def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
@@ -266,16 +241,18 @@ def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: 
     >>> lqo.hankel_singular_values(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
     array([12.])
     """
-    if isinstance(sys, DiagonalLQOSystem) and sys.batch:
-        check_system(sys, horizon)
-        if spectrum is not None:
-            check_spectrum(sys, spectrum, horizon)
-        channels = [hankel_singular_values(sys[i], horizon, channel(spectrum, i)) for i in np.ndindex(sys.batch)]
-        joint = np.zeros((len(channels), int(np.max(sys.order))))
-        for row, value in zip(joint, channels, strict=True):
-            row[: value.size] = value
-        return joint.reshape(*sys.batch, -1)
-    R, S = gramian_factors(sys, horizon, spectrum)
+    norm = norm_of(sys, horizon, spectrum)
+    if not (isinstance(sys, DiagonalLQOSystem) and sys.batch):
+        return _hankel_values(sys, norm)
+    channels = [_hankel_values(sys[index], norm.channel(index)) for index in np.ndindex(sys.batch)]
+    joint = np.zeros((len(channels), int(np.max(sys.order))))
+    for row, value in zip(joint, channels, strict=True):
+        row[: value.size] = value
+    return joint.reshape(*sys.batch, -1)
+
+
+def _hankel_values(sys: System, norm: Norm) -> np.ndarray:
+    R, S = gramian_factors(sys, norm)
     out = np.zeros(sys.order)
     values = _graded_singular_values(S.conj().T @ R)
     out[: values.size] = values

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, check_gramian, check_large, low_rank_controllability
-from lqo_mor.analysis.norm import check_system
+from lqo_mor.analysis.norm import check_stable
 from lqo_mor.analysis.norms import check_comparable
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.low_rank import follow_shifts
@@ -122,7 +122,7 @@ def error_and_digits(sys: SparseLQOSystem, rom: LQOSystem, controllability: LowR
     if not isinstance(rom, LQOSystem) or not rom.is_real:
         raise InvalidInputError("the error is taken of a real LQOSystem; convert a diagonal one by to_dense")
     check_comparable(cast(Any, sys), rom)
-    check_system(rom)
+    check_stable(rom)
     Z, shifts = controllability.factor, controllability.shifts
     Z_r, R_r = _small_factors(rom, shifts)
     k, last = Z.shape[1], sys.n_inputs * int(np.sum(np.where(shifts[-_TAIL:].imag == 0, 1, 2)))

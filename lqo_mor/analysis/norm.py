@@ -1,41 +1,159 @@
-"""Whether a quantity over a horizon exists: stability, and growth over a finite horizon."""
+"""Which h² norm is meant: what all of analysis and reduction need to know of it, and whether it exists for a system.
+
+A `Norm` is made and checked once, at the public door (`door.norm_of`), and handed inward. Another norm joins by a subclass of
+`Norm` in a file of its own and a line in `door.NORMS`.
+"""
 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError, UnstableSystemError
-from lqo_mor.matrix_equations.lyapunov import cayley_transform
-from lqo_mor.matrix_equations.pairing import check_horizon
+from lqo_mor.matrix_equations.factors import factor_pair
+from lqo_mor.matrix_equations.lyapunov import cayley_transform, lyapunov_factor, solve_lyapunov
+from lqo_mor.matrix_equations.pairing import Pairing, check_horizon, pairing
+from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.system import System
+
+Rows: TypeAlias = Callable[[np.ndarray], np.ndarray]  # the output rows that an observability Gramian is of, by the factor R
 
 _WORTH_SQUARING = 200  # order from which squaring beats the eigenvalues as a test of stability
 _MOST_SQUARINGS, _HOPELESS = 40, 1e100
 _MOST_GROWTH = 300.0  # logarithm; squares of e^350 overflow
 
 
-def check_system(sys: System, horizon: float | None = None) -> None:
-    """Raise unless `sys` is a system and `horizon` fits it; an infinite one needs asymptotic stability.
+@dataclass(frozen=True, eq=False)
+class Norm(ABC):
+    """An h² norm ``Σ_k w_k ‖h(k)‖²`` (continuous time: an integral), given by how it pairs two poles or two state matrices.
 
-    Raises
-    ------
-    InvalidInputError
-        If `sys` is no system of lqo-mor, or `horizon` is not a positive length of time.
-    UnstableSystemError
-        If the horizon is infinite and an eigenvalue is not strictly stable.
+    Attributes
+    ----------
+    continuous : bool
+        The kind of time.
+    horizon : float or None
+        Samples or seconds after which kernels do not count; None if all of them do.
+    spectrum : InputSpectrum or None
+        That of the input, whose covariance then takes the place of the Gramian (`analysis.weighted`); None for white input.
     """
+
+    continuous: bool
+    horizon: float | None = None
+    spectrum: InputSpectrum | None = None
+
+    @classmethod
+    @abstractmethod
+    def asked(cls, continuous: bool, horizon: Any, spectrum: Any) -> Norm | None:
+        """This norm, if it is the one that the keywords `horizon` and `spectrum` of a public function mean, else None."""
+
+    @abstractmethod
+    def check(self, sys: System) -> None:
+        """Raise `UnstableSystemError` or `InvalidInputError` unless the norm of `sys` exists."""
+
+    @property
+    @abstractmethod
+    def pairing(self) -> Pairing:
+        """The function ``g(λ, μ)`` of two poles; its `code` is None where the compiled kernels do not know it."""
+
+    @abstractmethod
+    def solve(self, A: np.ndarray, A_r: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        """``Σ_k w_k A^k Q (A_rᴴ)^k`` (n, r) for two state matrices, or the integral: a cross Gramian for ``Q = B B_rᴴ``."""
+
+    @abstractmethod
+    def factor(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """A factor `R` of the Gramian ``R Rᴴ = Σ_k w_k A^k B Bᴴ (Aᴴ)^k``, (n, k)."""
+
+    def factors(self, A: np.ndarray, B: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Factors of both Gramians, that of the observability Gramian for the output rows ``rows(R)``."""
+        R = self.factor(A, B)
+        return R, self.factor(A.conj().T, rows(R).conj().T)
+
+    def channel(self, index: Any) -> Norm:
+        """The norm for some channels of a batch, or for one."""
+        return self
+
+    @property
+    def white(self) -> bool:
+        """Whether the input is white."""
+        return self.spectrum is None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled kernels know its pairing."""
+        return self.pairing.code is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the usual h² norm: white input, all time, all samples alike."""
+        return self.white and self.horizon is None
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class HorizonNorm(Norm):
+    """The h² norm for white input, over all time or over a horizon."""
+
+    @classmethod
+    def asked(cls, continuous: bool, horizon: Any, spectrum: Any) -> HorizonNorm | None:
+        """The norm without a spectrum."""
+        if spectrum is not None:
+            return None
+        length = finite(horizon)
+        if length is not None:
+            check_horizon(continuous, length)
+        return cls(continuous, length)
+
+    def check(self, sys: System) -> None:
+        """Raise unless all poles are stable; over a horizon, unless what grows overflows."""
+        if self.horizon is None:
+            check_stable(sys)
+        else:
+            _check_growth(sys, self.horizon)
+
+    @property
+    def pairing(self) -> Pairing:
+        """The pairing of this kind of time and horizon."""
+        return pairing(self.continuous, self.horizon)
+
+    def solve(self, A: np.ndarray, A_r: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        """By a Lyapunov or Stein equation, or its finite integral or sum."""
+        if self.continuous:
+            return solve_lyapunov(A, A_r, Q, self.horizon)
+        return solve_stein(A, A_r, Q, None if self.horizon is None else int(self.horizon))
+
+    def factor(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """A factor of the Gramian, without forming it."""
+        if self.continuous:
+            return lyapunov_factor(A, B, self.horizon)
+        return stein_factor(A, B, None if self.horizon is None else int(self.horizon))
+
+    def factors(self, A: np.ndarray, B: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Both factors, with the powers of `A` in common."""
+        return factor_pair(self.continuous, A, B, rows, self.horizon)
+
+    def __str__(self) -> str:
+        return "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
+
+
+def check_kind(sys: object) -> None:
+    """Raise `InvalidInputError` unless `sys` is a dense system, or a (batch of) diagonal ones."""
     if not isinstance(sys, (LQOSystem, DiagonalLQOSystem)):
         raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
-    length = finite(horizon)
-    if length is not None:
-        check_horizon(sys.is_continuous, length)
-        _check_growth(sys, length)
-        return
+
+
+def check_stable(sys: System) -> None:
+    """Raise `UnstableSystemError` unless all eigenvalues are strictly stable."""
     if isinstance(sys, LQOSystem) and sys.order > _WORTH_SQUARING and _stable_by_squaring(sys):
         return
     poles = sys.poles if isinstance(sys, DiagonalLQOSystem) else np.linalg.eigvals(sys.A)

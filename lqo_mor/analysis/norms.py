@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.analysis.norm import check_system, finite
+from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import Norm, check_kind
 from lqo_mor.analysis.rows import pair_weights, quadratic_inner, row_products, split, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.analysis.weighted import check_spectrum, weighted_inner
+from lqo_mor.analysis.weighted import spectrum_of, weighted_inner
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
-from lqo_mor.matrix_equations.pairing import pairing, solve_diagonal
-from lqo_mor.matrix_equations.stein import solve_stein
+from lqo_mor.matrix_equations.pairing import Pairing, solve_diagonal
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -70,7 +69,14 @@ def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum:
     >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])), 12)
     1.0
     """
-    squared = np.asarray(h2_inner(sys, sys, horizon, delay, spectrum)).real
+    norm = norm_of(sys, horizon, spectrum)
+    check_delay(delay)
+    return norm_value(sys, norm, delay)
+
+
+def norm_value(sys: System, norm: Norm, delay: int = 1) -> FloatOrBatch:
+    """The `h2_norm` of a system in a norm."""
+    squared = np.asarray(inner_product(sys, sys, norm, delay)).real
     if np.any(squared < 0):
         warn("the h2 norm is lost in rounding: its square came out negative and counts as zero", AccuracyWarning)
     return scalar(np.sqrt(np.maximum(squared, 0.0)))
@@ -115,21 +121,36 @@ def h2_inner(
     >>> lqo.h2_inner(a, b)
     3.0
     """
-    check_system(sys, horizon)
-    if other is not sys:
-        check_system(other, horizon)
-        check_comparable(sys, other)
-    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
-        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
-    if spectrum is not None:
-        check_spectrum(sys, spectrum, horizon)
-        return scalar(weighted_inner(sys, other, spectrum, delay))
+    norm = norm_of(sys, horizon, spectrum)
+    check_other(norm, sys, other)
+    check_delay(delay)
+    return scalar(inner_product(sys, other, norm, delay))
+
+
+def inner_product(sys: System, other: System, norm: Norm, delay: int = 1) -> np.ndarray:
+    """The `h2_inner` product of two systems in a norm."""
+    if not norm.white:
+        return weighted_inner(sys, other, spectrum_of(norm), delay)
     feedthrough = np.sum(sys.D * other.D.conj(), axis=(-1, -2))
     if sys.is_continuous and np.any(sys.D) and np.any(other.D):
         feedthrough = np.where(feedthrough == 0, feedthrough, np.copysign(np.inf, feedthrough.real))
     elif delay == 0:  # C B moves to the lag of D
         feedthrough = feedthrough + np.sum(sys.D * markov(other).conj() + markov(sys) * other.D.conj(), axis=(-1, -2))
-    return scalar(strictly_proper_inner(sys, other, finite(horizon)) + feedthrough)
+    return strictly_proper_inner(sys, other, norm) + feedthrough
+
+
+def check_delay(delay: int) -> None:
+    """Raise `InvalidInputError` unless a delay is 0 or 1."""
+    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
+        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
+
+
+def check_other(norm: Norm, sys: System, other: System) -> None:
+    """Raise unless `other` is a system that can be compared with `sys`, and has a norm, too."""
+    if other is not sys:
+        check_kind(other)
+        norm.check(other)
+        check_comparable(sys, other)
 
 
 def check_comparable(sys: System, other: System) -> None:
@@ -152,18 +173,17 @@ def markov(sys: System) -> np.ndarray:
     return sys.C @ sys.B
 
 
-def strictly_proper_inner(sys: System, other: System, horizon: float | None) -> np.ndarray:
+def strictly_proper_inner(sys: System, other: System, norm: Norm) -> np.ndarray:
     """The inner product without the feedthrough."""
     if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
-        return _diagonal_inner(sys, other, horizon)
+        return _diagonal_inner(sys, other, norm.pairing)
     a = as_dense(sys)
-    return _dense_inner(a, a if other is sys else as_dense(other), horizon)
+    return _dense_inner(a, a if other is sys else as_dense(other), norm)
 
 
-def _diagonal_inner(sys: DiagonalLQOSystem, other: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
-    norm = pairing(sys.is_continuous, horizon)
-    plain = solve_diagonal(norm, sys.poles, sys.B, other.poles, other.B)
-    hermitian = solve_diagonal(norm, sys.poles, sys.B, other.poles.conj(), other.B.conj())
+def _diagonal_inner(sys: DiagonalLQOSystem, other: DiagonalLQOSystem, pairing: Pairing) -> np.ndarray:
+    plain = solve_diagonal(pairing, sys.poles, sys.B, other.poles, other.B)
+    hermitian = solve_diagonal(pairing, sys.poles, sys.B, other.poles.conj(), other.B.conj())
     left, right = pair_weights(sys)[..., np.newaxis, :], pair_weights(other)[..., np.newaxis, :]
     q, q_r = sys.quadratic, other.quadratic
     if q is None or q_r is None:
@@ -176,12 +196,8 @@ def _diagonal_inner(sys: DiagonalLQOSystem, other: DiagonalLQOSystem, horizon: f
     return np.trace(linear, axis1=-2, axis2=-1) + quadratic_inner(uu, uv, vu, vv, q.W, q_r.W)
 
 
-def _dense_inner(sys: LQOSystem, other: LQOSystem, horizon: float | None) -> np.ndarray:
-    Q = sys.B @ other.B.conj().T
-    if sys.is_continuous:
-        X = solve_lyapunov(sys.A, other.A, Q, horizon)
-    else:
-        X = solve_stein(sys.A, other.A, Q, None if horizon is None else int(horizon))
+def _dense_inner(sys: LQOSystem, other: LQOSystem, norm: Norm) -> np.ndarray:
+    X = norm.solve(sys.A, other.A, sys.B @ other.B.conj().T)
     inner = np.sum((sys.C @ X) * other.C.conj())
     M, M_r = sys.M, other.M
     if M is None or M_r is None:

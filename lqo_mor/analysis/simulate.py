@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lqo_mor.analysis.norm import check_system
+from lqo_mor.analysis.norm import check_kind
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
@@ -47,7 +47,7 @@ def simulate(sys: System, u: ArrayLike, delay: int = 1) -> np.ndarray:
     >>> lqo.simulate(sys, [[1.0], [0.0], [0.0]], delay=0).ravel()
     array([1.  , 0.5 , 0.25])
     """
-    check_system(sys, 1)
+    check_kind(sys)
     if sys.is_continuous:
         raise InvalidInputError("simulate is for discrete time; this system is continuous (dt = 0), so discretise it first")
     if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):

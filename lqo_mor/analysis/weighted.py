@@ -12,17 +12,17 @@ series ``Φ(λ) = Σ_j λ^j R_j``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import scipy.linalg
 from numba import njit
 
-from lqo_mor.analysis.norm import check_system, finite
+from lqo_mor.analysis.norm import Norm, check_stable, finite
 from lqo_mor.analysis.rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, solve_diagonal
+from lqo_mor.matrix_equations.pairing import Pairing, diagonal_gramian_factor, pairing, solve_diagonal
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
@@ -58,37 +58,65 @@ class Weighted:
     seen: tuple[np.ndarray, np.ndarray]
 
 
-def check_spectrum(sys: System, spectrum: InputSpectrum, horizon: float | None = None) -> None:
-    """Raise unless `spectrum` is one of the inputs of `sys`, which is discrete and stable, over the infinite horizon.
+@dataclass(frozen=True, eq=False)
+class SpectrumNorm(Norm):
+    """The root of the power of the output for a stationary input with a spectrum, in discrete time.
 
-    Raises
-    ------
-    InvalidInputError
-        If the spectrum is no InputSpectrum, the system is continuous or the horizon finite.
-    DimensionError
-        If the numbers of inputs differ, or the spectrum has a batch that is not that of the system.
-    UnstableSystemError
-        If the system is not asymptotically stable.
+    Sums over poles and state matrices are those of white input over all time; the input matrices make the difference.
     """
-    if not isinstance(spectrum, InputSpectrum):
-        raise InvalidInputError(f"spectrum must be an InputSpectrum, got {type(spectrum).__name__}")
-    if finite(horizon) is not None:
-        raise InvalidInputError(
-            f"a norm weighted by a spectrum is over the infinite horizon; leave out horizon (got {horizon!r})"
-        )
-    check_system(sys)
-    if sys.is_continuous:
-        raise InvalidInputError("a spectrum is that of a discrete-time input, but this system is continuous (dt = 0)")
-    if spectrum.n_inputs != sys.n_inputs:
-        raise DimensionError(f"the spectrum is that of {spectrum.n_inputs} inputs, but the system has {sys.n_inputs}")
-    batch = getattr(sys, "batch", ())
-    if spectrum.batch not in ((), batch):
-        raise DimensionError(f"the spectrum has the batch {spectrum.batch}, expected none or that of the system, {batch}")
+
+    @classmethod
+    def asked(cls, continuous: bool, horizon: Any, spectrum: Any) -> SpectrumNorm | None:
+        """The norm of an `InputSpectrum`."""
+        if not isinstance(spectrum, InputSpectrum):
+            return None
+        if finite(horizon) is not None:
+            raise InvalidInputError(
+                f"a norm weighted by a spectrum is over the infinite horizon; leave out horizon (got {horizon!r})"
+            )
+        return cls(continuous, None, spectrum)
+
+    def check(self, sys: System) -> None:
+        """Raise unless the system is discrete and stable, with the inputs of the spectrum."""
+        spectrum = spectrum_of(self)
+        check_stable(sys)
+        if sys.is_continuous:
+            raise InvalidInputError("a spectrum is that of a discrete-time input, but this system is continuous (dt = 0)")
+        if spectrum.n_inputs != sys.n_inputs:
+            raise DimensionError(f"the spectrum is that of {spectrum.n_inputs} inputs, but the system has {sys.n_inputs}")
+        batch = getattr(sys, "batch", ())
+        if spectrum.batch not in ((), batch):
+            raise DimensionError(f"the spectrum has the batch {spectrum.batch}, expected none or that of the system, {batch}")
+
+    @property
+    def pairing(self) -> Pairing:
+        """That of white input over all time."""
+        return pairing(False)
+
+    def solve(self, A: np.ndarray, A_r: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        """By a Stein equation."""
+        return solve_stein(A, A_r, Q)
+
+    def factor(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """A factor for white input, as the observability Gramian needs; that of the states is `weighted_factor`."""
+        return stein_factor(A, B)
+
+    def channel(self, index: Any) -> SpectrumNorm:
+        """With the spectrum of the channels."""
+        spectrum = spectrum_of(self)
+        return SpectrumNorm(False, None, spectrum[index]) if spectrum.batch else self
+
+    def __str__(self) -> str:
+        return "weighted by the spectrum of the input"
 
 
-def weigh(sys: System, spectrum: InputSpectrum, horizon: float | None = None) -> Weighted:
-    """The system with its input weighted by `spectrum`, checked by `check_spectrum`; one pass over the lags."""
-    check_spectrum(sys, spectrum, horizon)
+def spectrum_of(norm: Norm) -> InputSpectrum:
+    """The spectrum of a norm that has one."""
+    return cast(InputSpectrum, norm.spectrum)
+
+
+def weigh(sys: System, spectrum: InputSpectrum) -> Weighted:
+    """The system with its input weighted by `spectrum`; one pass over the lags."""
     R, start = spectrum.covariances, spectrum.covariances[..., 0, :, :]
     if isinstance(sys, DiagonalLQOSystem):
         count, s, m = int(np.prod(sys.batch)), sys.n_slots, sys.n_inputs
@@ -154,9 +182,9 @@ def state_covariance(a: Weighted, b: Weighted) -> Covariance:
     if isinstance(a.sys, LQOSystem) or isinstance(b.sys, LQOSystem):
         return solve_stein(as_dense(a.sys).A, as_dense(b.sys).A, a.sys.B @ b.F.conj().T + a.F @ b.sys.B.conj().T)
     left, right = np.concatenate([a.sys.B, a.F], axis=-1), np.concatenate([b.F, b.sys.B], axis=-1)
-    norm = pairing(False)
-    plain = solve_diagonal(norm, a.sys.poles, left, b.sys.poles, right)
-    return plain, solve_diagonal(norm, a.sys.poles, left, b.sys.poles.conj(), right.conj())
+    white = pairing(False)
+    plain = solve_diagonal(white, a.sys.poles, left, b.sys.poles, right)
+    return plain, solve_diagonal(white, a.sys.poles, left, b.sys.poles.conj(), right.conj())
 
 
 def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np.ndarray:

@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 
 import lqo_mor.reduction.reduce as reduction
 from lqo_mor.analysis.differences import h2_error
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.compression.calibration.channel_curves import WeightedCurves
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.inputs import CalibrationInputs
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.balanced import balance, truncate
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import Progress
 
@@ -263,7 +265,8 @@ def _curve(
     ssm: DiagonalLQOSystem, sizes: Sequence[int], method: str, steps: int, progress: Callable[[int], object] | None
 ) -> np.ndarray:
     """h2 errors of a layer at the sizes, all channels together; zero at its own."""
-    balanced, errors = balance(ssm, steps) if method == "balanced" else None, []
+    norm = norm_of(ssm, steps)
+    balanced, errors = balance(ssm, norm) if method == "balanced" else None, []
     for size in sizes:
         if size >= 2 * ssm.n_slots:
             errors.append(0.0)
@@ -271,7 +274,7 @@ def _curve(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", StabilityWarning)  # nothing is kept of these systems
                 if balanced is not None:
-                    small = truncate(ssm, balanced, None, size // 2, steps).system
+                    small = truncate(ssm, balanced, Budget(slots=size // 2), norm).system
                 else:
                     small = reduction.reduce(ssm, slots=size // 2, method=method, horizon=steps).system
             errors.append(float(np.linalg.norm(h2_error(ssm, small, horizon=steps, delay=0))))

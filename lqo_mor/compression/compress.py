@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from lqo_mor.analysis.differences import h2_error, relative_to
+from lqo_mor.analysis.norm import HorizonNorm
 from lqo_mor.compression.allocation import allocate, split, uniform
 from lqo_mor.compression.calibration.calibration import Calibrated, Phases, smallest_within
 from lqo_mor.compression.calibration.channels import ChannelCalibration
@@ -139,7 +140,8 @@ def compress(
     systems = [cast(DiagonalLQOSystem, result.system) for result in reduced]
     blocks = tuple(replace(block, ssm=ssm) for block, ssm in zip(model.blocks, systems, strict=True))
     small = replace(model, blocks=blocks)
-    errors = [relative_to(block.ssm, one.error, horizon, delay=0) for block, one in zip(model.blocks, reduced, strict=True)]
+    norm = HorizonNorm(False, horizon)
+    errors = [relative_to(block.ssm, one.error, norm, delay=0) for block, one in zip(model.blocks, reduced, strict=True)]
     counts = [int(np.sum(one.repaired)) for one in reduced]
     return _result(model, small, method, horizon, errors, counts, seconds)
 

@@ -7,9 +7,12 @@ pairings (theory: sums over sets of poles closed under conjugation, with the pla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import scipy.linalg
 from numba import get_num_threads
 
 from lqo_mor.errors import InvalidInputError
@@ -26,14 +29,22 @@ class Pairing:
 
     Attributes
     ----------
-    code : int
-        Which function, see `lqo_mor.matrix_equations.pairing_kernels`.
+    code : int or None
+        Which function, see `lqo_mor.matrix_equations.pairing_kernels`; None for one that is not compiled.
     parameters : tuple of float
         Samples `L` or seconds `T` of a finite horizon; empty otherwise.
+    function : callable, optional
+        ``function(λ, μ)`` gives ``g`` and ``∂g/∂μ`` of arrays of poles, where it is not compiled.
     """
 
-    code: int
+    code: int | None
     parameters: tuple[float, ...] = ()
+    function: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+
+    @property
+    def compiled_code(self) -> int:
+        """The code for compiled kernels; ask only where there is one."""
+        return cast(int, self.code)
 
     def outer(self, lam: np.ndarray, mu: np.ndarray) -> np.ndarray:
         """The matrix ``g(λ_i, μ_j)``, shape (..., n, r), of pole sets (..., n) and (..., r)."""
@@ -41,6 +52,8 @@ class Pairing:
 
     def outer_with_derivative(self, lam: np.ndarray, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The matrices ``g(λ_i, μ_j)`` and ``∂g/∂μ (λ_i, μ_j)``, both of shape (..., n, r)."""
+        if self.function is not None:
+            return self.function(lam[..., :, np.newaxis], mu[..., np.newaxis, :])
         batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
         shape = (*batch, lam.shape[-1], mu.shape[-1])
         lam, mu = _flat(lam, batch, lam.shape[-1:]), _flat(mu, batch, mu.shape[-1:])
@@ -115,6 +128,8 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
     -------
     (..., n, r) ndarray
     """
+    if norm.code is None:
+        return (B @ np.swapaxes(B_r, -1, -2)) * norm.outer(lam, mu)
     batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
     n, r, m = lam.shape[-1], mu.shape[-1], B.shape[-1]
     count = int(np.prod(batch))
@@ -189,6 +204,9 @@ def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> 
         In the real coordinates of `real_form`.
     """
     real = poles.imag == 0
+    if norm.code is None:
+        hermitian = solve_diagonal(norm, poles, B, poles.conj(), B.conj())
+        return _pivoted_cholesky(real_form(solve_diagonal(norm, poles, B, poles, B), hermitian, real, real))
     n = int(np.sum(2 - real))
     high, low, pivots = np.zeros((n, n)), np.zeros((n, n)), np.empty(n, np.int64)
     parameters = np.array(norm.parameters)
@@ -196,4 +214,12 @@ def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> 
     rank = double_double.cholesky(high, low, _PIVOT_FLOOR, pivots)
     R = np.zeros((n, rank))
     R[pivots] = np.tril(high)[:, :rank]
+    return R
+
+
+def _pivoted_cholesky(P: np.ndarray) -> np.ndarray:
+    """A factor of a Gramian in working precision, for pairings that are not compiled."""
+    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(0.5 * (P + P.T), lower=1)
+    R = np.zeros((P.shape[0], rank))
+    R[pivots - 1] = np.tril(factor)[:, :rank]
     return R

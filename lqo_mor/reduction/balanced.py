@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
-from lqo_mor.analysis.norm import finite
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import quadratic_of
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
-from lqo_mor.analysis.weighted import check_spectrum
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
-from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.refit import densified, stabilise
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.systems.batches import silent, slot_count, stack
@@ -86,9 +85,13 @@ def balanced_truncation(
     >>> lqo.balanced_truncation(sys, order=1).system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)
     """
-    check_budget(sys, order, slots, horizon)
-    horizon = finite(horizon)
-    return truncate(sys, balance(sys, horizon, progress, spectrum), order, slots, horizon, spectrum)
+    norm = norm_of(sys, horizon, spectrum)
+    return balanced(sys, budget_of(sys, order, slots), norm, progress=progress)
+
+
+def balanced(sys: System, budget: Budget, norm: Norm, *, progress: Progress | None = None) -> Reduction:
+    """`balanced_truncation` in a norm."""
+    return truncate(sys, balance(sys, norm, progress), budget, norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,34 +115,28 @@ class Balancing:
     hsv: np.ndarray
 
 
-def balance(
-    sys: System, horizon: float | None, progress: Progress | None = None, spectrum: InputSpectrum | None = None
-) -> list[Balancing]:
+def balance(sys: System, norm: Norm, progress: Progress | None = None) -> list[Balancing]:
     """The balancing projections of a system, or of every channel of a batch: one pair of factors and one SVD each.
 
     Parameters
     ----------
     sys : LQOSystem or DiagonalLQOSystem
         The full system, or a batch of diagonal ones.
-    horizon : float or None
-        Samples or seconds; None for infinite.
+    norm : Norm
+        That of the Gramians.
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch.
-    spectrum : InputSpectrum, optional
-        That of the input, if it weights the controllability Gramian.
 
     Raises
     ------
     InvalidInputError
         If a single system has no transfer.
     """
-    if spectrum is not None:
-        check_spectrum(sys, spectrum, horizon)
     if isinstance(sys, LQOSystem):
-        return [Balancing(sys, *_projections(*gramian_factors(sys, horizon, spectrum), sys.order))]
+        return [Balancing(sys, *_projections(*gramian_factors(sys, norm), sys.order))]
     found, indices = [], list(np.ndindex(sys.batch))
     for index in indices:
-        R, S = gramian_factors(sys[index], horizon, channel(spectrum, index))
+        R, S = gramian_factors(sys[index], norm.channel(index))
         if sys.batch and not np.any(S.T @ R):  # one channel without transfer is no reason to refuse all
             parts = R[:, :0], S[:, :0], np.zeros(1)
         else:
@@ -158,46 +155,33 @@ def joint_values(sys: System, balanced: list[Balancing]) -> np.ndarray:
     return values.reshape(*getattr(sys, "batch", ()), -1)
 
 
-def truncate(
-    sys: System,
-    balanced: list[Balancing],
-    order: int | None,
-    slots: int | None,
-    horizon: float | None,
-    spectrum: InputSpectrum | None = None,
-) -> Reduction:
-    """The balanced truncation of `sys` to one order or number of slots, cut from its balancing projections.
-
-    With the `spectrum` that the projections were made for, the errors are the weighted ones, and there is no bound.
-    """
+def truncate(sys: System, balanced: list[Balancing], budget: Budget, norm: Norm) -> Reduction:
+    """The balanced truncation of `sys` within one budget, cut from the balancing projections in that norm."""
     hsv = joint_values(sys, balanced)
     if isinstance(sys, LQOSystem):
-        return _truncate_dense(sys, balanced[0], order, horizon, spectrum)
+        return _truncate_dense(sys, balanced[0], budget.order, norm)
     channels = zip(np.ndindex(sys.batch), balanced, strict=True)
-    reduced = [_cut(one, order, slots) if one.V.size else silent(sys[index]) for index, one in channels]
+    reduced = [_cut(one, budget) if one.V.size else silent(sys[index]) for index, one in channels]
     kept = np.reshape([r.order for r in reduced], sys.batch)
     system = stack(reduced, sys.batch) if sys.batch else reduced[0]
-    system, repaired = stabilise(sys, system, horizon)
-    bound = _bound(sys, hsv, kept, horizon) if spectrum is None and not np.any(repaired) else None
-    fields: dict[str, Any] = {"hsv": hsv, "bound": bound, "repaired": repaired}
-    return finish(sys, system, method="balanced", horizon=horizon, spectrum=spectrum, **fields)
+    system, repaired = stabilise(sys, system, norm)
+    bound = None if np.any(repaired) else _bound(sys, hsv, kept, norm)
+    return finish(sys, system, norm, method="balanced", hsv=hsv, bound=bound, repaired=repaired)
 
 
-def _truncate_dense(
-    sys: LQOSystem, balanced: Balancing, order: int | None, horizon: float | None, spectrum: InputSpectrum | None
-) -> Reduction:
+def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int | None, norm: Norm) -> Reduction:
     system = _project(sys, balanced.V[:, :order], balanced.W[:, :order])
-    bound = _bound(sys, balanced.hsv, np.asarray(system.order), horizon) if spectrum is None else None
+    bound = _bound(sys, balanced.hsv, np.asarray(system.order), norm)
     repaired = False
     if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
-        stable, _ = stabilise(sys, to_diagonal(system), horizon)
+        stable, _ = stabilise(sys, to_diagonal(system), norm)
         system, repaired, bound = densified(stable, sys), True, None
-    fields: dict[str, Any] = {"hsv": balanced.hsv, "bound": bound, "repaired": repaired}
-    return finish(sys, system, method="balanced", horizon=horizon, spectrum=spectrum, **fields)
+    return finish(sys, system, norm, method="balanced", hsv=balanced.hsv, bound=bound, repaired=repaired)
 
 
-def _cut(balanced: Balancing, order: int | None, slots: int | None) -> DiagonalLQOSystem:
+def _cut(balanced: Balancing, budget: Budget) -> DiagonalLQOSystem:
     """One diagonal system; with a budget of slots, the largest order whose poles fit it."""
+    order, slots = budget.order, budget.slots
     sys, size = balanced.sys, order if slots is None else min(2 * slots, balanced.sys.order - 1)
     for r in range(min(size, balanced.V.shape[1]), 0, -1):
         candidate = _project(sys, balanced.V[:, :r], balanced.W[:, :r])
@@ -226,9 +210,9 @@ def _project(sys: LQOSystem, V: np.ndarray, W: np.ndarray) -> LQOSystem:
     return LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, sys.D, projected(sys.M, V), sys.dt)
 
 
-def _bound(sys: System, hsv: np.ndarray, order: np.ndarray, horizon: float | None) -> FloatOrBatch | None:
-    """``2 Σ_{k>r} σ_k`` where it holds: linear systems, infinite horizon."""
-    if quadratic_of(sys) is not None or horizon is not None:
+def _bound(sys: System, hsv: np.ndarray, order: np.ndarray, norm: Norm) -> FloatOrBatch | None:
+    """``2 Σ_{k>r} σ_k`` where it holds: linear systems in the usual norm."""
+    if quadratic_of(sys) is not None or not norm.plain:
         return None
     dropped = np.arange(hsv.shape[-1]) >= order[..., np.newaxis]
     bound = 2 * np.sum(hsv * dropped, axis=-1)

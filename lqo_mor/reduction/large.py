@@ -25,6 +25,7 @@ from lqo_mor.analysis.low_rank_gramians import (
     low_rank_observability,
 )
 from lqo_mor.analysis.low_rank_norms import error_and_digits, proper_power
+from lqo_mor.analysis.norm import HorizonNorm
 from lqo_mor.errors import InvalidInputError, OrderError
 from lqo_mor.matrix_equations.low_rank import ordering
 from lqo_mor.matrix_equations.sparse_sylvester import sylvester_solver
@@ -51,7 +52,7 @@ _STATIONARY = ("optimal", "tsia", "irka")  # those that end at a stationary poin
 _CONSTRAINTS = {"margin", "ridge"}  # options of "optimal" that a stationary point need not meet
 _MOST_STEPS = 50  # on the large system, unless max_iterations says otherwise
 # Options of `reduce` that the error, which is that of the large system, would not follow.
-_OF_DENSE = {"slots", "orders", "tolerance", "horizon", "spectrum"}
+_OF_DENSE = {"slots", "orders", "max_error", "horizon", "spectrum"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,7 @@ def reduce_large(
         If the order is not a positive integer below that of the intermediate system.
     InvalidInputError
         If `sys` is no SparseLQOSystem, `balancing` is of another one, the method or an option is unknown, or the option is
-        one of `reduce` that is not offered here: `slots`, `orders`, `tolerance`, `horizon`, `spectrum`.
+        one of `reduce` that is not offered here: `slots`, `orders`, `max_error`, `horizon`, `spectrum`.
     MissingDependencyError, UnstableSystemError, SingularEquationError, ConvergenceError
         As `low_rank_controllability`.
 
@@ -316,7 +317,7 @@ def refined(sys: SparseLQOSystem, red: Reduction, controllability: LowRankGramia
         If the result is an iterate whose poles were reflected.
     """
     rom, kept = as_dense(red.system), replace(red, status=Status.START_KEPT)
-    coordinates = balancing(*gramian_factors(rom))
+    coordinates = balancing(*gramian_factors(rom, HorizonNorm(sys.is_continuous)))
     if coordinates is None:
         return kept
     T, inverse = coordinates
@@ -365,8 +366,7 @@ def _full_system(sys: SparseLQOSystem, controllability: LowRankGramian) -> FullS
         M=cast(Any, SparseForms(sys.M)) if isinstance(sys.M, tuple) else sys.M,  # only multiplied, like an array
         solve=solve,
         squared_norm=proper_power(sys, controllability.factor),
-        continuous=sys.is_continuous,
-        horizon=None,
+        norm=HorizonNorm(sys.is_continuous),
         slots=None,
         limit=0.0 if sys.is_continuous else 1.0,
         products=lambda _, B_r: (B_r @ B_r.T, B @ B_r.T),

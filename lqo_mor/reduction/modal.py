@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import half_gramians, row_weights
-from lqo_mor.analysis.norm import finite
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import stack_rows
-from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.refit import densified, fit_outputs, warn_of_repair
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.systems.batches import stack
@@ -75,13 +75,16 @@ def modal_truncation(
     >>> lqo.modal_truncation(sys, order=1).system.poles
     array([0.9+0.j])
     """
-    check_budget(sys, order, slots, horizon)
-    horizon = finite(horizon)
+    norm = norm_of(sys, horizon)
+    return modal(sys, budget_of(sys, order, slots), norm, ridge=ridge, progress=progress)
+
+
+def modal(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progress: Progress | None = None) -> Reduction:
+    """`modal_truncation` in a norm."""
     full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
-    ranking = np.argsort(-mode_scores(full, horizon), axis=-1, kind="stable")
-    return _fit(
-        sys, full, [_keep(full, ranking, i, order, slots) for i in np.ndindex(full.batch)], "modal", horizon, ridge, progress
-    )
+    ranking = np.argsort(-mode_scores(full, norm), axis=-1, kind="stable")
+    selected = [_keep(full, ranking, index, budget) for index in np.ndindex(full.batch)]
+    return _fit(sys, full, selected, "modal", norm, ridge, progress)
 
 
 def hippo(
@@ -127,12 +130,16 @@ def hippo(
     >>> lqo.hippo(sys, slots=1).system.n_slots
     1
     """
-    check_budget(sys, order, slots, horizon)
-    horizon = finite(horizon)
+    norm = norm_of(sys, horizon)
+    return fresh(sys, budget_of(sys, order, slots), norm, ridge=ridge, progress=progress)
+
+
+def fresh(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progress: Progress | None = None) -> Reduction:
+    """`hippo` in a norm."""
     full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
-    pairs, odd = divmod(order or 0, 2)
-    if slots is not None or odd:
-        shape = -0.5 + 1j * np.pi * np.arange(slots or pairs + 1)
+    pairs, odd = divmod(budget.order or 0, 2)
+    if budget.slots is not None or odd:
+        shape = -0.5 + 1j * np.pi * np.arange(budget.slots or pairs + 1)
     else:
         shape = -0.5 + 1j * np.pi * np.maximum(np.arange(pairs), 0.5)
     selected = []
@@ -140,29 +147,28 @@ def hippo(
         poles = full.poles[index]
         decay = -2 * (poles.real if full.is_continuous else np.log(np.maximum(np.abs(poles), 1e-300)))
         exponents = np.exp(np.mean(np.log(np.maximum(decay, 1e-12)))) * shape
-        fresh = exponents if full.is_continuous else np.exp(exponents)
-        fresh = np.where(shape.imag == 0, fresh.real, fresh)
-        nearest = np.argmin(np.abs(fresh[:, np.newaxis] - poles), axis=1)
+        new = exponents if full.is_continuous else np.exp(exponents)
+        new = np.where(shape.imag == 0, new.real, new)
+        nearest = np.argmin(np.abs(new[:, np.newaxis] - poles), axis=1)
         B = full.B[index][nearest]
-        selected.append((fresh, np.where((fresh.imag == 0)[:, np.newaxis], B.real, B)))
-    return _fit(sys, full, selected, "hippo", horizon, ridge, progress)
+        selected.append((new, np.where((new.imag == 0)[:, np.newaxis], B.real, B)))
+    return _fit(sys, full, selected, "hippo", norm, ridge, progress)
 
 
-def mode_scores(sys: DiagonalLQOSystem, horizon: float | None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def mode_scores(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     """Energy that every slot by itself gives to the outputs, (..., s): its covariance times its weight in the outputs.
 
     The weight is the diagonal of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
     """
-    _, hermitian = half_gramians(sys, horizon, spectrum)
+    _, hermitian = half_gramians(sys, norm)
     rows = stack_rows(sys.C, sys.quadratic)
-    weight = np.sum(rows.conj() * (row_weights(sys, horizon, spectrum) @ rows), axis=-2).real
+    weight = np.sum(rows.conj() * (row_weights(sys, norm) @ rows), axis=-2).real
     return np.where(sys.is_real_pole, 1.0, 2.0) * weight * np.diagonal(hermitian, axis1=-2, axis2=-1).real
 
 
-def _keep(
-    full: DiagonalLQOSystem, ranking: np.ndarray, index: tuple[int, ...], order: int | None, slots: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _keep(full: DiagonalLQOSystem, ranking: np.ndarray, index: tuple[int, ...], budget: Budget) -> tuple[np.ndarray, np.ndarray]:
     """Poles and input rows of the best slots of one channel that fit the budget."""
+    order, slots = budget.order, budget.slots
     chosen: list[int] = []
     left = order or 0
     for slot in ranking[index]:
@@ -183,7 +189,7 @@ def _fit(
     full: DiagonalLQOSystem,
     selected: list[tuple[np.ndarray, np.ndarray]],
     method: str,
-    horizon: float | None,
+    norm: Norm,
     ridge: float,
     progress: Progress | None,
 ) -> Reduction:
@@ -194,11 +200,11 @@ def _fit(
         warn_of_repair(repaired)
     if len({poles.size for poles, _ in selected}) == 1:
         poles, B = (np.stack(parts) for parts in zip(*selected, strict=True))
-        system = fit_outputs(full, poles.reshape(*full.batch, -1), B.reshape(*full.batch, -1, full.n_inputs), horizon, ridge)
+        system = fit_outputs(full, poles.reshape(*full.batch, -1), B.reshape(*full.batch, -1, full.n_inputs), norm, ridge)
     else:
         channels = zip(np.ndindex(full.batch), selected, strict=True)
-        system = stack([fit_outputs(full[i], p, b, horizon, ridge) for i, (p, b) in channels], full.batch)
+        system = stack([fit_outputs(full[i], p, b, norm.channel(i), ridge) for i, (p, b) in channels], full.batch)
     if progress is not None:
         progress(1, 1)
     reduced = densified(system, sys) if isinstance(sys, LQOSystem) else system
-    return finish(sys, reduced, method=method, horizon=horizon, repaired=repaired if full.batch else bool(repaired))
+    return finish(sys, reduced, norm, method=method, repaired=repaired if full.batch else bool(repaired))

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, overload
 
+from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.balanced import balanced_truncation
-from lqo_mor.reduction.descent.projected_gradient import projected_gradient
-from lqo_mor.reduction.modal import hippo, modal_truncation
+from lqo_mor.reduction.balanced import balanced
+from lqo_mor.reduction.budget import budget_of
+from lqo_mor.reduction.descent.projected_gradient import descend
+from lqo_mor.reduction.modal import fresh, modal
 from lqo_mor.reduction.pieces import in_pieces
 from lqo_mor.reduction.result import Method, Reduction
 from lqo_mor.reduction.sweep import ErrorCurve, Solver, error_curve, smallest_order
-from lqo_mor.reduction.two_sided.irka import irka
-from lqo_mor.reduction.two_sided.tsia import tsia
-from lqo_mor.reduction.variable_projection import variable_projection
+from lqo_mor.reduction.two_sided.irka import interpolating
+from lqo_mor.reduction.two_sided.tsia import projecting
+from lqo_mor.reduction.variable_projection import optimal
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
-__all__ = [
-    "ErrorCurve",
-    "Reduction",
-    "balanced_truncation",
-    "hippo",
-    "irka",
-    "modal_truncation",
-    "projected_gradient",
-    "reduce",
-    "tsia",
-    "variable_projection",
-]
-
+# By name. Another method: a file with its function of a system, a budget and a norm, and its line here.
 METHODS: dict[str, Method] = {
-    "optimal": variable_projection,
-    "balanced": balanced_truncation,
-    "projected_gradient": projected_gradient,
-    "tsia": tsia,
-    "irka": irka,
-    "modal": modal_truncation,
-    "hippo": hippo,
+    "optimal": Method(optimal, weighted=True),
+    "balanced": Method(balanced, weighted=True),
+    "projected_gradient": Method(descend),
+    "tsia": Method(projecting, weighted=True),
+    "irka": Method(interpolating),
+    "modal": Method(modal),
+    "hippo": Method(fresh),
 }
-
-_SHARED = ("slots", "horizon", "progress", "tolerance")  # parameters of `reduce` itself
 
 
 @overload
@@ -52,9 +40,10 @@ def reduce(
     *,
     slots: int | None = None,
     orders: None = None,
-    tolerance: float | None = None,
+    max_error: float | None = None,
     method: str = "optimal",
     horizon: float | None = None,
+    spectrum: InputSpectrum | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Reduction: ...
@@ -65,6 +54,7 @@ def reduce(
     orders: Sequence[int],
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
+    spectrum: InputSpectrum | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ErrorCurve: ...
@@ -74,15 +64,16 @@ def reduce(
     *,
     slots: int | None = None,
     orders: Sequence[int] | None = None,
-    tolerance: float | None = None,
+    max_error: float | None = None,
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
+    spectrum: InputSpectrum | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Reduction | ErrorCurve:
     """Reduce a linear-quadratic-output system by the named method, to a given size or to a given accuracy.
 
-    Exactly one of `order`, `slots`, `orders` and `tolerance` says how far. Inside ``joblib.parallel_config`` the channels of a
+    Exactly one of `order`, `slots`, `orders` and `max_error` says how far. Inside ``joblib.parallel_config`` the channels of a
     batch are spread over its workers, with the same results (see `lqo_mor.parallel`).
 
     Parameters
@@ -97,19 +88,20 @@ def reduce(
     orders : sequence of int, optional
         Several orders, for the error against the order. Balanced truncations to all of them cost one pair of Gramians; an
         iterative method never gets worse on the way up, since the order before is a start and a result, too.
-    tolerance : float, optional
-        The largest relative h² error; the smallest order that meets it is looked for, one for all channels of a batch. (The
-        number by which an iterative method stops, of the same name, is an option of its own function.)
+    max_error : float, optional
+        The largest relative h² error; the smallest order that meets it is looked for, one for all channels of a batch.
     method : {"optimal", "balanced", "projected_gradient", "tsia", "irka", "modal", "hippo"}, default "optimal"
         `variable_projection`, `balanced_truncation` (time-limited over a finite horizon),
         `projected_gradient`, `tsia`, `irka`, `modal_truncation` or `hippo`. With `orders` also a list of them.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    spectrum : InputSpectrum, optional
+        For "optimal", "balanced" and "tsia", in discrete time: that of a stationary input, with which every error, `max_error`
+        included, is that for such an input.
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch, times the steps of a curve or search.
     **options
-        Further parameters of the method, for instance ``start=`` of an iterative one, or ``spectrum=`` of "optimal",
-        "balanced" and "tsia", with which every error, `tolerance` included, is that for an input with this `InputSpectrum`.
+        Further parameters of the method, for instance ``start=`` and ``tolerance=`` of an iterative one.
 
     Returns
     -------
@@ -119,7 +111,7 @@ def reduce(
     Raises
     ------
     OrderError
-        If the budget is not a positive integer below the size of the system, or no order below it meets the tolerance.
+        If the budget is not a positive integer below the size of the system, or no order below it meets `max_error`.
     InvalidInputError
         If the method or an option is unknown, or not exactly one budget is given.
     UnstableSystemError
@@ -132,32 +124,42 @@ def reduce(
     >>> red = lqo.reduce(sys, order=1)
     >>> red.system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)
-    >>> lqo.reduce(lqo.examples.advection_diffusion(50), tolerance=0.05, method="balanced").system.order
+    >>> lqo.reduce(lqo.examples.advection_diffusion(50), max_error=0.05, method="balanced").system.order
     7
     """
     names = _methods(method, several=orders is not None)
-    solvers: dict[str, Solver] = {name: (in_pieces(METHODS[name]), {}) for name in names}
-    for option, value in options.items():
-        takers = [name for name in names if option in _options(name)]
-        if not takers:
-            others = ", ".join(dict.fromkeys(o for name in names for o in _options(name))) or "none"
-            what = f"method {names[0]!r} has" if len(names) == 1 else "none of these methods has"
-            raise InvalidInputError(f"{what} no option {option!r}; its own options: {others}")
-        if option == "spectrum" and len(takers) < len(names):  # errors of another kind would stand side by side
-            without = ", ".join(name for name in names if name not in takers)
-            raise InvalidInputError(f"a spectrum weights the errors of all methods, but these take none: {without}")
-        for name in takers:
-            solvers[name][1][option] = value
-    if sum(budget is not None for budget in (order, slots, orders, tolerance)) != 1:
+    solvers = _solvers(names, options, spectrum is not None)
+    if sum(budget is not None for budget in (order, slots, orders, max_error)) != 1:
         raise InvalidInputError(
             "give exactly one of order (real states), slots (stored pairs or real poles), orders (several, for a curve) and "
-            "tolerance (the largest relative h2 error; the number by which a method stops is an option of its own function)"
+            "max_error (the largest relative h2 error)"
         )
+    norm = norm_of(sys, horizon, spectrum)
     if orders is not None:
-        return error_curve(sys, orders, solvers, horizon, progress)
-    if tolerance is not None:
-        return smallest_order(sys, tolerance, names[0], solvers[names[0]], horizon, progress)
-    return solvers[names[0]][0](sys, order, slots=slots, horizon=horizon, progress=progress, **options)
+        return error_curve(sys, orders, solvers, norm, progress)
+    if max_error is not None:
+        return smallest_order(sys, max_error, names[0], solvers[names[0]], norm, progress)
+    chosen, own = solvers[names[0]]
+    return chosen.solve(sys, budget_of(sys, order, slots), norm, progress=progress, **own)
+
+
+def _solvers(names: list[str], options: dict[str, Any], weighted: bool) -> dict[str, Solver]:
+    """The methods with the options that each of them takes."""
+    solvers: dict[str, Solver] = {name: (in_pieces(METHODS[name]), {}) for name in names}
+    for option in [*["spectrum"] * weighted, *options]:
+        takers = [name for name in names if option in METHODS[name].options]
+        if not takers:
+            others = ", ".join(dict.fromkeys(o for name in names for o in METHODS[name].options)) or "none"
+            what = f"method {names[0]!r} has" if len(names) == 1 else "none of these methods has"
+            raise InvalidInputError(f"{what} no option {option!r}; its own options: {others}")
+        if option == "spectrum":
+            if len(takers) < len(names):  # errors of another kind would stand side by side
+                without = ", ".join(name for name in names if name not in takers)
+                raise InvalidInputError(f"a spectrum weights the errors of all methods, but these take none: {without}")
+            continue
+        for name in takers:
+            solvers[name][1][option] = options[option]
+    return solvers
 
 
 def _methods(method: str | Sequence[str], several: bool) -> list[str]:
@@ -168,9 +170,3 @@ def _methods(method: str | Sequence[str], several: bool) -> list[str]:
             hint = "; a list of methods needs orders" if isinstance(name, (list, tuple)) else ""
             raise InvalidInputError(f"unknown method {name!r}; known are {', '.join(METHODS)}{hint}")
     return list(dict.fromkeys(names))
-
-
-def _options(name: str) -> list[str]:
-    """The options that only this method has."""
-    parameters = inspect.signature(METHODS[name]).parameters.items()
-    return [option for option, p in parameters if p.kind is p.KEYWORD_ONLY and option not in _SHARED]

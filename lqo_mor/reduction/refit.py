@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.norm import finite
-from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import pair_weights, stack_rows
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.errors import StabilityWarning, warn
-from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.reduction.objective import error_kernels
-from lqo_mor.reduction.objective.error import evaluate, problem_of, reduced_system, solve_rows, with_ridge, without_feedthrough
+from lqo_mor.reduction.objective.error import (
+    Problem,
+    evaluate,
+    problem_of,
+    reduced_system,
+    solve_rows,
+    with_ridge,
+    without_feedthrough,
+)
 from lqo_mor.systems.batches import choose, stack
 from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
@@ -21,14 +27,7 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.system import System
 
 
-def fit_outputs(
-    sys: System,
-    poles: np.ndarray,
-    B: np.ndarray,
-    horizon: float | None = None,
-    ridge: float = 0.0,
-    spectrum: InputSpectrum | None = None,
-) -> DiagonalLQOSystem:
+def fit_outputs(sys: System, poles: np.ndarray, B: np.ndarray, norm: Norm, ridge: float = 0.0) -> DiagonalLQOSystem:
     """The reduced system with given poles and inputs whose outputs minimise the h² error.
 
     For fixed ``(A_r, B_r)`` the error is a linear least-squares problem in the outputs with the solution
@@ -42,25 +41,26 @@ def fit_outputs(
         Reduced poles in half storage.
     B : (..., s, m) ndarray
         Reduced input rows, real at real poles.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    norm : Norm
+        That of the error.
     ridge : float, default 0
         Penalty on the residues relative to the squared error; bounds the outputs where poles meet.
-    spectrum : InputSpectrum, optional
-        That of the input for which the error is.
 
     Returns
     -------
     DiagonalLQOSystem
     """
-    horizon = finite(horizon)
     if isinstance(sys, DiagonalLQOSystem) and sys.batch:
-        if sys.n_inputs == 1 and spectrum is None:
-            return _fit_batch(sys, poles, B, horizon, ridge)
+        if sys.n_inputs == 1 and norm.white and norm.compiled:
+            return _fit_batch(sys, poles, B, norm, ridge)
         indices = np.ndindex(sys.batch)
-        channels = [fit_outputs(sys[i], poles[i], B[i], horizon, ridge, channel(spectrum, i)) for i in indices]
-        return stack(channels, sys.batch)
-    problem, real = problem_of(sys, horizon, spectrum), poles.imag == 0
+        return stack([fit_outputs(sys[i], poles[i], B[i], norm.channel(i), ridge) for i in indices], sys.batch)
+    return fit_to(problem_of(sys, norm), sys, poles, B, ridge)
+
+
+def fit_to(problem: Problem, sys: System, poles: np.ndarray, B: np.ndarray, ridge: float) -> DiagonalLQOSystem:
+    """`fit_outputs` for one system whose `Problem` is at hand."""
+    real = poles.imag == 0
     e = evaluate(problem, poles, B + 0j, real)
     return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
 
@@ -74,21 +74,18 @@ def densified(system: System, sys: LQOSystem) -> LQOSystem:
     return dense
 
 
-def channel_arrays(
-    sys: DiagonalLQOSystem, horizon: float | None
-) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]:
+def channel_arrays(sys: DiagonalLQOSystem, norm: Norm) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]:
     """What the kernels need of a batch with one input, its axes flattened to one.
 
     Returns the pairing's code and parameters, and per channel the poles (h, n), the weighted rows (h, q, n), the
     number `p` of linear rows and the mixing matrices (h, p, c).
     """
-    norm = pairing(sys.is_continuous, horizon)
     rows = stack_rows(sys.C, sys.quadratic) * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]
     p, count = sys.n_outputs, int(np.prod(sys.batch))
     W = np.zeros((count, p, 0)) if sys.quadratic is None else sys.quadratic.W.reshape(count, p, -1)
     return (
-        norm.code,
-        np.array(norm.parameters),
+        norm.pairing.compiled_code,
+        np.array(norm.pairing.parameters),
         np.array(sys.poles.reshape(count, -1)),  # copies: kernels would be compiled once more for read-only arrays
         np.array(rows.reshape(count, *rows.shape[-2:]), order="C"),
         p,
@@ -96,9 +93,9 @@ def channel_arrays(
     )
 
 
-def squared_norms(sys: DiagonalLQOSystem, horizon: float | None) -> np.ndarray:
+def squared_norms(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     """Squared norms without the feedthrough of a batch, its axes flattened to one, (h,)."""
-    return np.reshape(h2_norm(without_feedthrough(sys), horizon), -1) ** 2
+    return np.reshape(norm_value(without_feedthrough(sys), norm), -1) ** 2
 
 
 def rows_to_real(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -131,10 +128,8 @@ def channel_system(sys: DiagonalLQOSystem, mu: np.ndarray, b: np.ndarray, rows: 
     return DiagonalLQOSystem(mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt)
 
 
-def _fit_batch(
-    sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, horizon: float | None, ridge: float
-) -> DiagonalLQOSystem:
-    code, parameters, lam, rows, _, W = channel_arrays(sys, horizon)
+def _fit_batch(sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, norm: Norm, ridge: float) -> DiagonalLQOSystem:
+    code, parameters, lam, rows, _, W = channel_arrays(sys, norm)
     count, s = lam.shape[0], poles.shape[-1]
     mu, b = poles.reshape(count, s).astype(complex), B.reshape(count, s).astype(complex)
     used, fitted = b != 0, np.zeros((count, rows.shape[1], s), complex)
@@ -151,7 +146,7 @@ def _fit_batch(
     return channel_system(sys, mu, b, fitted, W)
 
 
-def stabilise(sys: System, reduced: DiagonalLQOSystem, horizon: float | None) -> tuple[DiagonalLQOSystem, np.ndarray]:
+def stabilise(sys: System, reduced: DiagonalLQOSystem, norm: Norm) -> tuple[DiagonalLQOSystem, np.ndarray]:
     """A stable version of a reduced system, and which members of its batch were repaired.
 
     Unstable poles are reflected at the stability boundary and the outputs refitted in closed form.
@@ -162,8 +157,8 @@ def stabilise(sys: System, reduced: DiagonalLQOSystem, horizon: float | None) ->
         The full system.
     reduced : DiagonalLQOSystem
         The reduced one, with the same batch.
-    horizon : float or None
-        Horizon of the refit; None for infinite.
+    norm : Norm
+        That of the refit.
 
     Returns
     -------
@@ -179,7 +174,7 @@ def stabilise(sys: System, reduced: DiagonalLQOSystem, horizon: float | None) ->
     if not np.any(repaired):
         return reduced, repaired
     warn_of_repair(repaired)
-    fitted = fit_outputs(sys, reflect(reduced.poles, reduced.is_continuous), reduced.B, horizon)
+    fitted = fit_outputs(sys, reflect(reduced.poles, reduced.is_continuous), reduced.B, norm)
     return choose(repaired, fitted, reduced), repaired
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from lqo_mor.analysis.differences import error_and_digits
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.system import System
 from lqo_mor.types import FloatOrBatch
 
@@ -46,8 +49,8 @@ class Reduction:
         h² error of the start of an iterative method; `error` itself for a direct one.
     method : str
         Name of the method.
-    horizon : float or None
-        Samples or seconds; None for the infinite horizon.
+    norm : Norm
+        In which norm `error`, `relative_error` and `start_error` are; `horizon` and `spectrum` are those of it.
     status : Status
         How it ended.
     iterations : int
@@ -64,8 +67,6 @@ class Reduction:
         Whether unstable poles were reflected and the outputs refitted.
     digits : int
         Estimate of how many decimal digits of `error` rounding has left.
-    spectrum : InputSpectrum or None
-        That of the input for which `error`, `relative_error` and `start_error` are (see `h2_error`); None for white input.
     """
 
     system: System
@@ -73,7 +74,7 @@ class Reduction:
     relative_error: FloatOrBatch
     start_error: FloatOrBatch
     method: str
-    horizon: float | None
+    norm: Norm
     status: Status | np.ndarray
     iterations: int | np.ndarray = 0
     history: np.ndarray | None = None
@@ -81,22 +82,29 @@ class Reduction:
     bound: FloatOrBatch | None = None
     repaired: bool | np.ndarray = False
     digits: int | np.ndarray = 15
-    spectrum: InputSpectrum | None = None
+
+    @property
+    def horizon(self) -> float | None:
+        """Samples or seconds; None for the infinite horizon."""
+        return self.norm.horizon
+
+    @property
+    def spectrum(self) -> InputSpectrum | None:
+        """That of the input, None for a white one."""
+        return self.norm.spectrum
 
     def __str__(self) -> str:
-        horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
-        horizon = horizon if self.spectrum is None else "weighted by the spectrum of the input"
         lines = [f"Reduction by {self.method} to {self.system!r}"]
         if isinstance(self.status, Status):
             digits = "" if self.digits > 4 else f", {self.digits} digits of it certain"
-            lines.append(f"  relative h2 error   {self.relative_error:.4g}  ({horizon}{digits})")
+            lines.append(f"  relative h2 error   {self.relative_error:.4g}  ({self.norm}{digits})")
             if self.history is not None:
                 change = f"h2 error of the start {self.start_error:.4g}, now {self.error:.4g}"
                 lines.append(f"  iterations          {self.iterations}  ({change})")
             lines.append(f"  status              {self.status.value}")
         else:
             median, worst = np.median(self.relative_error), np.max(self.relative_error)
-            lines.append(f"  relative h2 error   median {median:.4g}, worst {worst:.4g}  ({horizon})")
+            lines.append(f"  relative h2 error   median {median:.4g}, worst {worst:.4g}  ({self.norm})")
             for status in Status:
                 count = sum(s is status for s in np.ravel(self.status))
                 if count:
@@ -108,35 +116,61 @@ class Reduction:
         return "\n".join(lines)
 
 
-Method: TypeAlias = Callable[..., Reduction]
-
-
 def finish(
-    sys: System,
-    system: System,
-    *,
-    method: str,
-    horizon: float | None,
-    spectrum: InputSpectrum | None = None,
-    status: Status | np.ndarray | None = None,
-    **fields: Any,
+    sys: System, system: System, norm: Norm, *, method: str, status: Status | np.ndarray | None = None, **fields: Any
 ) -> Reduction:
     """A `Reduction` with its errors computed; `status` defaults to a direct method."""
-    error, relative, digits = error_and_digits(sys, system, horizon, spectrum=spectrum)
+    norm.check(system)
+    error, relative, digits = error_and_digits(sys, system, norm)
     if not np.all(np.isfinite(error)):
         raise InvalidInputError("the error of the reduced system overflows; scale the inputs and outputs of the full system")
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
     fields.setdefault("start_error", error)
-    fields |= {"digits": digits, "spectrum": spectrum}
-    return Reduction(system, error, relative, method=method, horizon=horizon, status=status, **fields)
+    return Reduction(system, error, relative, method=method, norm=norm, status=status, digits=digits, **fields)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an optimiser returns: the system, and per channel its history, status and number of steps."""
+    """What an optimiser returns: the system, and for each channel its history, status, steps, and whether it was repaired."""
 
     system: System
     history: np.ndarray
     status: np.ndarray
     iterations: np.ndarray
+    repaired: np.ndarray | bool = False
+
+
+def kernel_outcome(system: DiagonalLQOSystem, history: np.ndarray, status: np.ndarray, steps: np.ndarray) -> Outcome:
+    """The `Outcome` of a batch from what kernels leave of its channels: histories (h, …), codes of the status and steps (h,)."""
+    length, batch = int(steps.max(initial=0)) + 1, system.batch
+    return Outcome(system, history[:, :length].reshape(*batch, -1), KERNEL_STATUS[status].reshape(batch), steps.reshape(batch))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of reduction, as `reduce` knows it.
+
+    Attributes
+    ----------
+    solve : callable
+        ``solve(sys, budget, norm, *, progress=None, **options) -> Reduction`` for a system, a `Budget` and a `Norm` that were
+        checked; its further keywords are the options of the method.
+    weighted : bool
+        Whether it is for inputs with a spectrum, too.
+    """
+
+    solve: Callable[..., Reduction]
+    weighted: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """The options that only this method has."""
+        parameters = inspect.signature(self.solve).parameters.values()
+        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "progress"]
+        return ["spectrum"] * self.weighted + own
+
+    @property
+    def iterative(self) -> bool:
+        """Whether it can be given a start."""
+        return "start" in self.options

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.norm import HorizonNorm, Norm
+from lqo_mor.analysis.norms import check_comparable
 from lqo_mor.errors import InvalidInputError, StabilityWarning, UnstableSystemError
-from lqo_mor.reduction.balanced import balanced_truncation
-from lqo_mor.reduction.modal import hippo, modal_truncation
-from lqo_mor.reduction.result import Method, Reduction, finish
+from lqo_mor.reduction.balanced import balanced
+from lqo_mor.reduction.budget import Budget
+from lqo_mor.reduction.modal import fresh, modal
+from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.systems.batches import used_order
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -19,15 +22,11 @@ from lqo_mor.systems.poles import unstable
 from lqo_mor.systems.system import System
 
 Start: TypeAlias = str | Reduction | System
-STARTS: dict[str, Method] = {"balanced": balanced_truncation, "modal": modal_truncation, "hippo": hippo}
+STARTS: dict[str, Callable[[System, Budget, Norm], Reduction]] = {"balanced": balanced, "modal": modal, "hippo": fresh}
 
 
-def start_reduction(
-    sys: System, order: int | None, slots: int | None, horizon: float | None, start: Start, spectrum: InputSpectrum | None = None
-) -> Reduction:
+def start_reduction(sys: System, budget: Budget, norm: Norm, start: Start) -> Reduction:
     """The start of an iterative method: a method's name, a `Reduction`, or a reduced system.
-
-    With a `spectrum` its errors are the weighted ones.
 
     Raises
     ------
@@ -37,28 +36,33 @@ def start_reduction(
         If the system given is unstable, whatever the horizon: no result may be.
     """
     if isinstance(start, str):
-        if start not in STARTS:
-            raise InvalidInputError(f"unknown start {start!r}; known are {', '.join(STARTS)}, or give a reduced system")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", StabilityWarning)  # a repaired start counts only if it is the result
-            if start == "balanced":
-                return balanced_truncation(sys, order, slots=slots, horizon=horizon, spectrum=spectrum)
-            begun = STARTS[start](sys, order, slots=slots, horizon=horizon)
-        return begun if spectrum is None else finish(sys, begun.system, method=start, horizon=horizon, spectrum=spectrum)
+        return _named_start(sys, budget, norm, start)
     system = start.system if isinstance(start, Reduction) else start
     if type(system) is not type(sys):
         raise InvalidInputError(f"the start is a {type(system).__name__}, but the full system is a {type(sys).__name__}")
-    size, budget, what = used_order(system), order, "order"
-    if isinstance(system, DiagonalLQOSystem) and slots is not None:
-        size, budget, what = system.n_slots, slots, "slots"
-    if np.max(size) > budget:
-        raise InvalidInputError(f"the start has {what} {np.max(size)}, more than the {budget} asked for")
+    check_comparable(sys, system)
+    size, most, what = used_order(system), budget.order, "order"
+    if isinstance(system, DiagonalLQOSystem) and budget.slots is not None:
+        size, most, what = system.n_slots, budget.slots, "slots"
+    if np.max(size) > most:
+        raise InvalidInputError(f"the start has {what} {np.max(size)}, more than the {most} asked for")
     if isinstance(system, LQOSystem) and not system.is_real:
         raise InvalidInputError("the start has complex matrices, but reduction is for real systems")
     poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
     if np.any(unstable(poles, system.is_continuous)):
         raise UnstableSystemError("the start is not asymptotically stable, which a reduced system has to be over any horizon")
-    return finish(sys, system, method="start", horizon=horizon, spectrum=spectrum)
+    return finish(sys, system, norm, method="start")
+
+
+def _named_start(sys: System, budget: Budget, norm: Norm, name: str) -> Reduction:
+    if name not in STARTS:
+        raise InvalidInputError(f"unknown start {name!r}; known are {', '.join(STARTS)}, or give a reduced system")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)  # a repaired start counts only if it is the result
+        if norm.white or name == "balanced":
+            return STARTS[name](sys, budget, norm)
+        begun = STARTS[name](sys, budget, HorizonNorm(norm.continuous, norm.horizon))
+    return finish(sys, begun.system, norm, method=name)
 
 
 def check_options(continuous: bool, **options: Any) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from lqo_mor.analysis.norm import finite
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.figures import error_curve_figure
 from lqo_mor.files import FilePath
 from lqo_mor.reduction.balanced import balance, joint_values, truncate
-from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.best_of import better
+from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.result import Method, Reduction
-from lqo_mor.systems.batches import choose
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
@@ -30,7 +28,7 @@ _HOPE = 10.0  # factor by which it may undercut the last balanced truncation, be
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Solver: TypeAlias = tuple[Method, dict[str, Any]]  # a method and its options
+Solver: TypeAlias = tuple[Method, dict[str, Any]]  # a method and the options for it
 
 _GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
 
@@ -63,14 +61,19 @@ class ErrorCurve:
     orders: tuple[int, ...]
     reductions: dict[str, tuple[Reduction, ...]]
     hsv: np.ndarray
-    horizon: float | None
+    norm: Norm
+
+    @property
+    def horizon(self) -> float | None:
+        """Samples or seconds; None for the infinite horizon."""
+        return self.norm.horizon
 
     @property
     def errors(self) -> dict[str, np.ndarray]:
         """Relative h² errors by method, (orders, ...)."""
         return {name: np.array([red.relative_error for red in reds]) for name, reds in self.reductions.items()}
 
-    def plot(self, path: FilePath | None = None, tolerance: float | None = None) -> Figure:
+    def plot(self, path: FilePath | None = None, *, max_error: float | None = None) -> Figure:
         """The errors against the order, Hankel singular values underneath, with Matplotlib (extra ``plot``).
 
         Of a batch the median over the channels is drawn, and the worst as a dotted line.
@@ -79,22 +82,19 @@ class ErrorCurve:
         ----------
         path : path-like, optional
             Where to save the picture; its suffix says the format.
-        tolerance : float, optional
+        max_error : float, optional
             Draws a line at this relative error.
 
         Returns
         -------
         matplotlib.figure.Figure
         """
-        figure = error_curve_figure(self.orders, self.errors, self.hsv, self.horizon, tolerance)
+        figure = error_curve_figure(self.orders, self.errors, self.hsv, str(self.norm), max_error)
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
 
     def __str__(self) -> str:
-        horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
-        weighted = next(iter(self.reductions.values()))[0].spectrum is not None
-        horizon = "weighted by the spectrum of the input" if weighted else horizon
         columns = []
         for name, errors in self.errors.items():
             if errors.ndim == 1:
@@ -102,7 +102,7 @@ class ErrorCurve:
             else:
                 channels = errors.reshape(len(errors), -1)
                 columns += [(f"{name}, median", np.median(channels, axis=1)), ("worst", channels.max(axis=1))]
-        lines = [f"Relative h2 error by order  ({horizon})", " order" + "".join(_wide(title) for title, _ in columns)]
+        lines = [f"Relative h2 error by order  ({self.norm})", " order" + "".join(_wide(title) for title, _ in columns)]
         for row, order in enumerate(self.orders):
             lines.append(f"{order:6d}" + "".join(f"{errors[row]:{len(_wide(title))}.4g}" for title, errors in columns))
         return "\n".join(lines)
@@ -114,11 +114,7 @@ def _wide(title: str) -> str:
 
 
 def error_curve(
-    sys: System,
-    orders: Sequence[int],
-    solvers: dict[str, Solver],
-    horizon: float | None,
-    progress: Progress | None,
+    sys: System, orders: Sequence[int], solvers: dict[str, Solver], norm: Norm, progress: Progress | None
 ) -> ErrorCurve:
     """Reduce to all `orders` by every method.
 
@@ -131,10 +127,10 @@ def error_curve(
         The full system, or a batch of diagonal ones.
     orders : sequence of int
         In any order.
-    solvers : dict of str to (callable, dict)
-        By the name of the method, its function and the options for it.
-    horizon : float or None
-        Samples or seconds; None for infinite.
+    solvers : dict of str to (Method, dict)
+        By its name, a method and the options for it.
+    norm : Norm
+        That of the errors.
     progress : callable or None
         Called as ``progress(done, total)`` with channels, counted once for every order and method.
 
@@ -149,68 +145,38 @@ def error_curve(
     InvalidInputError
         If `orders` is no sequence, or empty.
     """
-    orders = _ascending(sys, orders, horizon)
-    horizon = finite(horizon)
-    spectrum = next(iter(solvers.values()))[1].get("spectrum")  # one for all methods
-    balanced = balance(sys, horizon, spectrum=spectrum)
+    orders = _ascending(sys, orders)
+    projections = balance(sys, norm)
     reductions: dict[str, list[Reduction]] = {name: [] for name in solvers}
     steps = len(orders) * len(solvers)
     for number, (order, name) in enumerate(product(orders, solvers)):
         tell = part_of(sys, progress, number, steps)
         if name == "balanced":
-            red = truncate(sys, balanced, order, None, horizon, spectrum)
+            red = truncate(sys, projections, Budget(order), norm)
             tell(1, 1)
         else:
-            red = solve(sys, order, name, solvers[name], horizon, tell, reductions[name][-1] if reductions[name] else None)
+            red = solve(sys, order, name, solvers[name], norm, tell, reductions[name][-1] if reductions[name] else None)
         reductions[name].append(red)
-    return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, joint_values(sys, balanced), horizon)
+    return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, joint_values(sys, projections), norm)
 
 
 def solve(
-    sys: System,
-    order: int,
-    name: str,
-    solver: Solver,
-    horizon: float | None,
-    progress: Progress | None,
-    previous: Reduction | None,
+    sys: System, order: int, name: str, solver: Solver, norm: Norm, progress: Progress | None, previous: Reduction | None
 ) -> Reduction:
     """Reduce to one order; an iterative method gives nothing worse than `previous`, of a smaller order.
 
     Its own starts are usually the better ones; where they end above `previous`, that is filled up to the order, too.
     """
-    function, options = solver
-    red = function(sys, order, horizon=horizon, progress=progress, **options)
-    if previous is None or "start" not in inspect.signature(function).parameters:
+    (method, options), budget = solver, Budget(order)
+    red = method.solve(sys, budget, norm, progress=progress, **options)
+    if previous is None or not method.iterative:
         return red
     if name in _GROWING and np.any(previous.error < red.error):
-        red = _better(function(sys, order, horizon=horizon, **{**options, "start": previous}), red)
-    return _better(red, previous)
+        red = better(method.solve(sys, budget, norm, **{**options, "start": previous}), red)
+    return better(red, previous)
 
 
-def _better(new: Reduction, previous: Reduction) -> Reduction:
-    """Channel by channel, the one of two reductions that has the smaller error."""
-    worse = np.asarray(previous.error < new.error)
-    if not np.any(worse):
-        return new
-    if np.all(worse):
-        return previous
-    fields = ("error", "relative_error", "start_error", "status", "iterations", "repaired", "digits")
-    merged = {field: np.where(worse, getattr(previous, field), getattr(new, field)) for field in fields}
-    if new.history is not None and previous.history is not None:
-        length = max(new.history.shape[-1], previous.history.shape[-1])
-        old, own = (_filled(history, length) for history in (previous.history, new.history))
-        merged["history"] = np.where(worse[..., np.newaxis], old, own)
-    old_system, new_system = (cast(DiagonalLQOSystem, red.system) for red in (previous, new))  # a batch: neither all nor none
-    return replace(new, system=choose(worse, old_system, new_system), **merged)
-
-
-def _filled(history: np.ndarray, length: int) -> np.ndarray:
-    missing = np.full((*history.shape[:-1], length - history.shape[-1]), np.nan)
-    return np.concatenate([history, missing], axis=-1)
-
-
-def _ascending(sys: System, orders: Sequence[int], horizon: float | None) -> tuple[int, ...]:
+def _ascending(sys: System, orders: Sequence[int]) -> tuple[int, ...]:
     try:
         orders = list(orders)
     except TypeError:
@@ -218,7 +184,7 @@ def _ascending(sys: System, orders: Sequence[int], horizon: float | None) -> tup
     if not orders:
         raise InvalidInputError("orders is empty; give at least one order")
     for order in orders:
-        check_budget(sys, order, None, horizon)
+        budget_of(sys, order, None)
     return tuple(sorted({int(order) for order in orders}))
 
 
@@ -230,27 +196,25 @@ def part_of(sys: System, progress: Progress | None, number: int, steps: int) -> 
     return lambda done, total: progress(number * channels + done * channels // total, steps * channels)
 
 
-def smallest_order(
-    sys: System, tolerance: float, name: str, solver: Solver, horizon: float | None, progress: Progress | None
-) -> Reduction:
-    """The reduction of the smallest order whose relative h² error is at most `tolerance`, in every channel of a batch.
+def smallest_order(sys: System, max_error: float, name: str, solver: Solver, norm: Norm, progress: Progress | None) -> Reduction:
+    """The reduction of the smallest order whose relative h² error is at most `max_error`, in every channel of a batch.
 
     Balanced truncations, cut from one pair of Gramian factors, give a first guess; from there the search goes on with the
     method asked for, in steps that double until the order is bracketed, and bisects it. The order below the one found
-    was tried and misses the tolerance.
+    was tried and misses it.
 
     Parameters
     ----------
     sys : LQOSystem or DiagonalLQOSystem
         The full system, or a batch of diagonal ones.
-    tolerance : float
+    max_error : float
         Largest relative h² error.
     name : str
-        The method.
-    solver : (callable, dict)
-        Its function and the options for it.
-    horizon : float or None
-        Samples or seconds; None for infinite.
+        Name of the method.
+    solver : (Method, dict)
+        The method and the options for it.
+    norm : Norm
+        That of the error.
     progress : callable or None
         Called as ``progress(done, total)`` with channels, counted once for every step of the search, whose number is an
         estimate.
@@ -262,33 +226,31 @@ def smallest_order(
     Raises
     ------
     OrderError
-        If no order below that of the system meets the tolerance.
+        If no order below that of the system meets it.
     InvalidInputError
-        If `tolerance` is no positive number.
+        If `max_error` is no positive number.
     """
-    number = isinstance(tolerance, (int, float, np.integer, np.floating)) and not isinstance(tolerance, bool)
-    if not number or not 0 < tolerance < np.inf:
-        raise InvalidInputError(f"tolerance must be a positive number, a relative h2 error; got {tolerance!r}")
-    check_budget(sys, 1, None, horizon)
-    horizon = finite(horizon)
+    number = isinstance(max_error, (int, float, np.integer, np.floating)) and not isinstance(max_error, bool)
+    if not number or not 0 < max_error < np.inf:
+        raise InvalidInputError(f"max_error must be a positive number, a relative h2 error; got {max_error!r}")
+    budget_of(sys, 1, None)
     limit = int(np.min(sys.order)) - 1
-    spectrum = solver[1].get("spectrum")
-    balanced = balance(sys, horizon, progress if name == "balanced" else None, spectrum)
+    projections = balance(sys, norm, progress if name == "balanced" else None)
 
-    def met(red: Reduction | None, tolerance: float = tolerance) -> bool:
-        return red is not None and bool(np.max(red.relative_error) <= tolerance)
+    def met(red: Reduction | None, wanted: float = max_error) -> bool:
+        return red is not None and bool(np.max(red.relative_error) <= wanted)
 
     def quiet(order: int) -> Reduction:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # only a guess
-            return truncate(sys, balanced, order, None, horizon, spectrum)
+            return truncate(sys, projections, Budget(order), norm)
 
-    wanted = tolerance if name == "balanced" else _GAIN * tolerance
+    wanted = max_error if name == "balanced" else _GAIN * max_error
     order, red = _search(quiet, lambda red: met(red, wanted), 1, limit)
-    if not met(red, wanted if name == "balanced" else _HOPE * tolerance):
-        raise _unreachable(tolerance, "balanced truncation", np.max(red.relative_error), limit)
+    if not met(red, wanted if name == "balanced" else _HOPE * max_error):
+        raise _unreachable(max_error, "balanced truncation", np.max(red.relative_error), limit)
     if name == "balanced":
-        return truncate(sys, balanced, order, None, horizon, spectrum)  # once more, with its warning
+        return truncate(sys, projections, Budget(order), norm)  # once more, with its warning
     misses: list[Reduction] = []
     steps, done = order.bit_length() + 1, 0
 
@@ -297,7 +259,7 @@ def smallest_order(
         tell = part_of(sys, progress, min(done, steps - 1), steps)
         done += 1
         try:
-            red = solve(sys, order, name, solver, horizon, tell, misses[-1] if misses else None)
+            red = solve(sys, order, name, solver, norm, tell, misses[-1] if misses else None)
         except InvalidInputError:
             if order == 1 < limit:  # modal truncation has no single state where every pole is one of a pair
                 return None
@@ -308,7 +270,7 @@ def smallest_order(
 
     order, red = _search(attempt, met, order, limit)
     if not met(red):
-        raise _unreachable(tolerance, f"method {name!r}", np.max(red.relative_error), limit)
+        raise _unreachable(max_error, f"method {name!r}", np.max(red.relative_error), limit)
     part_of(sys, progress, steps - 1, steps)(1, 1)
     return red
 
@@ -340,8 +302,8 @@ def _search(
     return high, cast(Reduction, found)
 
 
-def _unreachable(tolerance: float, what: str, error: float, limit: int) -> OrderError:
+def _unreachable(max_error: float, what: str, error: float, limit: int) -> OrderError:
     return OrderError(
-        f"no order below the {limit + 1} of the full system meets the tolerance {tolerance:g}: at order {limit} {what} still has "
+        f"no order below the {limit + 1} of the full system meets max_error = {max_error:g}: at order {limit} {what} still has "
         f"the relative h2 error {error:.3g}"
     )

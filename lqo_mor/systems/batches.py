@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lqo_mor.systems.dense import LQOSystem
@@ -19,24 +21,29 @@ def slot_count(poles: np.ndarray) -> int:
 
 def stack(systems: list[DiagonalLQOSystem], batch: tuple[int, ...], n_slots: int | None = None) -> DiagonalLQOSystem:
     """Single systems as one batch; shorter ones are filled with slots that have no input and no output."""
+    return _joined(systems, batch, np.stack, n_slots)
+
+
+def concatenate(parts: list[DiagonalLQOSystem], batch: tuple[int, ...]) -> DiagonalLQOSystem:
+    """Batches (channels,), one after the other, as one; shorter systems are filled up."""
+    return _joined(parts, batch, np.concatenate)
+
+
+def _joined(
+    systems: list[DiagonalLQOSystem], batch: tuple[int, ...], join: Callable[..., np.ndarray], n_slots: int | None = None
+) -> DiagonalLQOSystem:
     size = max(sys.n_slots for sys in systems) if n_slots is None else n_slots
     systems = [pad(sys, size) for sys in systems]
 
-    def join(arrays: list[np.ndarray]) -> np.ndarray:
-        return np.stack(arrays).reshape(*batch, *arrays[0].shape)
+    def whole(arrays: list[np.ndarray]) -> np.ndarray:
+        axes = arrays[0].shape if join is np.stack else arrays[0].shape[1:]
+        return join(arrays).reshape(*batch, *axes)
 
     quadratic = None
     if systems[0].quadratic is not None:
-        parts = [sys.quadratic for sys in systems if sys.quadratic is not None]
-        quadratic = QuadraticOutput(join([q.U for q in parts]), join([q.V for q in parts]), join([q.W for q in parts]))
-    return DiagonalLQOSystem(
-        join([sys.poles for sys in systems]),
-        join([sys.B for sys in systems]),
-        join([sys.C for sys in systems]),
-        join([sys.D for sys in systems]),
-        quadratic,
-        systems[0].dt,
-    )
+        quadratic = QuadraticOutput(*(whole([getattr(sys.quadratic, name) for sys in systems]) for name in "UVW"))
+    poles, B, C, D = (whole([getattr(sys, name) for sys in systems]) for name in ("poles", "B", "C", "D"))
+    return DiagonalLQOSystem(poles, B, C, D, quadratic, systems[0].dt)
 
 
 def pad(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:

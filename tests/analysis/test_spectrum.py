@@ -6,6 +6,7 @@ import scipy.signal
 
 import lqo_mor as lqo
 from lqo_mor.analysis import weighted
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, UnstableSystemError
@@ -351,7 +352,7 @@ def test_an_estimate_from_data_approaches_the_process():
 @parametrize(select(batch=False, continuous=False))
 def test_factors_of_both_gramians(sys):
     spectrum = coloured(sys.n_inputs, 6)
-    R, S = gramian_factors(sys, None, spectrum)
+    R, S = gramian_factors(sys, norm_of(sys, None, spectrum))
     P, Q = lqo.controllability_gramian(sys, spectrum=spectrum), lqo.observability_gramian(sys, spectrum=spectrum)
     np.testing.assert_allclose(R @ R.conj().T, P, rtol=0, atol=1e-12 * np.abs(P).max())
     np.testing.assert_allclose(S @ S.conj().T, Q, rtol=0, atol=1e-12 * np.abs(Q).max())

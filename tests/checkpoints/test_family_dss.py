@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lqo_mor.analysis.differences import h2_error
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.checkpoints.families.dss import keep_shared_poles
 from lqo_mor.checkpoints.families.registry import FAMILIES
@@ -231,7 +232,7 @@ def test_kept_poles_are_the_best_of_their_number():
     model = DeepSSM(None, (Block("layer", ssm, residual=False),), None)
 
     def error(slots):
-        reduced = fit_outputs(ssm, ssm.poles[:, slots], ssm.B[:, slots])
+        reduced = fit_outputs(ssm, ssm.poles[:, slots], ssm.B[:, slots], norm_of(ssm))
         return np.sum(h2_error(ssm, reduced) ** 2)
 
     for count, slack in ((1, 1.0), (3, 1.5), (5, 1.5)):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lqo_mor import DiagonalLQOSystem, LQOSystem, QuadraticOutput
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor
 from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing
@@ -113,7 +114,7 @@ def test_dense_factor_keeps_small_directions_that_a_gramian_loses(scale):
                                   "diagonal discrete mimo factored", "diagonal continuous mimo factored"])  # fmt: skip
 def test_both_factors_of_a_system_with_a_quadratic_output(name, horizon):
     sys = cases.get(name)
-    R, S = gramian_factors(sys, horizon)
+    R, S = gramian_factors(sys, norm_of(sys, horizon))
     P, Q = extended.gramians(sys, horizon)
     assert _distance(R, P) < 1e-12
     assert _distance(S, Q) < 1e-12
@@ -122,6 +123,6 @@ def test_both_factors_of_a_system_with_a_quadratic_output(name, horizon):
 def test_one_state_of_a_complex_system_by_hand():
     # P = |b|²/(1−|λ|²) = 12; M enters as |w|² P
     sys = LQOSystem([[0.5j]], [[3j]], [[1 + 1j]], None, QuadraticOutput([[1.0]], [[1.0]], [[2j]]))
-    R, S = gramian_factors(sys)
+    R, S = gramian_factors(sys, norm_of(sys))
     assert abs(R[0, 0]) ** 2 == pytest.approx(12, rel=1e-15)
     assert abs(S[0, 0]) ** 2 == pytest.approx((2 + 4 * 12) / 0.75, rel=1e-14)

@@ -5,6 +5,7 @@ import pytest
 
 from lqo_mor import DiagonalLQOSystem, LQOSystem, QuadraticOutput, h2_error
 from lqo_mor.analysis.differences import error_and_digits
+from lqo_mor.analysis.door import norm_of
 from tests import cases, extended
 
 SIZES = [1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12]
@@ -80,7 +81,7 @@ def test_errors_and_their_digits(name, what, horizon):
     for size in SIZES:
         rom = change(sys, what, size)
         wanted = extended.error(sys, rom, horizon)
-        found, _, estimate = error_and_digits(sys, rom, horizon)
+        found, _, estimate = error_and_digits(sys, rom, norm_of(sys, horizon))
         right, relative = digits(found, wanted), float(wanted / full)
         lowest = 15 if isinstance(sys, DiagonalLQOSystem) else 14 if sys.is_continuous else 14.5
         assert right >= min(8, lowest + np.log10(relative)), (size, relative, right)  # 3 digits at 1e-12
@@ -111,7 +112,7 @@ def test_dense_system_next_to_the_stability_boundary(what, distance):
     sys = near_unstable(distance)
     for size in (1e-3, 1e-5, 1e-8, 1e-10):
         rom = change(sys, what, size)
-        found, _, estimate = error_and_digits(sys, rom)
+        found, _, estimate = error_and_digits(sys, rom, norm_of(sys))
         right = digits(found, extended.error(sys, rom))
         assert estimate - 1 <= right, (size, right, estimate)
         assert right <= estimate + 6, (size, right, estimate)
@@ -123,14 +124,14 @@ def test_ill_conditioned_companion_matrix():
     sys = LQOSystem(A, np.eye(8)[:, :1], np.ones((1, 8)))
     for size in (1e-3, 1e-5, 1e-7):
         rom = change(sys, "pole", size)
-        found, _, estimate = error_and_digits(sys, rom)
+        found, _, estimate = error_and_digits(sys, rom, norm_of(sys))
         right = digits(found, extended.error(sys, rom))
         assert estimate - 1 <= right, (size, right, estimate)
 
 
 def test_equal_systems_have_an_error_below_rounding_and_no_digits():
     for name, sys in SYSTEMS.items():
-        found, _, estimate = error_and_digits(sys, sys)
+        found, _, estimate = error_and_digits(sys, sys, norm_of(sys))
         assert found <= 1e-14 * float(extended.norm(sys)), name
         assert estimate <= 2, name
 

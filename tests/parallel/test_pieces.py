@@ -109,8 +109,8 @@ def test_curves_and_tolerances(cut):
     for method in whole.reductions:
         for a, b in zip(curve.reductions[method], whole.reductions[method], strict=True):
             assert_same(a, b)
-    small = cut(lqo.reduce, sys, tolerance=0.3, progress=lambda *call: calls.append(call), **QUICK["optimal"])
-    assert_same(small, lqo.reduce(sys, tolerance=0.3, **QUICK["optimal"]))
+    small = cut(lqo.reduce, sys, max_error=0.3, progress=lambda *call: calls.append(call), **QUICK["optimal"])
+    assert_same(small, lqo.reduce(sys, max_error=0.3, **QUICK["optimal"]))
     assert calls == sorted(calls)
     assert calls[-1][0] == calls[-1][1]
 

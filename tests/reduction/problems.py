@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.reduction.objective.error import Problem, problem_of
 from tests.cases import diagonal, get
 
@@ -46,7 +47,7 @@ def point(name: str, horizon, pairs: int = 2, reals: int = 1) -> Point:
     """A random reduced model with pairs and real poles for the named system of the table."""
     sys = get(name)
     rng = np.random.default_rng(99)
-    problem = problem_of(sys, horizon)
+    problem = problem_of(sys, norm_of(sys, horizon))
     start = diagonal(98, pairs=pairs, reals=reals, m=sys.n_inputs, continuous=sys.is_continuous)
     r, q = start.order, problem.p + 2 * problem.c
     rows, W = rng.standard_normal((q, r)), rng.standard_normal(problem.W.shape) / 3

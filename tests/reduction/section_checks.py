@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.reduction.objective.error import problem_of, projected_error
 from lqo_mor.reduction.sections.data import search_data
 from lqo_mor.reduction.sections.newton import _objective
@@ -59,7 +60,7 @@ def parameters(rng, continuous, kinds):
 
 def form(sys, horizon=None, ridge=0.0, inner=True):
     """What the kernels need of `sys`, in the inner or in the projection form of the error."""
-    return (*search_data(sys, horizon, ridge)[:-2], ridge, inner)
+    return (*search_data(sys, norm_of(sys, horizon), ridge)[:-2], ridge, inner)
 
 
 def jet(data, kinds, x):
@@ -70,7 +71,7 @@ def jet(data, kinds, x):
 
 def best_error(sys, mu, horizon=None, ridge=0.0):
     """Squared error of the best outputs at the poles `mu`, in another way: normal equations of the reduced Gramian."""
-    return projected_error(problem_of(sys, horizon), mu, np.ones((mu.size, 1), complex), mu.imag == 0, ridge)[0]
+    return projected_error(problem_of(sys, norm_of(sys, horizon)), mu, np.ones((mu.size, 1), complex), mu.imag == 0, ridge)[0]
 
 
 def closed(mu):

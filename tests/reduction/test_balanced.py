@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.errors import InvalidInputError, StabilityWarning
 from lqo_mor.reduction.balanced import _project, _projections
@@ -18,7 +19,7 @@ ALL_LINEAR = select(batch=False, real=True, linear=True, hard=False)
 @parametrize(DENSE)
 @pytest.mark.parametrize("horizon", [None, 9])
 def test_the_balancing_transformation_makes_both_gramians_diagonal(sys, horizon):
-    V, W, values = _projections(*gramian_factors(sys, horizon), sys.order)
+    V, W, values = _projections(*gramian_factors(sys, norm_of(sys, horizon)), sys.order)
     np.testing.assert_allclose(W.T @ V, np.eye(V.shape[1]), atol=1e-6)
     P = W.T @ lqo.controllability_gramian(sys, horizon) @ W
     Q = V.T @ lqo.observability_gramian(sys, horizon) @ V
@@ -139,7 +140,7 @@ def losing_stability(dense_form):
     """A system whose time-limited truncation is unstable, found by trying seeds."""
     for seed in range(200):
         sys = diagonal(seed, pairs=3)
-        V, W, _ = _projections(*gramian_factors(sys, 3), 2)
+        V, W, _ = _projections(*gramian_factors(sys, norm_of(sys, 3)), 2)
         if np.abs(np.linalg.eigvals(_project(lqo.to_dense(sys), V, W).A)).max() > 1.05:
             return lqo.to_dense(sys) if dense_form else sys
     raise AssertionError("no such system among the seeds")
@@ -162,7 +163,7 @@ def test_only_the_unstable_channels_of_a_batch_are_repaired():
     bad, good = losing_stability(False), None
     for seed in range(200):
         candidate = diagonal(seed, pairs=3)
-        V, W, _ = _projections(*gramian_factors(candidate, 3), 2)
+        V, W, _ = _projections(*gramian_factors(candidate, norm_of(candidate, 3)), 2)
         if np.abs(np.linalg.eigvals(_project(lqo.to_dense(candidate), V, W).A)).max() < 0.9:
             good = candidate
             break

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
@@ -67,7 +68,7 @@ def test_one_step_projects_on_the_shifted_solves(name, time):
     """The formulas of the docstring, with complex matrices and one linear system per pole."""
     sys = get(name.format(time))
     start = as_dense(diagonal(35, pairs=1, reals=1, m=sys.n_inputs, continuous=sys.is_continuous))
-    full = full_system(sys, None, None, _shifted_solver(sys, None), np.zeros(3))
+    full = full_system(sys, norm_of(sys), None, _shifted_solver(sys, norm_of(sys)), np.zeros(3))
     now = iteration.evaluate(full, start.A, start.B)
     step = iteration.direction(full, now).step
     d = as_dense(sys)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.matrix_equations.pairing_jets import _pairing_derivatives
-from lqo_mor.reduction.budget import budget, poles_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.sections.data import search_data
+from lqo_mor.reduction.sections.layout import layout_of, poles_of
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL, _factor, _parameters_of, _size
 from lqo_mor.reduction.sections.starting_poles import N_ANGLES, N_DECAYS, _balanced_poles, _candidates, _sections_of
 from tests.brute import derivative
@@ -93,7 +95,7 @@ def test_parameters_of_the_poles_of_a_section_are_its_own(kind, continuous, rng)
 @pytest.mark.parametrize("margin", [1e-12, 1e-3])
 def test_whatever_the_parameters_poles_keep_the_margin(continuous, margin, rng):
     for order, slots in ((5, None), (None, 3)):
-        size = budget(order, slots, continuous, margin)
+        size = layout_of(Budget(order, slots), continuous, margin)
         wild = np.concatenate([30 * rng.standard_normal((50, size.n_parameters)), np.full((1, size.n_parameters), 100.0)])
         bounded = wild if slots else np.clip(wild, -size.limit, size.limit)
         mu, used = poles_of(size, np.tile(size.kinds, (51, 1)), bounded)
@@ -105,7 +107,7 @@ def test_whatever_the_parameters_poles_keep_the_margin(continuous, margin, rng):
 def test_sections_hold_the_poles_that_they_are_made_of(continuous, order):
     mu = np.array([-0.2 + 3j, -0.5, -1.5, -4.0][: order - 1])
     mu = closed(mu if continuous else np.exp(mu))
-    size = budget(order, None, continuous, 1e-9)
+    size = layout_of(Budget(order), continuous, 1e-9)
     kinds, x = size.kinds.copy(), np.zeros(order)
     assert _sections_of(continuous, mu, kinds, size.least, size.limit, x) == kinds.size
     got, used = poles_of(size, kinds[np.newaxis], x[np.newaxis])
@@ -116,7 +118,7 @@ def test_sections_hold_the_poles_that_they_are_made_of(continuous, order):
 def test_of_a_budget_in_slots_each_real_pole_takes_one(continuous):
     mu = np.array([-0.2 + 3j, -0.2 - 3j, -0.5, -1.5])
     mu = mu if continuous else np.exp(mu)
-    size = budget(None, 3, continuous, 1e-9)
+    size = layout_of(Budget(slots=3), continuous, 1e-9)
     kinds, x = size.kinds.copy(), np.zeros(6)
     assert _sections_of(continuous, mu, kinds, size.least, size.limit, x) == 3
     assert list(kinds) == [PAIR, REAL, REAL]
@@ -168,7 +170,7 @@ def test_pairing_over_all_time_is_the_sum_over_all_time(continuous, rng):
 
 
 def balanced_poles(sys, horizon, order):
-    data = search_data(sys, horizon, 0.0)
+    data = search_data(sys, norm_of(sys, horizon), 0.0)
     poles = _balanced_poles(data[0], data[1], data[2], data[10], data[3], data[11], data[4], order)
     return np.sort_complex(poles[poles.imag >= 0]), poles.size
 
@@ -202,7 +204,7 @@ def test_compiled_balanced_poles_are_reflected_where_truncation_is_unstable(cont
 @pytest.mark.parametrize(("pairs", "reals"), [(5, 2), (0, 4), (1, 0)])
 def test_all_candidates_are_stable(continuous, kind, pairs, reals):
     sys = system(continuous, pairs=pairs, reals=reals)
-    size = budget(3, None, continuous, LEAST)
+    size = layout_of(Budget(3), continuous, LEAST)
     sections, single = np.empty((sys.n_slots + N_DECAYS * (N_ANGLES + 2), 2)), np.empty((N_DECAYS, 2))
     _candidates(continuous, kind, np.array(sys.poles), size.least, size.limit, sections, single)
     assert np.all(np.isfinite(sections))

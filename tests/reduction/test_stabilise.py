@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.errors import StabilityWarning
 from lqo_mor.reduction.refit import fit_outputs, stabilise
 from lqo_mor.systems.poles import reflect, unstable
@@ -38,7 +39,7 @@ def test_the_boundary_counts_as_unstable():
 
 def test_stable_systems_pass_untouched():
     rom = diagonal(3, pairs=1)
-    system, repaired = stabilise(FULL, rom, None)
+    system, repaired = stabilise(FULL, rom, norm_of(FULL))
     assert system is rom
     assert not repaired
 
@@ -46,10 +47,12 @@ def test_stable_systems_pass_untouched():
 def test_repair_reflects_and_refits():
     rom = lqo.DiagonalLQOSystem([1.25 * np.exp(0.7j), 0.4], [[1.0], [1.0]], [[1.0, 1.0]])
     with pytest.warns(StabilityWarning, match="the reduced system was unstable"):
-        system, repaired = stabilise(FULL, rom, None)
+        system, repaired = stabilise(FULL, rom, norm_of(FULL))
     assert repaired
     np.testing.assert_allclose(system.poles, [0.8 * np.exp(0.7j), 0.4])
-    assert lqo.h2_error(FULL, system) == pytest.approx(lqo.h2_error(FULL, fit_outputs(FULL, system.poles, rom.B)), rel=1e-12)
+    assert lqo.h2_error(FULL, system) == pytest.approx(
+        lqo.h2_error(FULL, fit_outputs(FULL, system.poles, rom.B, norm_of(FULL))), rel=1e-12
+    )
     assert lqo.h2_error(FULL, system) <= lqo.h2_norm(FULL)
 
 
@@ -59,7 +62,7 @@ def test_repair_reflects_and_refits():
 def test_fitted_outputs_are_optimal(name, rng):
     sys = get(name)
     rom = diagonal(4, pairs=1, reals=1, m=sys.n_inputs, continuous=sys.is_continuous)
-    fitted = fit_outputs(sys, rom.poles, rom.B)
+    fitted = fit_outputs(sys, rom.poles, rom.B, norm_of(sys))
     error = lqo.h2_error(sys, fitted)
     assert error < lqo.h2_norm(sys)
     q, real = fitted.quadratic, fitted.is_real_pole
@@ -74,13 +77,13 @@ def test_fitted_outputs_are_optimal(name, rng):
 def test_fitted_outputs_of_a_batch(name):
     sys = get(name)
     rom = diagonal(5, pairs=1, reals=1, batch=sys.batch, continuous=sys.is_continuous)
-    fitted = fit_outputs(sys, rom.poles, rom.B, 5)
+    fitted = fit_outputs(sys, rom.poles, rom.B, norm_of(sys, 5))
     for index in np.ndindex(sys.batch):
-        single = fit_outputs(sys[index], rom.poles[index], rom.B[index], 5)
+        single = fit_outputs(sys[index], rom.poles[index], rom.B[index], norm_of(sys, 5))
         np.testing.assert_allclose(fitted.C[index], single.C, rtol=1e-9, atol=1e-11)
     # A slot without input is padding: it changes nothing.
     B = rom.B.copy()
     B[..., 1, :] = 0
-    padded = fit_outputs(sys, rom.poles, B, 5)
-    short = fit_outputs(sys, rom.poles[..., :1], rom.B[..., :1, :], 5)
+    padded = fit_outputs(sys, rom.poles, B, norm_of(sys, 5))
+    short = fit_outputs(sys, rom.poles[..., :1], rom.B[..., :1, :], norm_of(sys, 5))
     np.testing.assert_allclose(lqo.h2_error(sys, padded, 5), lqo.h2_error(sys, short, 5), rtol=1e-10)

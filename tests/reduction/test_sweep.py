@@ -135,7 +135,7 @@ def test_the_table_of_a_batch_shows_median_and_worst():
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-4])
 @pytest.mark.parametrize("method", ["balanced", "optimal"])
 def test_the_order_for_a_tolerance(method, tolerance):
-    red = lqo.reduce(ROD, tolerance=tolerance, method=method)
+    red = lqo.reduce(ROD, max_error=tolerance, method=method)
     assert red.relative_error <= tolerance
     assert red.method == method
     below = lqo.reduce(ROD, red.system.order - 1, method=method)
@@ -145,37 +145,37 @@ def test_the_order_for_a_tolerance(method, tolerance):
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "irka"])  # which has no finite horizon
 def test_the_worst_channel_meets_the_tolerance(method):
     options = QUICK.get(method, {})
-    red = lqo.reduce(LAYER, tolerance=0.7, method=method, horizon=32, **options)
+    red = lqo.reduce(LAYER, max_error=0.7, method=method, horizon=32, **options)
     assert red.relative_error.max() <= 0.7
     assert red.system.batch == LAYER.batch
 
 
 def test_optimal_needs_no_more_states_than_balanced():
-    orders = [lqo.reduce(CHAIN, tolerance=0.2, method=method).system.order for method in ("optimal", "balanced")]
+    orders = [lqo.reduce(CHAIN, max_error=0.2, method=method).system.order for method in ("optimal", "balanced")]
     assert orders[0] <= orders[1]
 
 
 def test_a_tolerance_that_one_state_meets():
-    assert lqo.reduce(ROD, tolerance=2.0, method="balanced").system.order == 1
+    assert lqo.reduce(ROD, max_error=2.0, method="balanced").system.order == 1
 
 
 def test_modal_truncation_passes_over_the_order_that_it_cannot_give():
     pairs = diagonal(3, pairs=4)
-    red = lqo.reduce(pairs, tolerance=0.9, method="modal")
+    red = lqo.reduce(pairs, max_error=0.9, method="modal")
     assert red.relative_error <= 0.9
 
 
 @pytest.mark.parametrize("method", ["balanced", "optimal", "hippo"])
 def test_a_tolerance_out_of_reach(method):
     sys = lqo.LQOSystem(np.diag([0.9, -0.9, 0.5]), np.ones((3, 1)), np.ones((1, 3)))
-    with pytest.raises(OrderError, match="no order below the 3 of the full system meets the tolerance 1e-09: at order 2"):
-        lqo.reduce(sys, tolerance=1e-9, method=method)
+    with pytest.raises(OrderError, match="no order below the 3 of the full system meets max_error = 1e-09: at order 2"):
+        lqo.reduce(sys, max_error=1e-9, method=method)
 
 
 @pytest.mark.parametrize("tolerance", [0, -1.0, np.nan, np.inf, "0.1", True, [0.1]])
 def test_tolerances_that_are_none(tolerance):
-    with pytest.raises(InvalidInputError, match="tolerance must be a positive number"):
-        lqo.reduce(ROD, tolerance=tolerance)
+    with pytest.raises(InvalidInputError, match="max_error must be a positive number"):
+        lqo.reduce(ROD, max_error=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -198,19 +198,19 @@ def test_orders_that_are_none(orders, error, message):
     "budget",
     [
         {},
-        {"order": 2, "tolerance": 0.1},
-        {"orders": [2], "tolerance": 0.1},
+        {"order": 2, "max_error": 0.1},
+        {"orders": [2], "max_error": 0.1},
         {"slots": 2, "orders": [2]},
         {"order": 1, "orders": [2]},
     ],
 )
 def test_exactly_one_budget(budget):
-    with pytest.raises(InvalidInputError, match=r"give exactly one of order .*, slots .*, orders .* and tolerance"):
+    with pytest.raises(InvalidInputError, match=r"give exactly one of order .*, slots .*, orders .* and max_error"):
         lqo.reduce(LAYER, **budget)
 
 
 def test_lists_of_methods_are_for_curves():
-    for budget in ({"order": 2}, {"tolerance": 0.1}):
+    for budget in ({"order": 2}, {"max_error": 0.1}):
         with pytest.raises(InvalidInputError, match=r"unknown method \['optimal'\].*a list of methods needs orders"):
             lqo.reduce(ROD, method=["optimal"], **budget)
     for method in ([], ["optimal", "best"], [["optimal"]], 3):
@@ -224,7 +224,13 @@ def test_an_option_goes_to_the_methods_that_have_it():
     with pytest.raises(InvalidInputError, match="none of these methods has no option 'armijo'"):
         lqo.reduce(ROD, orders=[2], method=["balanced", "modal"], armijo=0.1)
     with pytest.raises(InvalidInputError, match="max_iterations"):
-        lqo.reduce(ROD, tolerance=0.1, max_iterations=-1)
+        lqo.reduce(ROD, max_error=0.1, max_iterations=-1)
+
+
+def test_the_tolerance_of_a_method_beside_the_largest_error():
+    loose, tight = (lqo.reduce(ROD, max_error=0.05, tolerance=tolerance) for tolerance in (0.1, 1e-8))
+    assert np.all(loose.iterations <= tight.iterations)
+    assert max(loose.relative_error, tight.relative_error) <= 0.05
 
 
 def test_a_start_of_ones_own():

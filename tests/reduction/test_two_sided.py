@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.reduction.result import Status
@@ -20,7 +21,7 @@ SINGLE = select(real=True, batch=False, hard=False)
 def test_the_error_falls_along_the_damped_direction_at_the_rate_of_the_theory(name, time):
     sys = get(name.format(time))
     start = as_dense(diagonal(31, pairs=1, reals=1, m=sys.n_inputs, continuous=sys.is_continuous))
-    full = full_system(sys, None, None, cross_gramians.cross_solver(sys, None), np.zeros(3))
+    full = full_system(sys, norm_of(sys), None, cross_gramians.cross_solver(sys, norm_of(sys)), np.zeros(3))
     now = evaluated(full, start.A, start.B)
     D = iteration.direction(full, now).D
     own = now.V.T @ observed(full, now.X, now.C, now.M)
@@ -47,7 +48,7 @@ def test_cross_gramians(sys, horizon):
     for adjoint in (False, True):
         A, B = (full.A.T, small.T) if adjoint else (full.A, small)
         wanted = solve(A, B, Q, horizon)
-        for found in (cross_gramians.cross_solver(sys, horizon)(Q, small, adjoint), doubling(Q, small, adjoint)):
+        for found in (cross_gramians.cross_solver(sys, norm_of(sys, horizon))(Q, small, adjoint), doubling(Q, small, adjoint)):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, OrderError
 from lqo_mor.reduction.descent.projected_gradient import free_error
@@ -46,7 +47,7 @@ def test_error_and_gradients(name, modes, monkeypatch):
     if not modes:  # by the transfer of the dense matrix
         monkeypatch.setattr(error, "well_conditioned_modes", lambda sys: None)
     spectrum, start = weighted(sys), diagonal(98, pairs=2, reals=1, m=sys.n_inputs)
-    problem, rng = error.problem_of(sys, None, spectrum), np.random.default_rng(99)
+    problem, rng = error.problem_of(sys, norm_of(sys, None, spectrum)), np.random.default_rng(99)
     real, mu, B = start.is_real_pole, start.poles, start.B
     rows, W = rng.standard_normal((problem.p + 2 * problem.c, start.order)), rng.standard_normal(problem.W.shape) / 3
 
@@ -106,7 +107,7 @@ def test_first_order_optimality(m, p, c, form, rng):
         poles = best.poles * (1 + size * free(rng.standard_normal(real.size) + 1j * rng.standard_normal(real.size), real))
         B, C = (a + size * a * rng.standard_normal(a.shape) for a in (best.B, best.C))
         if c:  # the quadratic rows belong to poles and inputs
-            return fit_outputs(sys, poles, B, spectrum=spectrum)
+            return fit_outputs(sys, poles, B, norm_of(sys, None, spectrum))
         return lqo.DiagonalLQOSystem(poles, B, C, best.D)
 
     changes = [lqo.h2_error(sys, moved(size), spectrum=spectrum) / red.error - 1 for size in [1e-4] * 20 + [1e-2] * 10]
@@ -177,7 +178,7 @@ def test_several_orders_and_a_tolerance(m):
     np.testing.assert_allclose(curve.hsv, lqo.hankel_singular_values(sys, spectrum=spectrum), rtol=1e-8, atol=1e-12)
     assert "weighted by the spectrum" in str(curve)
     wanted = curve.errors["optimal"][1] * (1 + 1e-6)
-    assert lqo.reduce(sys, tolerance=wanted, spectrum=spectrum).system.order <= 4
+    assert lqo.reduce(sys, max_error=wanted, spectrum=spectrum).system.order <= 4
 
 
 @pytest.mark.parametrize(("m", "c"), [(1, 0), (2, 1)])

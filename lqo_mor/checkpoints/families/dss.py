@@ -22,7 +22,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import half_gramians
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.checkpoints.contracts import Family, Layer
 from lqo_mor.checkpoints.families.diagonal_kernels import forward_feedthrough, half_storage, length_setting, linear_parts
 from lqo_mor.checkpoints.families.slots import NO_ANGLE, SMALLEST, WAY_OUT, beside_axis, complex_numbers, per_slot, real_view
@@ -98,18 +100,19 @@ def keep_shared_poles(model: DeepSSM, slots: int, horizon: int | None = None) ->
         if not ssm.batch or ssm.quadratic is not None:
             raise InvalidInputError(f"{block.name} is no batch of heads with linear outputs; only those share their poles")
         if slots < ssm.n_slots:
-            kept = _best_slots(ssm, int(slots), horizon)
-            ssm = fit_outputs(ssm, ssm.poles[:, kept], ssm.B[:, kept], horizon)
+            norm = norm_of(ssm, horizon)
+            kept = _best_slots(ssm, int(slots), norm)
+            ssm = fit_outputs(ssm, ssm.poles[:, kept], ssm.B[:, kept], norm)
         blocks.append(replace(block, ssm=ssm))
     return replace(model, blocks=tuple(blocks))
 
 
-def _best_slots(ssm: DiagonalLQOSystem, slots: int, horizon: int | None) -> list[int]:
+def _best_slots(ssm: DiagonalLQOSystem, slots: int, norm: Norm) -> list[int]:
     """The slots to keep, in their order, one by one those that lower the error of all heads together most.
 
     Each mode is the two signals Re x and Im x; what is chosen is projected out of all others, and out of the outputs.
     """
-    plain, hermitian = half_gramians(ssm, horizon)
+    plain, hermitian = half_gramians(ssm, norm)
     n = ssm.n_slots
     gram = 0.5 * np.block(
         [[(hermitian + plain).real, (plain - hermitian).imag], [(hermitian + plain).imag, (hermitian - plain).real]]

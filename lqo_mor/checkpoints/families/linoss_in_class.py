@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.norm import check_system
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.errors import InvalidInputError, OrderError
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -85,7 +85,7 @@ def keep_oscillators(model: DeepSSM, count: int, horizon: int | None = None) -> 
 def _fewer(ssm: DiagonalLQOSystem, count: int, horizon: int | None) -> DiagonalLQOSystem:
     if 2 * count >= ssm.n_slots:
         return ssm
-    check_system(ssm, horizon)
+    norm_of(ssm, horizon)  # refuses unstable systems
     # Columns of C are a real vector times a common factor; the weights here are the vectors.
     factor = _factors(ssm)
     weights = (ssm.C / factor).real

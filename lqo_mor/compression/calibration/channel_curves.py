@@ -18,9 +18,10 @@ from numba import get_num_threads
 from lqo_mor.analysis.rows import pair_weights
 from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED
-from lqo_mor.reduction.budget import Budget, budget, poles_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.sections import candidates
 from lqo_mor.reduction.sections.data import Data, _data, _weighted_data
+from lqo_mor.reduction.sections.layout import Layout, layout_of, poles_of
 from lqo_mor.reduction.sections.search import Candidates, Run, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import closed
@@ -109,7 +110,7 @@ def weighted_curves(
             elif size == 0 or not data[12] > 0:
                 squared[h, k] = data[12]
             else:
-                layout = budget(None, size, False, margin)
+                layout = layout_of(Budget(slots=size), False, margin)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
                 options: dict[str, Any] = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
                 run = search(
@@ -177,7 +178,7 @@ def adapted(
         data, (mu, _, feedthrough) = _data(code, lam, own, parameters, features, max(left, 0.0), ridge), systems[h]
         mu = discount * mu
         if mu.size:
-            layout = budget(None, mu.size, False, margin)
+            layout = layout_of(Budget(slots=mu.size), False, margin)
             options: dict[str, Any] = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
             run = search(data, layout, [closed(mu)], max_iterations, None, swaps=False, **options)
             mu = _poles(layout, run)
@@ -200,7 +201,7 @@ def assembled(systems: list[Channel], dt: float | bool) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(poles, B, C, D, None, dt)
 
 
-def _poles(layout: Budget, run: Run) -> np.ndarray:
+def _poles(layout: Layout, run: Run) -> np.ndarray:
     mu, used = poles_of(layout, run.kinds[np.newaxis], run.x[np.newaxis])
     return mu[0, used[0]]
 

@@ -7,12 +7,12 @@ from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 
-from lqo_mor.analysis.norm import finite
-from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import quadratic_of, stack_rows
-from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.reduction.best_of import chunks, iterate, used_slots
-from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.descent import projected_gradient_kernels
 from lqo_mor.reduction.objective.error import (
     Problem,
@@ -24,11 +24,12 @@ from lqo_mor.reduction.objective.error import (
     without_feedthrough,
 )
 from lqo_mor.reduction.refit import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real, squared_norms
-from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Reduction, Status
+from lqo_mor.reduction.result import Outcome, Reduction, Status, kernel_outcome
 from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.systems.poles import clamped
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
@@ -102,44 +103,60 @@ def projected_gradient(
     >>> bool(np.all(np.diff(red.history) < 0))
     True
     """
-    check_budget(sys, order, slots, horizon)
-    horizon = finite(horizon)
+    norm = norm_of(sys, horizon)
+    return descend(
+        sys, budget_of(sys, order, slots), norm, start=start, margin=margin, armijo=armijo, max_iterations=max_iterations,
+        tolerance=tolerance, progress=progress,
+    )  # fmt: skip
+
+
+def descend(
+    sys: System,
+    budget: Budget,
+    norm: Norm,
+    *,
+    start: Start | None = None,
+    margin: float = 1e-6,
+    armijo: float = 1e-4,
+    max_iterations: int = 3000,
+    tolerance: float = 1e-6,
+    progress: Progress | None = None,
+) -> Reduction:
+    """`projected_gradient` in a norm."""
     options = {"margin": margin, "armijo": armijo, "max_iterations": max_iterations, "tolerance": tolerance}
     check_options(sys.is_continuous, **options)
-    begun = start_reduction(sys, order, slots, horizon, "balanced" if start is None else start)
+    begun = start_reduction(sys, budget, norm, "balanced" if start is None else start)
 
-    def one(sys: System, initial: DiagonalLQOSystem, _: InputSpectrum | None) -> Outcome:
-        return _normalised(_descend_one, sys, initial, horizon, **options)
+    def one(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Outcome:
+        return _normalised(_descend_one, sys, initial, norm, **options)
 
     def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
-        return _normalised(_descend_batch, sys, initial, horizon, progress=progress, **options)
+        return _normalised(_descend_batch, sys, initial, norm, progress=progress, **options)
 
-    compiled = batch if sys.n_inputs == 1 and not isinstance(sys, LQOSystem) else None
-    return iterate(sys, [begun], one, compiled, method="projected_gradient", horizon=horizon, progress=progress)
+    compiled = batch if sys.n_inputs == 1 and norm.compiled else None
+    return iterate(sys, [begun], one, compiled, norm, method="projected_gradient", progress=progress)
 
 
 Point: TypeAlias = tuple[np.ndarray, ...]  # poles, input rows, output rows and mixing matrix
 
 
-def _normalised(
-    descend: Callable[..., Outcome], sys: System, initial: DiagonalLQOSystem, horizon: float | None, **options: Any
-) -> Outcome:
+def _normalised(descend: Callable[..., Outcome], sys: System, initial: DiagonalLQOSystem, norm: Norm, **options: Any) -> Outcome:
     """Descend with the full system scaled to norm one and the states of the start to inputs as large as outputs."""
-    norm = np.asarray(h2_norm(without_feedthrough(sys), horizon))
-    norm = np.where(norm > 0, norm, 1.0)
-    initial = _same_products(sys, initial, horizon)
-    outcome = descend(_scaled(sys, 1 / norm), _even(_scaled(initial, 1 / norm)), horizon, **options)
-    system = _scaled(cast(DiagonalLQOSystem, outcome.system), norm)
+    size = np.asarray(norm_value(without_feedthrough(sys), norm))
+    size = np.where(size > 0, size, 1.0)
+    initial = _same_products(sys, initial, norm)
+    outcome = descend(_scaled(sys, 1 / size), _even(_scaled(initial, 1 / size)), norm, **options)
+    system = _scaled(cast(DiagonalLQOSystem, outcome.system), size)
     system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.quadratic, system.dt)
-    return Outcome(system, outcome.history * norm[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
+    return Outcome(system, outcome.history * size[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
 
 
-def _same_products(sys: System, initial: DiagonalLQOSystem, horizon: float | None) -> DiagonalLQOSystem:
+def _same_products(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> DiagonalLQOSystem:
     """A start with as many quadratic products as `sys`; where it has others, its outputs are fitted anew."""
     q = quadratic_of(sys)
     q = factor_symmetric(q) if isinstance(q, np.ndarray) else q
     rank, own = (0 if part is None else part.rank for part in (q, initial.quadratic))
-    return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, horizon)
+    return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, norm)
 
 
 @overload
@@ -173,7 +190,7 @@ def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
 def _descend_batch(
     sys: DiagonalLQOSystem,
     initial: DiagonalLQOSystem,
-    horizon: float | None,
+    norm: Norm,
     *,
     margin: float,
     armijo: float,
@@ -182,8 +199,8 @@ def _descend_batch(
     progress: Progress,
 ) -> Outcome:
     """Compiled, for diagonal systems with one input."""
-    code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
-    squared = squared_norms(sys, horizon)
+    code, parameters, lam, rows, p, W = channel_arrays(sys, norm)
+    squared = squared_norms(sys, norm)
     count, s = lam.shape[0], initial.n_slots
     used = used_slots(initial)
     mu, b = initial.poles.reshape(count, s).copy(), initial.B.reshape(count, s).copy()
@@ -203,18 +220,13 @@ def _descend_batch(
         mu[part, :size], b[part, :size], W_r[part], history[part] = own_mu, own_b, own_W, past
         rows_r[part, :, :size] = rows_from_real(own_rows, real)
         status[part], iterations[part] = ended, steps
-    return Outcome(
-        channel_system(sys, mu, b, rows_r, W_r),
-        history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1),
-        KERNEL_STATUS[status].reshape(sys.batch),
-        iterations.reshape(sys.batch),
-    )
+    return kernel_outcome(channel_system(sys, mu, b, rows_r, W_r), history, status, iterations)
 
 
 def _descend_one(
     sys: System,
     initial: DiagonalLQOSystem,
-    horizon: float | None,
+    norm: Norm,
     *,
     margin: float,
     armijo: float,
@@ -222,24 +234,21 @@ def _descend_one(
     tolerance: float,
 ) -> Outcome:
     """Any single system; the readable form of the compiled kernel."""
-    problem, real = problem_of(sys, horizon), initial.is_real_pole
+    problem, real = problem_of(sys, norm), initial.is_real_pole
     quadratic = initial.quadratic
     W = np.zeros((problem.p, 0)) if quadratic is None else quadratic.W
-    mu = _project(initial.poles, problem.continuous, margin)
+    mu = clamped(initial.poles, problem.continuous, margin)
     x: Point = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)
     value, gradient = free_error(problem, real, *x)
     history, step, status = [value], 1.0, Status.MAX_ITERATIONS
     for _ in range(max_iterations):
-        if (
-            _distance((_project(x[0] - gradient[0], problem.continuous, margin), *_moved(x, gradient, 1.0)[1:]), x)
-            <= tolerance**2
-        ):
+        if _distance((clamped(x[0] - gradient[0], problem.continuous, margin), *_moved(x, gradient, 1.0)[1:]), x) <= tolerance**2:
             status = Status.CONVERGED
             break
         step *= 2.0
         for _ in range(60):
             trial = _moved(x, gradient, step)
-            trial = (_project(trial[0], problem.continuous, margin), *trial[1:])
+            trial = (clamped(trial[0], problem.continuous, margin), *trial[1:])
             new, new_gradient = free_error(problem, real, *trial)
             if new <= value - armijo / step * _distance(trial, x):
                 break
@@ -274,10 +283,3 @@ def _moved(x: Point, gradient: Point, step: float) -> Point:
 
 def _distance(x: Point, y: Point) -> float:
     return sum(float(np.sum(np.abs(a - b) ** 2)) for a, b in zip(x, y, strict=True))
-
-
-def _project(mu: np.ndarray, continuous: bool, margin: float) -> np.ndarray:
-    if continuous:
-        return np.minimum(mu.real, -margin) + 1j * mu.imag
-    size = np.abs(mu)
-    return np.where(size <= 1 - margin, mu, mu * ((1 - margin) / np.maximum(size, 0.5)))

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, DISCRETE
 from lqo_mor.reduction.best_of import chunks, used_slots
 from lqo_mor.reduction.descent import quasi_newton_kernels
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.objective.error import problem_of, projected_error
-from lqo_mor.reduction.refit import channel_arrays, fit_outputs, squared_norms
-from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Status
+from lqo_mor.reduction.refit import channel_arrays, fit_outputs, fit_to, squared_norms
+from lqo_mor.reduction.result import Outcome, Status, kernel_outcome
 from lqo_mor.systems.batches import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.system import System
@@ -29,7 +30,7 @@ _APART = 1e-3  # distance at which two poles of a start count as different
 def optimise_batch(
     sys: DiagonalLQOSystem,
     initial: DiagonalLQOSystem,
-    horizon: float | None,
+    norm: Norm,
     progress: Progress,
     *,
     margin: float,
@@ -38,8 +39,8 @@ def optimise_batch(
     tolerance: float,
 ) -> Outcome:
     """Compiled, for diagonal systems with one input."""
-    code, parameters, lam, rows, p, W = channel_arrays(sys, horizon)
-    squared = squared_norms(sys, horizon)
+    code, parameters, lam, rows, p, W = channel_arrays(sys, norm)
+    squared = squared_norms(sys, norm)
     count, s = lam.shape[0], initial.n_slots
     mu, used = _movable(initial.poles.reshape(count, s), sys.is_continuous), used_slots(initial)
     status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -53,19 +54,14 @@ def optimise_batch(
         )  # fmt: skip
         mu[part, :size], history[part], status[part], iterations[part] = poles, past, ended, steps
     B = np.where(np.arange(s) < used[:, np.newaxis], 1.0 + 0j, 0.0)
-    return Outcome(
-        fit_outputs(sys, mu.reshape(*sys.batch, s), B.reshape(*sys.batch, s, 1), horizon, ridge),
-        history[:, : int(iterations.max()) + 1].reshape(*sys.batch, -1),
-        KERNEL_STATUS[status].reshape(sys.batch),
-        iterations.reshape(sys.batch),
-    )
+    system = fit_outputs(sys, mu.reshape(*sys.batch, s), B.reshape(*sys.batch, s, 1), norm, ridge)
+    return kernel_outcome(system, history, status, iterations)
 
 
 def optimise_one(
     sys: System,
     initial: DiagonalLQOSystem,
-    horizon: float | None,
-    spectrum: InputSpectrum | None = None,
+    norm: Norm,
     *,
     margin: float,
     ridge: float,
@@ -75,9 +71,9 @@ def optimise_one(
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
     import scipy.optimize  # a fifth of the import time of the package
 
-    problem, real = problem_of(sys, horizon, spectrum), initial.is_real_pole
+    problem, real = problem_of(sys, norm), initial.is_real_pole
     s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
-    code = problem.norm.code
+    code = CONTINUOUS if problem.continuous else DISCRETE  # all that the parameters of poles depend on
     mu = _movable(initial.poles, problem.continuous)
     x, origin, scale = np.empty(n_pole_parameters), np.empty(s), np.empty(s)
     quasi_newton_kernels._parameters_from(code, mu, real, margin, x, origin, scale)
@@ -127,7 +123,7 @@ def optimise_one(
     poles, inputs = unpack(result.x)
     flat = ~real & (poles.imag == 0)  # a pair that ran into the real axis is still stored as one
     poles = np.where(flat, poles + 1e-9j * np.maximum(np.abs(poles), _TINY), poles)
-    system = fit_outputs(sys, poles, inputs, horizon, ridge, spectrum)
+    system = fit_to(problem, sys, poles, inputs, ridge)
     return Outcome(system, np.array(history), np.array(status), np.array(len(history) - 1))
 
 
@@ -141,9 +137,7 @@ def _movable(poles: np.ndarray, continuous: bool) -> np.ndarray:
     return np.where(tiny, _TINY * 1j, np.where(flat, poles.real, poles))
 
 
-def fill(
-    sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, slots: int, horizon: float | None, spectrum: InputSpectrum | None = None
-) -> DiagonalLQOSystem:
+def fill(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, slots: int, norm: Norm) -> DiagonalLQOSystem:
     """The same start with all its slots in use: idle ones take the strongest modes of the full system that it lacks.
 
     The outputs of the new modes are zero, so that the system stays what it was.
@@ -153,7 +147,7 @@ def fill(
     if not np.any(idle):
         return initial
     poles, B = initial.poles.copy(), initial.B.copy()
-    ranking = np.argsort(-mode_scores(sys, horizon, spectrum), axis=-1, kind="stable")
+    ranking = np.argsort(-mode_scores(sys, norm), axis=-1, kind="stable")
     for index in map(tuple, np.argwhere(np.any(idle, axis=-1))):
         taken = poles[index][~idle[index]]
         candidates = ranking[index]

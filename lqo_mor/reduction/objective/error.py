@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import quadratic_of, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.analysis.weighted import Weighted, output_covariance, output_mean, state_covariance, weigh
-from lqo_mor.matrix_equations.pairing import Pairing, pairing, real_form
+from lqo_mor.analysis.weighted import Weighted, output_covariance, output_mean, spectrum_of, state_covariance, weigh
+from lqo_mor.matrix_equations.pairing import Pairing, real_form
 from lqo_mor.reduction.objective import error_kernels
 from lqo_mor.reduction.objective.input_rows import ColouredInputs, Series, WhiteInputs
 from lqo_mor.reduction.objective.transfer import (
@@ -46,8 +47,8 @@ class Problem:
 
     Attributes
     ----------
-    norm : Pairing
-        Time axis and horizon.
+    pairing : Pairing
+        That of the norm.
     transfer : callable
         Maps reduced poles and their inputs to ``D`` and a function for its derivatives, see `transfer`.
     p, c : int
@@ -64,7 +65,7 @@ class Problem:
         Mean of the quadratic output for a Gaussian input with a spectrum.
     """
 
-    norm: Pairing
+    pairing: Pairing
     transfer: Transfer
     p: int
     c: int
@@ -88,23 +89,24 @@ class Evaluation:
     hermitian: tuple[np.ndarray, np.ndarray]
 
 
-def problem_of(sys: System, horizon: float | None, spectrum: InputSpectrum | None = None) -> Problem:
-    """The `Problem` of reducing one real system, dense or diagonal, over `horizon` (None: infinite) or for a spectrum."""
-    norm, M = pairing(sys.is_continuous, horizon), quadratic_of(sys)
+def problem_of(sys: System, norm: Norm) -> Problem:
+    """The `Problem` of reducing one real system, dense or diagonal, in a norm."""
+    M, pairing = quadratic_of(sys), norm.pairing
     quadratic = factor_symmetric(M) if isinstance(M, np.ndarray) else M
     modes = well_conditioned_modes(sys) if isinstance(sys, LQOSystem) else sys
     W = np.zeros((sys.n_outputs, 0)) if quadratic is None else quadratic.W
     rows = stack_rows(sys.C, quadratic)
-    if spectrum is None:
-        transfer = diagonal_transfer(modes, norm) if modes is not None else dense_transfer(as_dense(sys), rows, horizon)
-        squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
-        return Problem(norm, transfer, sys.n_outputs, W.shape[1], W, squared, sys.is_continuous)
+    if norm.white:
+        transfer = diagonal_transfer(modes, pairing) if modes is not None else dense_transfer(as_dense(sys), rows, norm)
+        squared = float(norm_value(without_feedthrough(sys), norm)) ** 2
+        return Problem(pairing, transfer, sys.n_outputs, W.shape[1], W, squared, sys.is_continuous)
+    spectrum = spectrum_of(norm)
     full, squared, mean = weighted_power(sys, spectrum)
     if modes is None:
         transfer = weighted_dense_transfer(as_dense(sys), full.F, rows)
     else:
-        transfer = weighted_diagonal_transfer(modes, (full if modes is sys else weigh(modes, spectrum)).F, norm)
-    return Problem(norm, transfer, sys.n_outputs, W.shape[1], W, squared, False, Series(spectrum.covariances).at, mean)
+        transfer = weighted_diagonal_transfer(modes, (full if modes is sys else weigh(modes, spectrum)).F, pairing)
+    return Problem(pairing, transfer, sys.n_outputs, W.shape[1], W, squared, False, Series(spectrum.covariances).at, mean)
 
 
 def weighted_power(sys: System, spectrum: InputSpectrum) -> tuple[Weighted, float, np.ndarray | None]:
@@ -124,8 +126,8 @@ def without_feedthrough(sys: System) -> System:
 
 def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) -> Evaluation:
     """Gramian and cross rows of the reduced model with poles `mu` (s,) and input rows `B` (s, m)."""
-    plain = problem.norm.outer_with_derivative(mu, mu)
-    hermitian = problem.norm.outer_with_derivative(mu.conj(), mu)
+    plain = problem.pairing.outer_with_derivative(mu, mu)
+    hermitian = problem.pairing.outer_with_derivative(mu.conj(), mu)
     inputs = problem.inputs(mu, B)
     products, conjugates = inputs.products()
     G = real_form(products * plain[0], conjugates * hermitian[0].T, real, real)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.rows import pair_weights, stack_rows
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.pairing import Pairing
@@ -28,14 +29,14 @@ _WELL_CONDITIONED = 1e4  # eigenvectors that cost no more than four of sixteen d
 _CIRCLE, _RADIUS = 12, 0.1  # points around a removable singularity, and their distance in units of 1 / horizon
 
 
-def diagonal_transfer(sys: DiagonalLQOSystem, norm: Pairing) -> Transfer:
+def diagonal_transfer(sys: DiagonalLQOSystem, pairing: Pairing) -> Transfer:
     """Elementwise."""
     rows = stack_rows(sys.C, sys.quadratic) * pair_weights(sys)
 
     def transfer(mu: np.ndarray, inputs: WhiteInputs) -> tuple[np.ndarray, Backward]:
         parts = []
         for lam, Z, B in ((sys.poles, rows, sys.B), (sys.poles.conj(), rows.conj(), sys.B.conj())):
-            parts.append((Z, B, B @ inputs.B.T, *norm.outer_with_derivative(lam, mu)))
+            parts.append((Z, B, B @ inputs.B.T, *pairing.outer_with_derivative(lam, mu)))
 
         def backward(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             gamma = delta = np.zeros(())
@@ -50,7 +51,7 @@ def diagonal_transfer(sys: DiagonalLQOSystem, norm: Pairing) -> Transfer:
     return transfer
 
 
-def weighted_diagonal_transfer(sys: DiagonalLQOSystem, F: np.ndarray, norm: Pairing) -> Transfer:
+def weighted_diagonal_transfer(sys: DiagonalLQOSystem, F: np.ndarray, pairing: Pairing) -> Transfer:
     """Elementwise, for an input with a spectrum."""
     rows = stack_rows(sys.C, sys.quadratic) * pair_weights(sys)
 
@@ -58,7 +59,7 @@ def weighted_diagonal_transfer(sys: DiagonalLQOSystem, F: np.ndarray, norm: Pair
         parts = []
         for lam, Z, B, E in ((sys.poles, rows, sys.B, F), (sys.poles.conj(), rows.conj(), sys.B.conj(), F.conj())):
             products = B @ inputs.F.T + E @ inputs.B.T
-            parts.append((Z, B, E, products, *norm.outer_with_derivative(lam, mu)))
+            parts.append((Z, B, E, products, *pairing.outer_with_derivative(lam, mu)))
 
         def backward(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             gamma = delta = np.zeros(())
@@ -83,8 +84,11 @@ def well_conditioned_modes(sys: LQOSystem) -> DiagonalLQOSystem | None:
     return diagonal if condition < _WELL_CONDITIONED else None
 
 
-def dense_transfer(sys: LQOSystem, rows: np.ndarray, horizon: float | None) -> Transfer:
-    """Two triangular solves per pole, in a Schur basis of `A`."""
+def dense_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
+    """Two triangular solves per pole, in a Schur basis of `A`; for norms that are not over a horizon, `general_transfer`."""
+    if not isinstance(norm, HorizonNorm):
+        return general_transfer(sys, rows, norm)
+    horizon = norm.horizon
     T, basis = scipy.linalg.schur(sys.A, output="complex")
     rows, B = rows @ basis, basis.conj().T @ sys.B
     identity = np.eye(sys.order)
@@ -133,17 +137,37 @@ def dense_transfer(sys: LQOSystem, rows: np.ndarray, horizon: float | None) -> T
         return sum(around[1:], around[0]) / _CIRCLE, slope
 
     def transfer(mu: np.ndarray, inputs: WhiteInputs) -> tuple[np.ndarray, Backward]:
-        states = [regular(z) for z in mu]
-
-        def backward(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            observed = weights.T @ rows
-            delta = np.stack([own @ F for own, (F, _) in zip(observed, states, strict=True)])
-            slopes = np.stack([own @ dF for own, (_, dF) in zip(observed, states, strict=True)])
-            return np.sum(slopes * inputs.B, axis=1), delta
-
-        return rows @ np.stack([F @ b for b, (F, _) in zip(inputs.B, states, strict=True)], axis=1), backward
+        return _through_states([regular(z) for z in mu], rows, inputs)
 
     return transfer
+
+
+def general_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
+    """By the cross Gramian with one pole and its derivative: that with a Jordan block of two states."""
+
+    def states(mu: complex) -> tuple[np.ndarray, np.ndarray]:
+        block = np.array([[mu, 1.0], [0.0, mu]]).conj()
+        columns = [norm.solve(sys.A, block, np.outer(b, [0.0, 1.0]) + 0j) for b in sys.B.T]
+        return np.stack([X[:, 1] for X in columns], axis=1), np.stack([X[:, 0] for X in columns], axis=1)
+
+    def transfer(mu: np.ndarray, inputs: WhiteInputs) -> tuple[np.ndarray, Backward]:
+        return _through_states([states(z) for z in mu], rows, inputs)
+
+    return transfer
+
+
+def _through_states(
+    states: list[tuple[np.ndarray, np.ndarray]], rows: np.ndarray, inputs: WhiteInputs
+) -> tuple[np.ndarray, Backward]:
+    """A transfer from the states ``H(μ_j)`` without the rows, and their derivatives, for every pole."""
+
+    def backward(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        observed = weights.T @ rows
+        delta = np.stack([own @ F for own, (F, _) in zip(observed, states, strict=True)])
+        slopes = np.stack([own @ dF for own, (_, dF) in zip(observed, states, strict=True)])
+        return np.sum(slopes * inputs.B, axis=1), delta
+
+    return rows @ np.stack([F @ b for b, (F, _) in zip(inputs.B, states, strict=True)], axis=1), backward
 
 
 def weighted_dense_transfer(sys: LQOSystem, F: np.ndarray, rows: np.ndarray) -> Transfer:

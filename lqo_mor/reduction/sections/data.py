@@ -8,16 +8,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lqo_mor.analysis.gramians import gramian_factors
-from lqo_mor.analysis.norms import h2_norm
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import pair_weights, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.weighted import spectrum_of
 from lqo_mor.matrix_equations import pairing_jets
-from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.matrix_equations.pairing_jets import WEIGHTED, WEIGHTED_FREE
-from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.objective.error import without_feedthrough
 from lqo_mor.reduction.sections import candidates, starting_poles
+from lqo_mor.reduction.sections.layout import Layout
 from lqo_mor.reduction.sections.sections import PAIR
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -35,37 +36,36 @@ Data: TypeAlias = tuple[Any, ...]  # what the kernels need of one system, see `s
 _DRAWN = 16  # further starts of one system, from modes drawn by chance
 
 
-def channel_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Callable[[int], Data]:
+def channel_data(sys: DiagonalLQOSystem, norm: Norm, ridge: float) -> Callable[[int], Data]:
     """What the kernels need of channel `h` of a batch with linear outputs, as a function of `h`."""
-    norm, count = pairing(sys.is_continuous, horizon), int(np.prod(sys.batch))
+    pairing, count = norm.pairing, int(np.prod(sys.batch))
+    code = pairing.compiled_code
     lam = np.array(sys.poles.reshape(count, -1))
-    parameters = np.array(norm.parameters)
+    parameters = np.array(pairing.parameters)
     outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
-    squared_norm = np.reshape(h2_norm(without_feedthrough(sys), horizon), count) ** 2
+    squared_norm = np.reshape(norm_value(without_feedthrough(sys), norm), count) ** 2
     none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
 
     def data_of(h: int) -> Data:
         features = np.empty((pairing_jets.N_FEATURES, lam.shape[1]), complex)
-        pairing_jets._own_features(norm.code, parameters, lam[h], features)
+        pairing_jets._own_features(code, parameters, lam[h], features)
         return (
-            norm.code, parameters, lam[h], ones, lam[h].imag == 0, none, none, none, nothing, nothing,
+            code, parameters, lam[h], ones, lam[h].imag == 0, none, none, none, nothing, nothing,
             features, outputs[h], squared_norm[h], ridge, False,
         )  # fmt: skip
 
     return data_of
 
 
-def balanced_start(data: Data, size: Budget) -> np.ndarray:
+def balanced_start(data: Data, size: Layout) -> np.ndarray:
     """The poles of the balanced truncation of one channel, nearly."""
     code, parameters, lam, ones, real, features, outputs = (data[k] for k in (0, 1, 2, 3, 4, 10, 11))
     return starting_poles._balanced_poles(code, parameters, lam, features, ones, outputs, real, size.n_parameters)
 
 
-def further_starts(
-    full: DiagonalLQOSystem, size: Budget, horizon: float | None, spectrum: InputSpectrum | None = None
-) -> list[np.ndarray]:
+def further_starts(full: DiagonalLQOSystem, size: Layout, norm: Norm) -> list[np.ndarray]:
     """The dominant modes, as many as fit, and modes drawn by chance with other decays; always the same."""
-    scores = mode_scores(full, horizon, spectrum)
+    scores = mode_scores(full, norm)
     slots = size.kinds[0] == PAIR
     costs = np.ones(full.n_slots) if slots else np.where(full.is_real_pole, 1, 2)
     room = size.kinds.size if slots else size.n_parameters
@@ -111,25 +111,28 @@ def _data(
     )  # fmt: skip
 
 
-def search_data(sys: DiagonalLQOSystem, horizon: float | None, ridge: float) -> Data:
-    """What the kernels need of one system: the inner form over the infinite horizon, else the projection."""
-    norm, q, real = pairing(sys.is_continuous, horizon), sys.quadratic, np.array(sys.is_real_pole)
+def search_data(sys: DiagonalLQOSystem, norm: Norm, ridge: float) -> Data:
+    """What the kernels need of one system: the inner form in the usual norm, else the projection."""
+    if not norm.white:
+        return weighted_data(sys, spectrum_of(norm), ridge)
+    pairing, q, real = norm.pairing, sys.quadratic, np.array(sys.is_real_pole)
+    code = pairing.compiled_code
     lam, b = np.array(sys.poles), np.array(sys.B[:, 0])
-    inner = horizon is None and ridge <= BOUNDLESS
+    inner = norm.plain and ridge <= BOUNDLESS
     root = rows = T = np.zeros((0, 0))
     plain = hermitian = np.zeros((0, 0), complex)
     if inner:
         twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
-        _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt))
+        _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt), norm)
         root = np.ascontiguousarray(S.T)
         if q is not None:
             rows, T = np.concatenate([real_rows(q.U, real), real_rows(q.V, real)]), q.W.T @ q.W
-            plain, hermitian = norm.outer(lam, lam), norm.outer(lam, lam.conj())
+            plain, hermitian = pairing.outer(lam, lam), pairing.outer(lam, lam.conj())
     outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
-    squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
-    features, parameters = np.empty((pairing_jets.N_FEATURES, lam.size), complex), np.array(norm.parameters)
-    pairing_jets._own_features(norm.code, parameters, lam, features)
+    squared = float(norm_value(without_feedthrough(sys), norm)) ** 2
+    features, parameters = np.empty((pairing_jets.N_FEATURES, lam.size), complex), np.array(pairing.parameters)
+    pairing_jets._own_features(code, parameters, lam, features)
     return (
-        norm.code, parameters, lam, b, real, root, rows, T, plain, hermitian,
+        code, parameters, lam, b, real, root, rows, T, plain, hermitian,
         features, outputs, squared, ridge, inner,
     )  # fmt: skip

@@ -10,10 +10,9 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis.gramians import gramian_factors
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import stack_rows
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
-from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.systems.convert import diagonalised
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -76,9 +75,9 @@ def realise(full: DiagonalLQOSystem, poles: np.ndarray, dt: float | bool) -> LQO
     return LQOSystem(A, B, rows[:p], full.D, M, dt)
 
 
-def diagonal_image(sys: LQOSystem) -> DiagonalLQOSystem | None:
+def diagonal_image(sys: LQOSystem, norm: Norm) -> DiagonalLQOSystem | None:
     """A balanced truncation by its modes, of the largest order at which they are a basis; None if there is none."""
-    R, S = gramian_factors(sys, None)
+    R, S = gramian_factors(sys, norm)
     Z, hsv, Yt = np.linalg.svd(S.T @ R, full_matrices=False)
     for kept in _KEPT:
         k = int(np.count_nonzero(hsv > kept * hsv[0]))
@@ -93,9 +92,8 @@ def diagonal_image(sys: LQOSystem) -> DiagonalLQOSystem | None:
     return None
 
 
-def realise_dense(sys: LQOSystem, poles: np.ndarray) -> LQOSystem:
+def realise_dense(sys: LQOSystem, poles: np.ndarray, norm: Norm) -> LQOSystem:
     """The dense system of given poles in orthonormal coordinates with optimal outputs, over all time."""
     A, B = input_normal(poles, sys.is_continuous)
-    solve = solve_lyapunov if sys.is_continuous else solve_stein
-    X = solve(sys.A, A, sys.B @ B.T)
+    X = norm.solve(sys.A, A, sys.B @ B.T)
     return LQOSystem(A, B, sys.C @ X, sys.D, projected(sys.M, X), sys.dt)

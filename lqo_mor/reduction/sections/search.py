@@ -14,18 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import get_num_threads
 
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import quadratic_of
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
-from lqo_mor.reduction.budget import Budget, poles_of
-from lqo_mor.reduction.refit import fit_outputs
-from lqo_mor.reduction.result import KERNEL_STATUS, Outcome
 from lqo_mor.reduction.sections import allpass_error, newton, starting_poles
 from lqo_mor.reduction.sections.candidates import _additions, _candidate_parts, _removals
-from lqo_mor.reduction.sections.data import BOUNDLESS, Data, weighted_data
+from lqo_mor.reduction.sections.data import BOUNDLESS, Data
+from lqo_mor.reduction.sections.layout import Layout, poles_of
 from lqo_mor.reduction.sections.sections import REAL
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.poles import closed
 from lqo_mor.systems.system import System
 from lqo_mor.types import FloatOrBatch, Progress
 
@@ -51,24 +47,28 @@ class Found:
     steps: np.ndarray
 
 
-def searchable(sys: System, horizon: float | None, ridge: float, spectrum: InputSpectrum | None = None) -> bool:
+def searchable(sys: System, norm: Norm, ridge: float) -> bool:
     """Whether the search covers a system: one input, and outputs that are linear or seen over all time for white input."""
-    white = horizon is None and spectrum is None
-    return sys.n_inputs == 1 and (quadratic_of(sys) is None or (white and ridge <= BOUNDLESS))
+    return sys.n_inputs == 1 and norm.compiled and (quadratic_of(sys) is None or (norm.plain and ridge <= BOUNDLESS))
 
 
 def search_batch(
     count: int,
     data_of: Callable[[int], Data],
     start_of: Callable[[int, Data], np.ndarray],
-    size: Budget,
+    size: Layout,
     *,
+    widely: bool,
     exchanges: int,
     max_iterations: int,
     tolerance: float,
     progress: Progress,
 ) -> Found:
-    """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)`` and from nothing."""
+    """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)``, and if `widely` from nothing.
+
+    Not `widely`, and without exchanges, each ends in the local minimum below its start, as in `search_one`.
+    """
+    trial_steps, extra = (_TRIAL, 1) if widely else (max_iterations, 2 if exchanges else None)
     kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
     start, squared = np.zeros(count), np.zeros(count)
     status, steps, history = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full((count, max_iterations + 1), np.nan)
@@ -78,7 +78,7 @@ def search_batch(
         if not data[12] > 0:  # no transfer: any poles will do
             history[h, 0] = 0.0
             return
-        run = search(data, size, [start_of(h, data)], _TRIAL, 1, exchanges, max_iterations, tolerance)
+        run = search(data, size, [start_of(h, data)], trial_steps, extra, exchanges, max_iterations, tolerance)
         kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
         history[h, : run.steps + 1] = run.history
 
@@ -90,7 +90,7 @@ def search_batch(
 
 
 def search_one(
-    data: Data, size: Budget, starts: list[np.ndarray], *, widely: bool, exchanges: int, max_iterations: int, tolerance: float
+    data: Data, size: Layout, starts: list[np.ndarray], *, widely: bool, exchanges: int, max_iterations: int, tolerance: float
 ) -> Found:
     """One system by its `search_data`, from each set of poles in `starts` (closed under conjugation, filled up if too few).
 
@@ -113,7 +113,7 @@ class Candidates(NamedTuple):
     real_parts: tuple[Any, ...]
 
     @classmethod
-    def of(cls, data: Data, size: Budget) -> Candidates:
+    def of(cls, data: Data, size: Layout) -> Candidates:
         """The candidates for a channel, with what the scores of all of them share."""
         count = data[2].size + starting_poles.N_DECAYS * (starting_poles.N_ANGLES + 2)
         sections, reals, kind = np.empty((count, 2)), np.empty((starting_poles.N_DECAYS, 2)), size.kinds[0]
@@ -142,7 +142,7 @@ class Run(NamedTuple):
 
 def search(
     data: Data,
-    size: Budget,
+    size: Layout,
     starts: list[np.ndarray],
     trial_steps: int,
     extra: int | None,
@@ -233,7 +233,7 @@ def _grown(data: Data, kinds: np.ndarray, extra: int, candidates: Candidates, bo
 
 
 def _exchange(
-    data: Data, best: Run, candidates: Candidates, size: Budget, tries: int, run: Callable[[np.ndarray, np.ndarray], Run]
+    data: Data, best: Run, candidates: Candidates, size: Layout, tries: int, run: Callable[[np.ndarray, np.ndarray], Run]
 ) -> Run | None:
     """A better run with one of the `tries` sections that are missed least replaced, or None.
 
@@ -257,32 +257,3 @@ def _exchange(
                 return trial
             free &= np.max(np.abs(choices - choices[choice]), axis=1) > _ELSEWHERE
     return None
-
-
-def search_channels(
-    sys: DiagonalLQOSystem,
-    initial: DiagonalLQOSystem,
-    spectrum: InputSpectrum,
-    size: Budget,
-    progress: Progress,
-    *,
-    ridge: float,
-    **options: Any,
-) -> Outcome:
-    """Every channel of a batch as for `weighted_data`, searched from the poles of the start and from nothing."""
-    indices = list(np.ndindex(sys.batch))
-
-    def data_of(h: int) -> Data:
-        return weighted_data(sys[indices[h]], channel(spectrum, indices[h]), ridge)
-
-    def start_of(h: int, _: Data) -> np.ndarray:
-        return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
-
-    found = search_batch(len(indices), data_of, start_of, size, progress=progress, **options)
-    B = np.where(found.used, 1.0 + 0j, 0.0).reshape(*sys.batch, -1, 1)
-    return Outcome(
-        fit_outputs(sys, found.poles.reshape(*sys.batch, -1), B, None, ridge, spectrum),
-        found.history[:, : int(found.steps.max(initial=0)) + 1].reshape(*sys.batch, -1),
-        KERNEL_STATUS[found.status].reshape(sys.batch),
-        found.steps.reshape(sys.batch),
-    )

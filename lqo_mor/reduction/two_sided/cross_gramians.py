@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.matrix_equations.lyapunov import cayley_transform, solve_lyapunov
-from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.matrix_equations.residuals import relative_residual, spectral_norm_estimate
 from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
 from lqo_mor.matrix_equations.stein import solve_stein
@@ -33,15 +33,15 @@ _NEXT_IS_NOTHING = 0.1 * np.sqrt(_EPS)  # a step whose square is below rounding,
 _REFINE, _ACCEPT = 10 * _EPS, 1e4 * _EPS  # relative residuals that call for a correction, and that a solution may have
 
 
-def cross_solver(sys: System, horizon: float | None) -> CrossSolver:
+def cross_solver(sys: System, norm: Norm) -> CrossSolver:
     """A function ``solve(Q, A_r, adjoint=False)`` for the sums of this module.
 
     Parameters
     ----------
     sys : LQOSystem or DiagonalLQOSystem
         One real system of order `n`, in the coordinates of `to_dense` if it is diagonal.
-    horizon : float or None
-        Samples or seconds; None for infinite.
+    norm : Norm
+        That of the sums.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def cross_solver(sys: System, horizon: float | None) -> CrossSolver:
     -----
     Over an infinite horizon both systems have to be stable.
     """
-    modal = modal_solver(sys, horizon)
+    modal = modal_solver(sys, norm)
     stored: list[CrossSolver] = []
 
     def solve(Q: np.ndarray, A_r: np.ndarray, adjoint: bool = False) -> np.ndarray:
@@ -63,13 +63,13 @@ def cross_solver(sys: System, horizon: float | None) -> CrossSolver:
             if np.linalg.cond(T) < _SMALL_MODES:
                 return modal(Q, poles, T, adjoint)
         if not stored:
-            stored.append(_doubling_solver(as_dense(sys).A, sys.is_continuous, horizon))
+            stored.append(_doubling_solver(as_dense(sys).A, norm))
         return stored[0](Q, A_r, adjoint)
 
     return solve
 
 
-def modal_solver(sys: System, horizon: float | None) -> ModalSolver | None:
+def modal_solver(sys: System, norm: Norm) -> ModalSolver | None:
     """``solve(Q, poles, T, adjoint)``: the sums with the eigenvalues of both matrices, ``A_r = T diag(poles) T⁻¹``.
 
     In the half storage of the full system; None if its eigenvectors are ill conditioned.
@@ -78,10 +78,10 @@ def modal_solver(sys: System, horizon: float | None) -> ModalSolver | None:
     if basis is None:
         return None
     lam, to_slots, from_slots = basis
-    norm = pairing(sys.is_continuous, horizon)
+    pairing = norm.pairing
 
     def solve(Q: np.ndarray, poles: np.ndarray, T: np.ndarray, adjoint: bool) -> np.ndarray:
-        g = norm.outer(lam.conj() if adjoint and isinstance(sys, DiagonalLQOSystem) else lam, poles)
+        g = pairing.outer(lam.conj() if adjoint and isinstance(sys, DiagonalLQOSystem) else lam, poles)
         slots = to_slots(Q, adjoint)
         if adjoint:
             return from_slots(np.linalg.solve(T.T, (slots @ T * g).T).T, adjoint)
@@ -134,10 +134,12 @@ def _modal_basis(sys: LQOSystem) -> tuple[np.ndarray, Map, Map] | None:
     return poles[half], to_slots, from_slots
 
 
-def _doubling_solver(A: np.ndarray, continuous: bool, horizon: float | None) -> CrossSolver:
-    if horizon is None:
-        return _infinite_continuous(A) if continuous else _infinite_discrete(A)
-    return _finite_continuous(A, horizon) if continuous else _finite_discrete(A, int(horizon))
+def _doubling_solver(A: np.ndarray, norm: Norm) -> CrossSolver:
+    if norm.white and not isinstance(norm, HorizonNorm):
+        return lambda Q, A_r, adjoint=False: norm.solve(A.T, A_r.T, Q) if adjoint else norm.solve(A, A_r, Q)
+    if norm.horizon is None:
+        return _infinite_continuous(A) if norm.continuous else _infinite_discrete(A)
+    return _finite_continuous(A, norm.horizon) if norm.continuous else _finite_discrete(A, int(norm.horizon))
 
 
 def _infinite_discrete(A: np.ndarray) -> CrossSolver:

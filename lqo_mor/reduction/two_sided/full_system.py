@@ -9,11 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.norms import h2_norm
-from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
+from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.norms import norm_value
+from lqo_mor.analysis.weighted import spectrum_of
 from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
-from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.reduction.objective.error import weighted_power, without_feedthrough
 from lqo_mor.reduction.two_sided.cross_gramians import Map, state_map
 from lqo_mor.systems.convert import real_rows, real_states
@@ -44,10 +43,8 @@ class FullSystem:
         Cross Gramians, see `cross_solver`.
     squared_norm : float
         Squared h² norm without the feedthrough.
-    continuous : bool
-        Kind of time.
-    horizon : float or None
-        Samples or seconds; None for infinite.
+    norm : Norm
+        That of the error.
     slots : int or None
         Most slots (pairs or real poles) that the reduced system may have.
     limit : float
@@ -64,22 +61,14 @@ class FullSystem:
     M: np.ndarray | QuadraticOutput | None
     solve: CrossSolver
     squared_norm: float
-    continuous: bool
-    horizon: float | None
+    norm: Norm
     slots: int | None
     limit: float
     products: Products
     mean: np.ndarray | None = None
 
 
-def full_system(
-    sys: System,
-    horizon: float | None,
-    slots: int | None,
-    solve: CrossSolver,
-    start: np.ndarray,
-    spectrum: InputSpectrum | None = None,
-) -> FullSystem:
+def full_system(sys: System, norm: Norm, slots: int | None, solve: CrossSolver, start: np.ndarray) -> FullSystem:
     """The `FullSystem` of one real dense or diagonal system; the latter in the coordinates of `to_dense`.
 
     Over a finite horizon many steps would leave the stable systems. Poles that are pressed against the boundary integrate
@@ -92,19 +81,19 @@ def full_system(
         real, q = sys.is_real_pole, sys.quadratic
         B, C = real_states(sys.B, real), real_rows(sys.C, real)
         M = None if q is None else QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
-    if spectrum is not None:
+    if not norm.white:
+        spectrum = spectrum_of(norm)
         weighted, squared, mean = weighted_power(sys, spectrum)
         F = weighted.F if isinstance(sys, LQOSystem) else real_states(weighted.F, sys.is_real_pole)
         products = _coloured(B, F, spectrum.covariances)
-        return FullSystem(state_map(sys), B, C, M, solve, squared, False, None, slots, 1.0, products, mean)
-    squared = float(h2_norm(without_feedthrough(sys), horizon)) ** 2
+        return FullSystem(state_map(sys), B, C, M, solve, squared, norm, slots, 1.0, products, mean)
+    squared = float(norm_value(without_feedthrough(sys), norm)) ** 2
     limit = boundary = 0.0 if sys.is_continuous else 1.0
-    if horizon is not None:
+    if norm.horizon is not None:
         poles = np.linalg.eigvals(sys.A) if isinstance(sys, LQOSystem) else sys.poles
         half = 0.5 * (boundary + np.max(_reach(poles, sys.is_continuous)))
-        limit = min(boundary, max(half, boundary - _DECAY / horizon, np.max(_reach(start, sys.is_continuous))))
-    apply, continuous = state_map(sys), sys.is_continuous
-    return FullSystem(apply, B, C, M, solve, squared, continuous, horizon, slots, limit, lambda _, B_r: (B_r @ B_r.T, B @ B_r.T))
+        limit = min(boundary, max(half, boundary - _DECAY / norm.horizon, np.max(_reach(start, sys.is_continuous))))
+    return FullSystem(state_map(sys), B, C, M, solve, squared, norm, slots, limit, lambda _, B_r: (B_r @ B_r.T, B @ B_r.T))
 
 
 def _coloured(B: np.ndarray, F: np.ndarray, R: np.ndarray) -> Products:
@@ -130,24 +119,21 @@ def _reach(poles: np.ndarray, continuous: bool) -> np.ndarray:
 
 def outside(full: FullSystem, poles: np.ndarray) -> bool:
     """Whether a pole is unstable, or over the limit."""
-    return bool(np.any(unstable(poles, full.continuous) | (_reach(poles, full.continuous) > full.limit)))
+    return bool(np.any(unstable(poles, full.norm.continuous) | (_reach(poles, full.norm.continuous) > full.limit)))
 
 
 def inside(full: FullSystem, poles: np.ndarray) -> np.ndarray:
     """The poles with unstable ones mirrored at the stability boundary, and none over the limit."""
-    poles = reflect(poles, full.continuous)
-    over = _reach(poles, full.continuous) > full.limit
-    if full.continuous:
+    poles = reflect(poles, full.norm.continuous)
+    over = _reach(poles, full.norm.continuous) > full.limit
+    if full.norm.continuous:
         return np.where(over, 1.001 * full.limit + 1j * poles.imag, poles)
     return np.where(over, (1 - 1.001 * (1 - full.limit)) * poles / np.maximum(np.abs(poles), 0.5), poles)
 
 
 def gramian(full: FullSystem, A: np.ndarray, Q: np.ndarray) -> np.ndarray:
     """The Gramian (r, r) of a small system over the horizon."""
-    if full.continuous:
-        P = solve_lyapunov(A, A, Q, full.horizon)
-    else:
-        P = solve_stein(A, A, Q, None if full.horizon is None else int(full.horizon))
+    P = full.norm.solve(A, A, Q)
     return 0.5 * (P + P.T)
 
 

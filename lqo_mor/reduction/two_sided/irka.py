@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.norm import finite
+from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
-from lqo_mor.reduction.budget import check_budget
+from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.reduction.starts import Start
 from lqo_mor.reduction.two_sided.cross_gramians import ModalSolver, modal_solver, state_map
-from lqo_mor.reduction.two_sided.runs import reduce_two_sided
+from lqo_mor.reduction.two_sided.runs import Steps, reduce_two_sided
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.system import System
@@ -96,11 +95,33 @@ def irka(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    check_budget(sys, order, slots, horizon)
-    if finite(horizon) is not None:
-        raise InvalidInputError(f"irka is for the infinite horizon; tsia takes a finite one, here {horizon!r}")
-    options: dict[str, Any] = {"max_iterations": max_iterations, "tolerance": tolerance}
-    return reduce_two_sided(sys, order, slots, None, start, _shifted_solver, "irka", progress, _check_start, **options)
+    norm = norm_of(sys, horizon)
+    return interpolating(
+        sys,
+        budget_of(sys, order, slots),
+        norm,
+        start=start,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        progress=progress,
+    )
+
+
+def interpolating(
+    sys: System,
+    budget: Budget,
+    norm: Norm,
+    *,
+    start: Start | None = None,
+    max_iterations: int = 300,
+    tolerance: float = 1e-8,
+    progress: Progress | None = None,
+) -> Reduction:
+    """`irka` in a norm, which has to be the usual one."""
+    if not norm.plain:
+        raise InvalidInputError(f"irka is for the infinite horizon; tsia takes a finite one, here {norm.horizon!r}")
+    steps = Steps(_shifted_solver, max_iterations, tolerance, _check_start)
+    return reduce_two_sided(sys, budget, norm, start, steps, method="irka", progress=progress)
 
 
 def _check_start(system: System) -> None:
@@ -113,13 +134,13 @@ def _have_modes(vectors: np.ndarray) -> bool:
     return bool(np.linalg.cond(vectors) < 1 / (vectors.shape[0] * np.finfo(float).eps))
 
 
-def _shifted_solver(sys: System, horizon: float | None) -> CrossSolver:
+def _shifted_solver(sys: System, norm: Norm) -> CrossSolver:
     """Cross Gramians over the infinite horizon with one shifted solve per pole of the reduced system, see `cross_solver`.
 
     Elementwise where the eigenvectors of `A` are known and well conditioned; in a Schur basis of `A`, O(n²) per pole,
     otherwise.
     """
-    columns, apply = modal_solver(sys, horizon) or _schur_solver(as_dense(sys)), state_map(sys)
+    columns, apply = modal_solver(sys, norm) or _schur_solver(as_dense(sys)), state_map(sys)
 
     def solve(Q: np.ndarray, A_r: np.ndarray, adjoint: bool = False) -> np.ndarray:
         poles, T = np.linalg.eig(A_r)

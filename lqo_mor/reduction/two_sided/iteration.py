@@ -199,7 +199,7 @@ def _next(
     if move.step is not None and np.all(np.isfinite(move.step)):
         A = now.A + move.step[:, :r]
         poles = np.linalg.eigvals(A)
-        change = pole_change(poles, now.poles, full.continuous)
+        change = pole_change(poles, now.poles, full.norm.continuous)
         if memory and change < _LOCAL:
             step = _extrapolated(move, memory)
             new = _moved(full, now, move, step, change=change)

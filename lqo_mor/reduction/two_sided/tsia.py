@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.reduction.starts import Start
 from lqo_mor.reduction.two_sided.cross_gramians import cross_solver
-from lqo_mor.reduction.two_sided.runs import reduce_two_sided
+from lqo_mor.reduction.two_sided.runs import Steps, reduce_two_sided
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
@@ -109,5 +110,28 @@ def tsia(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    options: dict[str, Any] = {"spectrum": spectrum, "max_iterations": max_iterations, "tolerance": tolerance}
-    return reduce_two_sided(sys, order, slots, horizon, start, cross_solver, "tsia", progress, **options)
+    norm = norm_of(sys, horizon, spectrum)
+    return projecting(
+        sys,
+        budget_of(sys, order, slots),
+        norm,
+        start=start,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        progress=progress,
+    )
+
+
+def projecting(
+    sys: System,
+    budget: Budget,
+    norm: Norm,
+    *,
+    start: Start | None = None,
+    max_iterations: int = 300,
+    tolerance: float = 1e-8,
+    progress: Progress | None = None,
+) -> Reduction:
+    """`tsia` in a norm."""
+    steps = Steps(cross_solver, max_iterations, tolerance)
+    return reduce_two_sided(sys, budget, norm, start, steps, method="tsia", progress=progress)

@@ -12,7 +12,7 @@ CONTINUOUS         none             none         −1 / (λ + μ)
 CONTINUOUS_FINITE  duration T       e^{λT}       (e^{λT} e^{μT} − 1) / (λ + μ)
 =================  ===============  ===========  ====================================
 
-A new norm joins by one more code in `_features`, `_pair` and their twins.
+The pairing itself is `_pairing`; the vector loops over many poles leave the entries next to a singularity to it.
 """
 
 from __future__ import annotations
@@ -83,49 +83,51 @@ def _features(code, parameters, poles, out, derivative):
 
 
 @njit(cache=True, error_model="numpy")
-def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
-    """``g(λ, μ)`` and ``∂g/∂μ`` from the two poles and their features."""
+def _series(first, L, t):
+    """``Σ a_j t^j`` and two derivatives; ``a_0 = first``, ``a_{j+1}/a_j = (L − j − 1)/(j + 2)``, or ``1/(j + 2)`` for L = 0."""
+    g, slope, bend, a, j = 0.0j, 0.0j, 0.0j, first, 0.0
+    power, lower, lowest = 1.0 + 0.0j, 0.0j, 0.0j
+    while a != 0.0 and j < 60.0:
+        g += a * power
+        slope += j * a * lower
+        bend += j * (j - 1.0) * a * lowest
+        lowest, lower, power = lower, power, power * t
+        a *= (1.0 if L == 0.0 else L - j - 1.0) / (j + 2.0)
+        j += 1.0
+    return g, slope, bend
+
+
+@njit(cache=True, error_model="numpy")
+def _pairing(code, parameters, lam, mu, feature):
+    """``g(λ, μ)`` for the product of the features of both poles, and what its derivatives follow from.
+
+    Whether the poles are next to the removable singularity of a finite horizon; the product ``λμ``; and there the first and
+    second derivative of `g` by that product (continuous time: by the sum), elsewhere ``1/(1 − λμ)`` (``1/(λ + μ)``) and nothing.
+    """
     if code <= DISCRETE_FINITE:
         d = _one_minus_product(lam, mu)
-        if code == DISCRETE:
-            inverse = d.conjugate() / (d.real * d.real + d.imag * d.imag)
-            return inverse, lam * inverse * inverse
-        L = parameters[0]
-        if L * (abs(d.real) + abs(d.imag)) < _SERIES_RADIUS:
-            # Σ_{k<L} z^k = Σ_j binom(L, j+1) (z − 1)^j
-            term, total, slope, j = L + 0.0j, L + 0.0j, 0.0j, 1.0
-            while j < L and j < 60.0:
-                factor = (L - j) / (j + 1.0)
-                slope += term * factor * j
-                term *= -d * factor
-                total += term
-                if abs(term.real) + abs(term.imag) < 1e-18 * L:
-                    break
-                j += 1.0
-            return total, lam * slope
+        L = parameters[0] if code == DISCRETE_FINITE else 0.0
+        if L * (abs(d.real) + abs(d.imag)) < _SERIES_RADIUS and code == DISCRETE_FINITE:
+            g, slope, bend = _series(L, L, -d)  # Σ_{k<L} z^k = Σ_j binom(L, j+1) (z − 1)^j
+            return g, True, 1.0 - d, slope, bend
         inverse = d.conjugate() / (d.real * d.real + d.imag * d.imag)
-        g = (1.0 - f_lam * f_mu) * inverse
-        return g, (lam * g - f_lam * df_mu) * inverse
+        return (1.0 - feature) * inverse, False, 1.0 - d, inverse, 0.0j
     s = lam + mu
-    if code == CONTINUOUS:
-        inverse = s.conjugate() / (s.real * s.real + s.imag * s.imag)
-        return -inverse, inverse * inverse
-    T = parameters[0]
-    z = s * T
-    if abs(z.real) + abs(z.imag) < _SERIES_RADIUS:
-        # (e^z − 1)/z = Σ_j z^j / (j+1)!
-        term, total, slope, j = 1.0 + 0.0j, 1.0 + 0.0j, 0.0j, 1.0
-        while j < 60.0:
-            slope += term * j / (j + 1.0)
-            term *= z / (j + 1.0)
-            total += term
-            if abs(term.real) + abs(term.imag) < 1e-18:
-                break
-            j += 1.0
-        return T * total, T * T * slope
+    T = parameters[0] if code == CONTINUOUS_FINITE else 0.0
+    if T * (abs(s.real) + abs(s.imag)) < _SERIES_RADIUS and code == CONTINUOUS_FINITE:
+        g, slope, bend = _series(1.0, 0.0, s * T)  # (e^z − 1)/z = Σ_j z^j / (j+1)!
+        return T * g, True, 0.0j, T * T * slope, T * T * T * bend
     inverse = s.conjugate() / (s.real * s.real + s.imag * s.imag)
-    g = (f_lam * f_mu - 1.0) * inverse
-    return g, (f_lam * df_mu - g) * inverse
+    return (feature - 1.0) * inverse, False, 0.0j, inverse, 0.0j
+
+
+@njit(cache=True, error_model="numpy")
+def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
+    """``g(λ, μ)`` and ``∂g/∂μ`` from the two poles and their features."""
+    g, near, _, first, _ = _pairing(code, parameters, lam, mu, f_lam * f_mu)
+    if code <= DISCRETE_FINITE:
+        return g, lam * first if near else (lam * g - f_lam * df_mu) * first
+    return g, first if near else (f_lam * df_mu - g) * first
 
 
 @njit(cache=True, error_model="numpy")

@@ -18,7 +18,8 @@ from lqo_mor.reduction.descent import quasi_newton
 from lqo_mor.reduction.objective.transfer import well_conditioned_modes
 from lqo_mor.reduction.refit import fit_outputs
 from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Reduction, finish, kernel_outcome
-from lqo_mor.reduction.sections.data import Data, balanced_start, channel_data, further_starts, search_data
+from lqo_mor.reduction.sections.data import balanced_start, channel_data, further_starts, search_data
+from lqo_mor.reduction.sections.kernel_data import Data
 from lqo_mor.reduction.sections.layout import Layout, layout_of
 from lqo_mor.reduction.sections.orthonormal import diagonal_image, realise, realise_dense
 from lqo_mor.reduction.sections.search import Found, search_batch, search_one, searchable

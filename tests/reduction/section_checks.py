@@ -8,6 +8,7 @@ import lqo_mor as lqo
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.reduction.objective.error import problem_of, projected_error
 from lqo_mor.reduction.sections.data import search_data
+from lqo_mor.reduction.sections.kernel_data import RIDGE
 from lqo_mor.reduction.sections.newton import _objective
 from lqo_mor.reduction.sections.sections import FREE, N_CONSTANTS, PAIR, REAL, _constants, _poles, _size
 
@@ -60,7 +61,8 @@ def parameters(rng, continuous, kinds):
 
 def form(sys, horizon=None, ridge=0.0, inner=True):
     """What the kernels need of `sys`, in the inner or in the projection form of the error."""
-    return (*search_data(sys, norm_of(sys, horizon), ridge)[:-2], ridge, inner)
+    data = search_data(sys, norm_of(sys, horizon), ridge)
+    return (*data[:RIDGE], ridge, inner)
 
 
 def jet(data, kinds, x):

@@ -9,6 +9,7 @@ from lqo_mor.matrix_equations.pairing import pairing
 from lqo_mor.matrix_equations.pairing_jets import _pairing_derivatives
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.sections.data import search_data
+from lqo_mor.reduction.sections.kernel_data import CODE, FEATURES, LAM, OUTPUTS, PARAMETERS, REAL_POLES, B
 from lqo_mor.reduction.sections.layout import layout_of, poles_of
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL, _factor, _parameters_of, _size
 from lqo_mor.reduction.sections.starting_poles import N_ANGLES, N_DECAYS, _balanced_poles, _candidates, _sections_of
@@ -171,7 +172,8 @@ def test_pairing_over_all_time_is_the_sum_over_all_time(continuous, rng):
 
 def balanced_poles(sys, horizon, order):
     data = search_data(sys, norm_of(sys, horizon), 0.0)
-    poles = _balanced_poles(data[0], data[1], data[2], data[10], data[3], data[11], data[4], order)
+    lam, inputs, real, outputs = data[LAM], data[B], data[REAL_POLES], data[OUTPUTS]
+    poles = _balanced_poles(data[CODE], data[PARAMETERS], lam, data[FEATURES], inputs, outputs, real, order)
     return np.sort_complex(poles[poles.imag >= 0]), poles.size
 
 

@@ -20,7 +20,8 @@ from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.sections import candidates
-from lqo_mor.reduction.sections.data import Data, _data, _weighted_data
+from lqo_mor.reduction.sections.data import _LEAST_RIDGE, _weighted_data
+from lqo_mor.reduction.sections.kernel_data import Data, kernel_data
 from lqo_mor.reduction.sections.layout import Layout, layout_of, poles_of
 from lqo_mor.reduction.sections.search import Candidates, Run, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -175,7 +176,10 @@ def adapted(
         if not free:
             code, last, left = TWO_INPUTS, D * power, energy - 2 * D * shared + D * D * power
         parameters = np.concatenate([new[h], crossed[h, 0], [D, last]])
-        data, (mu, _, feedthrough) = _data(code, lam, own, parameters, features, max(left, 0.0), ridge), systems[h]
+        data, (mu, _, feedthrough) = (
+            kernel_data((code, parameters), lam, features, own, max(left, 0.0), max(ridge, _LEAST_RIDGE)),
+            systems[h],
+        )
         mu = discount * mu
         if mu.size:
             layout = layout_of(Budget(slots=mu.size), False, margin)

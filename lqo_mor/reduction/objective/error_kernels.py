@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from lqo_mor.matrix_equations.pairing_kernels import _features, _pair
+from lqo_mor.matrix_equations.small_dense import _backward, _cholesky, _forward, _rounding
 
 _ROOT2 = np.sqrt(2.0)
 LOST = 1e-13  # relative size of a squared coordinate below which it is rounding
@@ -116,30 +117,12 @@ def _add_ridge(real, ridge, G):
 @njit(cache=True, error_model="numpy")
 def _solve_rows(G, D, rows):
     """``Θ = D G⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding."""
-    r, q = G.shape[0], D.shape[0]
-    L = np.empty((r, r))
-    for i in range(r):
-        for j in range(i + 1):
-            total = G[i, j]
-            for k in range(j):
-                total -= L[i, k] * L[j, k]
-            if i == j:
-                if not total > 4e-16 * G[i, i]:
-                    return False
-                L[i, i] = np.sqrt(total)
-            else:
-                L[i, j] = total / L[j, j]
-    for a in range(q):
-        for i in range(r):
-            total = D[a, i]
-            for k in range(i):
-                total -= L[i, k] * rows[a, k]
-            rows[a, i] = total / L[i, i]
-        for i in range(r - 1, -1, -1):
-            total = rows[a, i]
-            for k in range(i + 1, r):
-                total -= L[k, i] * rows[a, k]
-            rows[a, i] = total / L[i, i]
+    L, columns = np.empty(G.shape), np.ascontiguousarray(D.T)
+    if not _cholesky(G, L, _rounding(G)):
+        return False
+    _forward(L, columns)
+    _backward(L, columns)
+    rows[:] = columns.T
     return True
 
 

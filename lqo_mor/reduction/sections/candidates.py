@@ -14,8 +14,21 @@ from lqo_mor.matrix_equations.pairing_jets import (
     _pairing_rows,
 )
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
-from lqo_mor.matrix_equations.small_dense import _cholesky, _forward
+from lqo_mor.matrix_equations.small_dense import _backward, _cholesky, _forward, _rounding
 from lqo_mor.reduction.sections.allpass_error import _factors, _to_real, _without_each
+from lqo_mor.reduction.sections.kernel_data import (
+    ALLPASS,
+    CODE,
+    FEATURES,
+    LAM,
+    OUTPUTS,
+    PARAMETERS,
+    REAL_POLES,
+    RIDGE,
+    ROOT,
+    SQUARED_NORM,
+    B,
+)
 from lqo_mor.reduction.sections.residue_error import _own_pairings, _residue_hessian
 from lqo_mor.reduction.sections.residue_slots import _slots
 from lqo_mor.reduction.sections.sections import N_CONSTANTS, REAL, _constants, _factor
@@ -29,21 +42,21 @@ def _candidate_parts(data, kind, parameters, least):
 
     Their all-pass factors at the full poles (inner form), or poles, features, own Hessian and right-hand sides (projection).
     """
-    code, lam, inner = data[0], data[2], data[14]
+    code, lam, inner = data[CODE], data[LAM], data[ALLPASS]
     count = parameters.shape[0]
     size = 1 if kind == REAL else 2
     factors = np.empty((count if inner else 0, lam.size), np.complex128)
     number = 0 if inner else count
     mu, feature = np.zeros((number, size), np.complex128), np.zeros((number, N_FEATURES, size), np.complex128)
     slots, block = np.zeros(number, np.int64), np.zeros((number, size, size))
-    right = np.zeros((number, data[11].shape[0], size))
+    right = np.zeros((number, data[OUTPUTS].shape[0], size))
     constants = np.empty(N_CONSTANTS)
     kinds = np.empty(1, np.int64)
     kinds[0] = kind
     slot, unit = np.empty(size, np.int64), np.empty(size, np.complex128)
     slopes, bends = np.empty((size, 2)), np.empty((size, 3))
     P, M = np.empty((4, size, size), np.complex128), np.empty((4, size, size), np.complex128)
-    H = np.empty((3, data[11].shape[0], size), np.complex128)
+    H = np.empty((3, data[OUTPUTS].shape[0], size), np.complex128)
     for c in range(count):
         if inner:
             _constants(code >= CONTINUOUS, kind, parameters[c, 0], parameters[c, 1], least, constants)
@@ -52,10 +65,10 @@ def _candidate_parts(data, kind, parameters, least):
             continue
         s = _slots(code, kinds, parameters[c], least, mu[c], slot, unit, slopes, bends)
         slots[c] = s
-        _own_features(code, data[1], mu[c, :s], feature[c, :, :s])
-        _own_pairings(code, data[1], mu[c, :s], feature[c, :, :s], data[13], P[:, :s, :s], M[:, :s, :s])
+        _own_features(code, data[PARAMETERS], mu[c, :s], feature[c, :, :s])
+        _own_pairings(code, data[PARAMETERS], mu[c, :s], feature[c, :, :s], data[RIDGE], P[:, :s, :s], M[:, :s, :s])
         _residue_hessian(slot, unit, mu[c, :s], P[0, :s, :s], M[0, :s, :s], block[c])
-        _observed(code, data[1], lam, data[10], data[11], mu[c, :s], feature[c, :, :s], H)
+        _observed(code, data[PARAMETERS], lam, data[FEATURES], data[OUTPUTS], mu[c, :s], feature[c, :, :s], H)
         for a in range(right.shape[1]):
             for u in range(size):
                 pair = mu[c, slot[u]].imag != 0.0
@@ -70,9 +83,9 @@ def _energies(data, tau, factors):
     for c in range(factors.shape[0]):
         for i in range(tau.size):
             columns[i, c] = factors[c, i] * tau[i]
-    root = data[5]
+    root = data[ROOT]
     real_columns = np.empty((root.shape[1], factors.shape[0]))
-    _to_real(data[4], columns, real_columns)
+    _to_real(data[REAL_POLES], columns, real_columns)
     projected = root @ real_columns
     out = np.zeros(factors.shape[0])
     for k in range(projected.shape[0]):
@@ -84,12 +97,12 @@ def _energies(data, tau, factors):
 @njit(cache=True, error_model="numpy")
 def _without(data, kinds, x, least, tau):
     """``τ`` of all sections into `tau`, and for each section that of the others, (sections, n)."""
-    s, n = kinds.size, data[2].size
-    own = (data[0] >= CONTINUOUS, data[2])
+    s, n = kinds.size, data[LAM].size
+    own = (data[CODE] >= CONTINUOUS, data[LAM])
     sigma, d1, d2 = np.empty((s, n), np.complex128), np.empty((s, n), np.complex128), np.empty((s, n), np.complex128)
     d11, d12, d22, others = np.empty_like(sigma), np.empty_like(sigma), np.empty_like(sigma), np.empty_like(sigma)
     _factors(own, kinds, x, least, sigma, d1, d2, d11, d12, d22)
-    _without_each(sigma, data[3], tau, others)
+    _without_each(sigma, data[B], tau, others)
     return others
 
 
@@ -99,16 +112,16 @@ def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
 
     Returns the number of slots, 0 if there is no factor.
     """
-    r, q = x.size, data[11].shape[0]
+    r, q = x.size, data[OUTPUTS].shape[0]
     slopes, bends = np.empty((r, 2)), np.empty((r, 3))
-    s = _slots(data[0], kinds, x, least, mu, slot, unit, slopes, bends)
+    s = _slots(data[CODE], kinds, x, least, mu, slot, unit, slopes, bends)
     feature, H = np.empty((N_FEATURES, s), np.complex128), np.empty((3, q, s), np.complex128)
     P, M, G = np.empty((4, s, s), np.complex128), np.empty((4, s, s), np.complex128), np.empty((r, r))
-    _own_features(data[0], data[1], mu[:s], feature)
-    _own_pairings(data[0], data[1], mu[:s], feature, data[13], P, M)
-    _observed(data[0], data[1], data[2], data[10], data[11], mu[:s], feature, H)
+    _own_features(data[CODE], data[PARAMETERS], mu[:s], feature)
+    _own_pairings(data[CODE], data[PARAMETERS], mu[:s], feature, data[RIDGE], P, M)
+    _observed(data[CODE], data[PARAMETERS], data[LAM], data[FEATURES], data[OUTPUTS], mu[:s], feature, H)
     _residue_hessian(slot, unit, mu[:s], P[0], M[0], G)
-    if not _cholesky(G, L):
+    if not _cholesky(G, L, _rounding(G)):
         return 0
     for u in range(r):
         pair = mu[slot[u]].imag != 0.0
@@ -122,11 +135,11 @@ def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
 def _additions(data, kinds, x, least, parts):
     """Squared error, up to a constant, after adding each of the candidates to the sections `x`."""
     factors, mu_c, feature_c, slots_c, block, right_c = parts
-    if data[14]:
-        tau = np.empty(data[2].size, np.complex128)
+    if data[ALLPASS]:
+        tau = np.empty(data[LAM].size, np.complex128)
         _without(data, kinds, x, least, tau)
         return _energies(data, tau, factors)
-    r, q = x.size, data[11].shape[0]
+    r, q = x.size, data[OUTPUTS].shape[0]
     mu, slot, unit = np.empty(r, np.complex128), np.empty(r, np.int64), np.empty(r, np.complex128)
     L, right = np.zeros((r, r)), np.empty((r, q))
     out = np.zeros(block.shape[0])
@@ -134,9 +147,9 @@ def _additions(data, kinds, x, least, parts):
     if r and not s:
         return out
     feature = np.empty((N_FEATURES, s), np.complex128)
-    _own_features(data[0], data[1], mu[:s], feature)
+    _own_features(data[CODE], data[PARAMETERS], mu[:s], feature)
     size = block.shape[1]
-    X = _coupling(data[0], data[1], mu[:s], feature, slot, unit, mu_c, feature_c, slots_c)
+    X = _coupling(data[CODE], data[PARAMETERS], mu[:s], feature, slot, unit, mu_c, feature_c, slots_c)
     _forward(L, X)
     s11, s12, s22 = block[:, 0, 0].copy(), block[:, 0, size - 1].copy(), block[:, size - 1, size - 1].copy()
     for v in range(r):
@@ -196,11 +209,11 @@ def _coupling(code, parameters, mu, feature, slot, unit, mu_c, feature_c, slots_
 @njit(cache=True, error_model="numpy", nogil=True)
 def _removals(data, kinds, x, least):
     """Squared error, up to a constant, after taking each of the sections away."""
-    if data[14]:
-        tau = np.empty(data[2].size, np.complex128)
+    if data[ALLPASS]:
+        tau = np.empty(data[LAM].size, np.complex128)
         others = _without(data, kinds, x, least, tau)
-        return _energies(data, np.ones(data[2].size, np.complex128), others)
-    r, q = x.size, data[11].shape[0]
+        return _energies(data, np.ones(data[LAM].size, np.complex128), others)
+    r, q = x.size, data[OUTPUTS].shape[0]
     mu, slot, unit = np.empty(r, np.complex128), np.empty(r, np.int64), np.empty(r, np.complex128)
     L, right = np.zeros((r, r)), np.empty((r, q))
     out = np.zeros(kinds.size)
@@ -262,32 +275,30 @@ def _optimal_residues(data, mu, residues, total):
     slot, unit = slot[:r], unit[:r]
     feature, H = np.empty((N_FEATURES, s), np.complex128), np.empty((3, 1, s), np.complex128)
     P, M, G = np.empty((4, s, s), np.complex128), np.empty((4, s, s), np.complex128), np.empty((r, r))
-    _own_features(data[0], data[1], mu, feature)
-    _observed(data[0], data[1], data[2], data[10], data[11], mu, feature, H)
-    L, right, ridge = np.zeros((r, r)), np.empty((r, 1)), data[13]
+    _own_features(data[CODE], data[PARAMETERS], mu, feature)
+    _observed(data[CODE], data[PARAMETERS], data[LAM], data[FEATURES], data[OUTPUTS], mu, feature, H)
+    L, right, ridge = np.zeros((r, r)), np.empty((r, 1)), data[RIDGE]
     while True:
-        _own_pairings(data[0], data[1], mu, feature, ridge, P, M)
+        _own_pairings(data[CODE], data[PARAMETERS], mu, feature, ridge, P, M)
         _residue_hessian(slot, unit, mu, P[0], M[0], G)
-        if _cholesky(G, L) or ridge > 1.0:
+        if _cholesky(G, L, _rounding(G)) or ridge > 1.0:
             break
         ridge = max(10.0 * ridge, 1e-15)  # poles that meet: the smallest ridge that works
     for u in range(r):
         right[u, 0] = 4.0 * (H[0, 0, slot[u]] * (unit[u] if mu[slot[u]].imag != 0.0 else 0.5)).real
     _forward(L, right)
-    total[0], total[1] = data[12], 0.0
+    total[0], total[1] = data[SQUARED_NORM], 0.0
     for u in range(r):
         total[0] -= 0.5 * right[u, 0] ** 2
-    for u in range(r - 1, -1, -1):
-        for v in range(u + 1, r):
-            right[u, 0] -= L[v, u] * right[v, 0]
-        right[u, 0] /= L[u, u]
+    _backward(L, right)
+    for u in range(r):
         residues[slot[u]] += right[u, 0] * unit[u]
-    if data[0] in (WEIGHTED_FREE, TWO_INPUTS_FREE):
-        if data[0] == TWO_INPUTS_FREE:
-            total[1] = data[1][data[1].size - 1]
+    if data[CODE] in (WEIGHTED_FREE, TWO_INPUTS_FREE):
+        if data[CODE] == TWO_INPUTS_FREE:
+            total[1] = data[PARAMETERS][data[PARAMETERS].size - 1]
         else:
-            for i in range(data[2].size):
-                total[1] += 2.0 * (data[11][0, i] * data[10][0, i]).real
+            for i in range(data[LAM].size):
+                total[1] += 2.0 * (data[OUTPUTS][0, i] * data[FEATURES][0, i]).real
         for j in range(s):
             total[1] -= (2.0 if mu[j].imag != 0.0 else 1.0) * (residues[j] * feature[0, j]).real
-        total[1] /= data[1][0]
+        total[1] /= data[PARAMETERS][0]

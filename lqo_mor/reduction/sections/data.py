@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from lqo_mor.matrix_equations.pairing_jets import WEIGHTED, WEIGHTED_FREE
 from lqo_mor.reduction.modal import mode_scores
 from lqo_mor.reduction.objective.error import without_feedthrough
 from lqo_mor.reduction.sections import candidates, starting_poles
+from lqo_mor.reduction.sections.kernel_data import CODE, FEATURES, LAM, OUTPUTS, PARAMETERS, REAL_POLES, B, Data, kernel_data
 from lqo_mor.reduction.sections.layout import Layout
 from lqo_mor.reduction.sections.sections import PAIR
 from lqo_mor.systems.convert import real_rows
@@ -26,13 +26,7 @@ from lqo_mor.systems.poles import closed, reflect
 from lqo_mor.systems.quadratic import QuadraticOutput
 
 BOUNDLESS = 1e-10  # ridge below which it changes nothing but the outputs
-
-
 _LEAST_RIDGE = 1e-12  # where poles meet, no residues could be found without any
-
-
-Data: TypeAlias = tuple[Any, ...]  # what the kernels need of one system, see `search_data`
-
 _DRAWN = 16  # further starts of one system, from modes drawn by chance
 
 
@@ -44,23 +38,21 @@ def channel_data(sys: DiagonalLQOSystem, norm: Norm, ridge: float) -> Callable[[
     parameters = np.array(pairing.parameters)
     outputs = np.array((sys.C * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]).reshape(count, sys.n_outputs, -1))
     squared_norm = np.reshape(norm_value(without_feedthrough(sys), norm), count) ** 2
-    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(lam.shape[1], complex)
 
     def data_of(h: int) -> Data:
         features = np.empty((pairing_jets.N_FEATURES, lam.shape[1]), complex)
         pairing_jets._own_features(code, parameters, lam[h], features)
-        return (
-            code, parameters, lam[h], ones, lam[h].imag == 0, none, none, none, nothing, nothing,
-            features, outputs[h], squared_norm[h], ridge, False,
-        )  # fmt: skip
+        return kernel_data((code, parameters), lam[h], features, outputs[h], squared_norm[h], ridge)
 
     return data_of
 
 
 def balanced_start(data: Data, size: Layout) -> np.ndarray:
     """The poles of the balanced truncation of one channel, nearly."""
-    code, parameters, lam, ones, real, features, outputs = (data[k] for k in (0, 1, 2, 3, 4, 10, 11))
-    return starting_poles._balanced_poles(code, parameters, lam, features, ones, outputs, real, size.n_parameters)
+    lam, inputs, real, outputs = data[LAM], data[B], data[REAL_POLES], data[OUTPUTS]
+    return starting_poles._balanced_poles(
+        data[CODE], data[PARAMETERS], lam, data[FEATURES], inputs, outputs, real, size.n_parameters
+    )
 
 
 def further_starts(full: DiagonalLQOSystem, size: Layout, norm: Norm) -> list[np.ndarray]:
@@ -97,42 +89,31 @@ def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge:
     features = np.empty((pairing_jets.N_FEATURES, poles.size), complex)
     pairing_jets._own_features(code, R, poles, features)
     squared = candidates._squared_norm(code, R, poles, features, outputs)
-    return _data(code, poles, outputs, R, features, squared, ridge)
-
-
-def _data(
-    code: int, poles: np.ndarray, outputs: np.ndarray, parameters: np.ndarray, features: np.ndarray, squared: float, ridge: float
-) -> Data:
-    """What the kernels need of one channel; see `search_data`."""
-    none, nothing, ones = np.zeros((0, 0)), np.zeros((0, 0), complex), np.ones(poles.size, complex)
-    return (
-        code, parameters, poles, ones, poles.imag == 0, none, none, none, nothing, nothing,
-        features, outputs, squared, max(ridge, _LEAST_RIDGE), False,
-    )  # fmt: skip
+    return kernel_data((code, R), poles, features, outputs, squared, max(ridge, _LEAST_RIDGE))
 
 
 def search_data(sys: DiagonalLQOSystem, norm: Norm, ridge: float) -> Data:
     """What the kernels need of one system: the inner form in the usual norm, else the projection."""
     if not norm.white:
         return weighted_data(sys, spectrum_of(norm), ridge)
-    pairing, q, real = norm.pairing, sys.quadratic, np.array(sys.is_real_pole)
-    code = pairing.compiled_code
+    code, parameters = norm.pairing.compiled_code, np.array(norm.pairing.parameters)
     lam, b = np.array(sys.poles), np.array(sys.B[:, 0])
-    inner = norm.plain and ridge <= BOUNDLESS
-    root = rows = T = np.zeros((0, 0))
-    plain = hermitian = np.zeros((0, 0), complex)
-    if inner:
-        twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
-        _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt), norm)
-        root = np.ascontiguousarray(S.T)
-        if q is not None:
-            rows, T = np.concatenate([real_rows(q.U, real), real_rows(q.V, real)]), q.W.T @ q.W
-            plain, hermitian = pairing.outer(lam, lam), pairing.outer(lam, lam.conj())
+    allpass = _allpass_form(sys, norm) if norm.plain and ridge <= BOUNDLESS else None
     outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
     squared = float(norm_value(without_feedthrough(sys), norm)) ** 2
-    features, parameters = np.empty((pairing_jets.N_FEATURES, lam.size), complex), np.array(pairing.parameters)
+    features = np.empty((pairing_jets.N_FEATURES, lam.size), complex)
     pairing_jets._own_features(code, parameters, lam, features)
-    return (
-        code, parameters, lam, b, real, root, rows, T, plain, hermitian,
-        features, outputs, squared, ridge, inner,
-    )  # fmt: skip
+    return kernel_data((code, parameters), lam, features, outputs, squared, ridge, b, allpass)
+
+
+def _allpass_form(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, ...]:
+    """``ROOT, ROWS, T, PLAIN, HERMITIAN`` of one system, see `kernel_data`."""
+    q, none = sys.quadratic, np.zeros((0, 0))
+    twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
+    _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt), norm)
+    root = np.ascontiguousarray(S.T)
+    if q is None:
+        return root, none, none, none + 0j, none + 0j
+    real, lam = np.array(sys.is_real_pole), np.array(sys.poles)
+    rows, T = np.concatenate([real_rows(q.U, real), real_rows(q.V, real)]), q.W.T @ q.W
+    return root, rows, T, norm.pairing.outer(lam, lam), norm.pairing.outer(lam, lam.conj())

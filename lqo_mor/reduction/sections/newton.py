@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
+from lqo_mor.matrix_equations.small_dense import _backward, _cholesky, _forward
 from lqo_mor.reduction.sections.allpass_error import _inner_error
 from lqo_mor.reduction.sections.residue_error import _projected_newton
 from lqo_mor.reduction.sections.sections import PAIR, REAL, _size
@@ -25,31 +26,15 @@ def _largest(values):
 @njit(cache=True, error_model="numpy")
 def _damped_step(gradient, hessian, scale, damping, step):
     """``−(H + damping diag(scale))⁻¹ g`` by Cholesky; False if that matrix is not positive definite."""
-    r = gradient.size
-    L = np.empty((r, r))
-    for i in range(r):
-        for j in range(i + 1):
-            total = hessian[i, j]
-            if i == j:
-                total += damping * scale[i]
-            for k in range(j):
-                total -= L[i, k] * L[j, k]
-            if i == j:
-                if not total > 1e-14 * scale[i]:
-                    return False
-                L[i, i] = np.sqrt(total)
-            else:
-                L[i, j] = total / L[j, j]
-    for i in range(r):
-        total = -gradient[i]
-        for k in range(i):
-            total -= L[i, k] * step[k]
-        step[i] = total / L[i, i]
-    for i in range(r - 1, -1, -1):
-        total = step[i]
-        for k in range(i + 1, r):
-            total -= L[k, i] * step[k]
-        step[i] = total / L[i, i]
+    L, damped, column = np.empty(hessian.shape), hessian.copy(), np.empty((gradient.size, 1))
+    for i in range(gradient.size):
+        damped[i, i] += damping * scale[i]
+        column[i, 0] = -gradient[i]
+    if not _cholesky(damped, L, 1e-14 * scale):
+        return False
+    _forward(L, column)
+    _backward(L, column)
+    step[:] = column[:, 0]
     return True
 
 

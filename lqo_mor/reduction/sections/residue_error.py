@@ -20,7 +20,7 @@ from lqo_mor.matrix_equations.pairing_jets import (
     _pairing_derivatives,
     _weighted_pair,
 )
-from lqo_mor.matrix_equations.small_dense import _cholesky, _forward
+from lqo_mor.matrix_equations.small_dense import _cholesky, _forward, _rounding
 from lqo_mor.reduction.sections.residue_slots import _slots
 from lqo_mor.reduction.sections.sections import _size
 
@@ -91,7 +91,7 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
     _observed(code, parameters, lam, f_lam, outputs, mu, feature, H)
     G, L = np.empty((r, r)), np.zeros((r, r))
     _residue_hessian(slot, unit, mu, P[0], M[0], G)
-    if not _cholesky(G, L):
+    if not _cholesky(G, L, _rounding(G)):
         return np.inf
     value, slope, bend = squared_norm, np.zeros(r), np.zeros((r, r))  # by the real coordinates of the poles
     right, mixed = np.empty((r, 1)), np.empty((r, r))

@@ -19,7 +19,8 @@ from lqo_mor.analysis.rows import quadratic_of
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
 from lqo_mor.reduction.sections import allpass_error, newton, starting_poles
 from lqo_mor.reduction.sections.candidates import _additions, _candidate_parts, _removals
-from lqo_mor.reduction.sections.data import BOUNDLESS, Data
+from lqo_mor.reduction.sections.data import BOUNDLESS
+from lqo_mor.reduction.sections.kernel_data import CODE, LAM, SQUARED_NORM, Data
 from lqo_mor.reduction.sections.layout import Layout, poles_of
 from lqo_mor.reduction.sections.sections import REAL
 from lqo_mor.systems.system import System
@@ -75,7 +76,7 @@ def search_batch(
 
     def channel(h: int) -> None:
         data = data_of(h)
-        if not data[12] > 0:  # no transfer: any poles will do
+        if not data[SQUARED_NORM] > 0:  # no transfer: any poles will do
             history[h, 0] = 0.0
             return
         run = search(data, size, [start_of(h, data)], trial_steps, extra, exchanges, max_iterations, tolerance)
@@ -115,9 +116,9 @@ class Candidates(NamedTuple):
     @classmethod
     def of(cls, data: Data, size: Layout) -> Candidates:
         """The candidates for a channel, with what the scores of all of them share."""
-        count = data[2].size + starting_poles.N_DECAYS * (starting_poles.N_ANGLES + 2)
+        count = data[LAM].size + starting_poles.N_DECAYS * (starting_poles.N_ANGLES + 2)
         sections, reals, kind = np.empty((count, 2)), np.empty((starting_poles.N_DECAYS, 2)), size.kinds[0]
-        starting_poles._candidates(data[0] >= CONTINUOUS, kind, data[2], size.least, size.limit, sections, reals)
+        starting_poles._candidates(data[CODE] >= CONTINUOUS, kind, data[LAM], size.least, size.limit, sections, reals)
         parts = _candidate_parts(data, kind, sections, size.least)
         return cls(sections, parts, reals, _candidate_parts(data, np.int64(REAL), reals, size.least))
 
@@ -157,7 +158,7 @@ def search(
     Each gets `trial_steps`, the best goes on. `extra` sections too many are grown, and those that are missed least taken
     away.
     """
-    continuous, bounds = data[0] >= CONTINUOUS, (size.least, size.limit)
+    continuous, bounds = data[CODE] >= CONTINUOUS, (size.least, size.limit)
     candidates = Candidates.of(data, size) if candidates is None else candidates
     swaps = extra is not None if swaps is None else swaps
     past, trial_steps = np.empty(max_iterations + 1), min(trial_steps, max_iterations)
@@ -186,7 +187,7 @@ def search(
         trials.append(run(kinds, x, trial_steps))
     first = trials[0].history[0]
     if extra is not None:
-        room = extra if size.kinds[0] != REAL and 2 * (size.kinds.size + extra) < data[2].size else 0
+        room = extra if size.kinds[0] != REAL and 2 * (size.kinds.size + extra) < data[LAM].size else 0
         trials.append(run(size.kinds.copy(), _grown(data, size.kinds, room, candidates, bounds), trial_steps))
     best = min(trials, key=lambda trial: trial.squared)
     for _ in range(_SWAPS if trial_steps and swaps else 0):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 import numpy as np
@@ -15,6 +14,3 @@ FloatOrBatch: TypeAlias = float | np.ndarray
 
 Progress: TypeAlias = Callable[[int, int], object]
 """A callback ``progress(done, total)``; what it returns does not count."""
-
-Bar: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
-"""A callback that shows a description, and a context with the callback for the progress of it."""

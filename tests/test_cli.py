@@ -215,7 +215,7 @@ def test_compression_layer_by_layer(checkpoint, tmp_path, capsys):
 
 
 def test_a_bad_output_is_refused_before_the_work(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lqo_mor.cli.loading._load", lambda *args: pytest.fail("the checkpoint was read"))
+    monkeypatch.setattr("lqo_mor.cli.compress.load", lambda *args: pytest.fail("the checkpoint was read"))
     for name, words in [("out.bin", "suffix"), ("out", "suffix"), ("n" * 300 + ".npz", "too long")]:
         assert words in fails(capsys, "compress", checkpoint, "-o", tmp_path / name, "--state-size", 8)
     monkeypatch.setattr("os.access", lambda *args, **kwargs: False)

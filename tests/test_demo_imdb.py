@@ -14,7 +14,6 @@ from benchmarks.imdb.data import Reviews
 from lqo_mor.cli import demo_imdb
 from lqo_mor.cli.demo_imdb import SEPARATOR, tokens, windows
 from lqo_mor.cli.main import main
-from lqo_mor.cli.progress import progress_bar
 
 GOOD = "A wonderful film. I loved every minute of it, and the acting is superb."
 BAD = "What a waste of time. The worst acting I have ever seen, and a stupid plot."
@@ -33,12 +32,12 @@ def models():
 
 @pytest.fixture
 def quick(models, monkeypatch):
-    monkeypatch.setattr(demo_imdb, "_models", lambda console, progress: models)
+    monkeypatch.setattr(demo_imdb, "_models", lambda console: models)
 
 
 def run(texts=None, stream=None) -> list[str]:
     console = Console(file=io.StringIO(), width=120, highlight=False, emoji=False)
-    demo_imdb.run(console, progress_bar, texts, stream)
+    demo_imdb.show(console, texts, stream)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 

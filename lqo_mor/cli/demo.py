@@ -6,52 +6,51 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from argparse import Namespace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from lqo_mor.checkpoints.load import load_checkpoint
-from lqo_mor.cli.demo_imdb import run as run_imdb
+from lqo_mor.cli import demo_imdb
+from lqo_mor.cli.loading import Subparsers, open_console
+from lqo_mor.cli.progress import progress_bar
+from lqo_mor.cli.tables import plain_table
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError, StabilityWarning
 from lqo_mor.network.inputs import read_inputs
-from lqo_mor.types import Bar
 
 _RUNS = (("modal", 16), ("balanced", 16), ("optimal", 16), ("modal", 8), ("balanced", 8), ("optimal", 8))
 
 
-def run(console: Console, progress: Bar, model: str = "digits", texts: Sequence[str] | None = None) -> None:
-    """Compress one of the shipped models and show what becomes of it.
+def add(subparsers: Subparsers) -> None:
+    """Add the command and its arguments."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="compress a small model that ships with lqo-mor",
+        description="Compress a small model that ships with lqo-mor, and show what it does on real data before and after.",
+    )
+    parser.add_argument("model", nargs="?", choices=("digits", "imdb"), default="digits", help="default: digits; imdb: reviews")
+    parser.add_argument(
+        "--text", action="append", metavar="TEXT", help="imdb: classify this (default: examples, then your lines)"
+    )
+    parser.set_defaults(run=run)
 
-    Parameters
-    ----------
-    console : rich.console.Console
-        Where the results go.
-    progress : callable
-        ``progress(description)`` gives a context whose value is a ``progress(done, total)`` callback.
-    model : {"digits", "imdb"}
-        The classifier of digits, by several methods, with its accuracy before and after; or that of film reviews.
-    texts : sequence of str, optional
-        Sentences for the latter; by default examples, and those of the standard input.
 
-    Raises
-    ------
-    InvalidInputError
-        If there are texts for the digits, or an empty one.
-    """
-    if model == "imdb":
-        run_imdb(console, progress, texts, sys.stdin)
-    elif texts:
+def run(arguments: Namespace) -> None:
+    """Compress one of the shipped models and show what becomes of it."""
+    if arguments.model == "imdb":
+        demo_imdb.show(open_console(), arguments.text, sys.stdin)
+    elif arguments.text:
         raise InvalidInputError("texts are for the model of film reviews: lqo-mor demo imdb --text ...")
     else:
-        _digits(console, progress)
+        _show_digits(open_console())
 
 
-def _digits(console: Console, progress: Bar) -> None:
+def _show_digits(console: Console) -> None:
+    """The classifier of digits, reduced by several methods, with its accuracy before and after."""
     data = files("lqo_mor") / "data"
     with as_file(data / "demo_digits.safetensors") as checkpoint, as_file(data / "demo_digits.npz") as sequences:
         model = load_checkpoint(checkpoint)
@@ -63,39 +62,31 @@ def _digits(console: Console, progress: Bar) -> None:
         f"reads an image of a handwritten digit as {steps} pixels. Every layer is reduced without retraining;\n"
         f"accuracy is on {len(inputs)} test images that it was not trained on.\n"
     )
-    with progress("running the full model") as report:
-        full = model(inputs, progress=report)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("states", "method", "parameters", "file", "h2 error", "accuracy", "agreement", "seconds"):
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    accuracy = np.mean(full.argmax(-1) == labels)
-    table.add_row(
-        str(states), "full model", f"{model.n_parameters:,}", f"{file_size / 1000:.0f} kB", "", f"{accuracy:.1%}", "", ""
-    )
+    with progress_bar("running the full model") as progress:
+        full = model(inputs, progress=progress).argmax(-1)
+    table = plain_table("states", "method", "parameters", "file", "h2 error", "accuracy", "agreement", "seconds", left=["method"])
+
+    def add_row(size: int, method: str, parameters: int, file_size: int, error: str, classes: np.ndarray, *rest: str) -> None:
+        accuracy = np.mean(classes == labels)
+        table.add_row(str(size), method, f"{parameters:,}", f"{file_size / 1000:.0f} kB", error, f"{accuracy:.1%}", *rest)
+
+    add_row(states, "full model", model.n_parameters, file_size, "", full, "", "")
     repaired: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for method, size in _RUNS:
-            with warnings.catch_warnings(), progress(f"{method}, {size} states (the first run also compiles)") as report:
-                warnings.simplefilter("ignore", StabilityWarning)  # told in one line below
-                begin = time.perf_counter()
-                result = compress(model, state_size=size, method=method, horizon=steps, progress=report)
-                seconds = time.perf_counter() - begin
-                path = Path(folder) / f"{method}-{size}.safetensors"
+    for method, size in _RUNS:
+        with warnings.catch_warnings(), progress_bar(f"{method}, {size} states (the first run also compiles)") as progress:
+            warnings.simplefilter("ignore", StabilityWarning)  # told in one line below
+            begin = time.perf_counter()
+            result = compress(model, state_size=size, method=method, horizon=steps, progress=progress)
+            seconds = time.perf_counter() - begin
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "small.safetensors"
                 result.model.save(path)
-                small = load_checkpoint(path)
-                outputs = small(inputs)
-            repaired[method] = repaired.get(method, 0) + sum(layer.repaired for layer in result.report.layers)
-            errors = np.concatenate([layer.relative_error for layer in result.report.layers])
-            table.add_row(
-                str(size),
-                method,
-                f"{small.n_parameters:,}",
-                f"{path.stat().st_size / 1000:.0f} kB",
-                f"{np.median(errors):.1%}",
-                f"{np.mean(outputs.argmax(-1) == labels):.1%}",
-                f"{np.mean(outputs.argmax(-1) == full.argmax(-1)):.1%}",
-                f"{seconds:.1f}",
-            )
+                small, file_size = load_checkpoint(path), path.stat().st_size
+            classes = small(inputs).argmax(-1)
+        repaired[method] = repaired.get(method, 0) + sum(layer.repaired for layer in result.report.layers)
+        error = np.median(np.concatenate([layer.relative_error for layer in result.report.layers]))
+        agreement = np.mean(classes == full)
+        add_row(size, method, small.n_parameters, file_size, f"{error:.1%}", classes, f"{agreement:.1%}", f"{seconds:.1f}")
     console.print(table)
     for method, count in repaired.items():
         if count:

@@ -16,15 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.cli.progress import progress_bar
+from lqo_mor.cli.tables import plain_table
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.model import DeepSSM
-from lqo_mor.types import Bar
 
-VOCABULARY = 128
+VOCABULARY = 128  # tokens, see `tokens`
 SEPARATOR = 0
-
-
 STEPS = 1024  # bytes that the model was trained to read
 FULL = "imdb.safetensors"
 SMALL = "imdb-small.safetensors"  # a compressed model that ships beside the full one; without the file it is made on the spot
@@ -41,15 +40,13 @@ EXAMPLES = (
 _SHOWN = 64  # characters of a sentence in the table
 
 
-def run(console: Console, progress: Bar, texts: Sequence[str] | None, stream: TextIO | None) -> None:
+def show(console: Console, texts: Sequence[str] | None, stream: TextIO | None) -> None:
     """Classify sentences by the shipped model of film reviews and by a compressed version of it.
 
     Parameters
     ----------
     console : rich.console.Console
         Where the results go.
-    progress : callable
-        ``progress(description)`` gives a context whose value is a ``progress(done, total)`` callback.
     texts : sequence of str or None
         The sentences; without them a few examples, and then those of `stream`.
     stream : text stream or None
@@ -62,7 +59,7 @@ def run(console: Console, progress: Bar, texts: Sequence[str] | None, stream: Te
     """
     if texts is not None and not all(text.strip() for text in texts):
         raise InvalidInputError("a text is empty; give some words to classify")
-    models = _models(console, progress)
+    models = _models(console)
     console.print(_table(EXAMPLES if texts is None else texts, *models))
     if texts is not None or stream is None:
         return
@@ -78,7 +75,7 @@ def run(console: Console, progress: Bar, texts: Sequence[str] | None, stream: Te
             console.print(_table([line.strip() for line in lines], *models))
 
 
-def _models(console: Console, progress: Bar) -> tuple[DeepSSM, DeepSSM]:
+def _models(console: Console) -> tuple[DeepSSM, DeepSSM]:
     """The full and the compressed model, with a few words on both."""
     data = files("lqo_mor") / "data"
     with as_file(data / FULL) as path:
@@ -89,8 +86,8 @@ def _models(console: Console, progress: Bar) -> tuple[DeepSSM, DeepSSM]:
             small = load_checkpoint(path)
         how = "It was compressed for inputs like its training reviews, without retraining"
     else:
-        with progress("compressing (the first run also compiles)") as report, tempfile.TemporaryDirectory() as folder:
-            result = compress(full, state_size=STATES, horizon=STEPS, progress=report)
+        with progress_bar("compressing (the first run also compiles)") as progress, tempfile.TemporaryDirectory() as folder:
+            result = compress(full, state_size=STATES, horizon=STEPS, progress=progress)
             result.model.save(Path(folder) / SMALL)
             small = load_checkpoint(Path(folder) / SMALL)
         how = f"Every layer was just reduced, without retraining, in {time.perf_counter() - begin:.1f} s"
@@ -129,9 +126,8 @@ def classify(model: DeepSSM, texts: Sequence[str | bytes]) -> tuple[np.ndarray, 
 
 def _table(texts: Sequence[str | bytes], full: DeepSSM, small: DeepSSM) -> Table:
     """One row per text."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("sentence", "full model", "compressed"):
-        table.add_column(name, no_wrap=True)
+    columns = ("sentence", "full model", "compressed")
+    table = plain_table(*columns, left=columns)
     results = [classify(model, texts) for model in (full, small)]
     for i, text in enumerate(texts):
         table.add_row(Text(_shortened(text)), *(f"{VERDICTS[verdicts[i]]} {p[i]:.1%}" for verdicts, p in results))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from rich.markup import escape
@@ -18,7 +18,7 @@ from lqo_mor.types import FloatOrBatch
 
 def model_table(model: DeepSSM) -> Table:
     """One row per layer: systems, states of each, rank of the quadratic output, parameters, stability margin ``1 − max|λ|``."""
-    table = _table("layer", "systems", "states", "rank", "parameters", "1 − max|λ|")
+    table = plain_table("layer", "systems", "states", "rank", "parameters", "1 − max|λ|")
     for block, parameters in zip(model.blocks, model.layer_parameters, strict=True):
         ssm = block.ssm
         table.add_row(
@@ -42,7 +42,7 @@ def _states(layer: LayerReport) -> str:
 
 def compression_table(report: CompressionReport, stored_errors: Sequence[FloatOrBatch]) -> Table:
     """One row per layer, with the relative h2 errors of the systems as they were written to the file."""
-    table = _table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
+    table = plain_table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
     for layer, errors in zip(report.layers, stored_errors, strict=True):
         table.add_row(
             escape(layer.name),
@@ -70,7 +70,7 @@ def systems_table(model: DeepSSM, other: DeepSSM) -> Table:
     """
     if [_shape(block.ssm) for block in model.blocks] != [_shape(block.ssm) for block in other.blocks]:
         raise DimensionError("the models cannot be compared: their layers differ in number, channels, inputs or outputs")
-    table = _table("layer", "states", "h2 median", "h2 worst")
+    table = plain_table("layer", "states", "h2 median", "h2 worst")
     for a, b in zip(model.blocks, other.blocks, strict=True):
         errors = h2_error(a.ssm, b.ssm, relative=True, delay=0)
         states = f"{a.state_size}, {b.state_size}"
@@ -102,7 +102,7 @@ def comparison_table(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None) ->
             LQOWarning,
         )
         labels = None
-    table = _table("quantity", "value")
+    table = plain_table("quantity", "value")
     scale = np.sqrt(np.mean(np.abs(a) ** 2))
     rms = np.sqrt(np.mean(np.abs(b - a) ** 2))
     table.add_row("relative rms difference of the outputs", f"{rms / scale:.3e}" if scale > 0 else f"{rms:.3e} (absolute)")
@@ -119,8 +119,9 @@ def _change(before: int, after: int) -> str:
     return f"{after / before - 1:+.0%}" if before else "0"
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str, left: Collection[str] = ()) -> Table:
+    """An empty table without lines; the columns `left`, by default the first, are justified to the left."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="left" if name in (left or columns[:1]) else "right", no_wrap=True)
     return table

@@ -36,7 +36,7 @@ def reduced(model, kept: float, method: str, horizon: int, calibration: np.ndarr
     if method in ("last", "aire"):
         return pruned(model, kept, method), "ragged"
     if method == "bound":
-        return lqo.compress(model, keep=kept, method="bound", horizon=horizon, calibration=calibration[:16]).model, "ragged"
+        return lqo.compress(model, keep=kept, allocation="bound", horizon=horizon, calibration=calibration[:16]).model, "ragged"
     split = method == "split"
     result = lqo.compress(model, keep=kept, calibration=calibration, options=FULL if split else UNIFORM)
     return result.model, "ragged" if split else "s4d"

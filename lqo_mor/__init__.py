@@ -11,8 +11,11 @@ from lqo_mor.bounds.conformal import conformal_error_bound
 from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.streaming import compress_file
+from lqo_mor.compression.allocation import Allocation, allocate
 from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.compress import compress
+from lqo_mor.compression.report.records import CompressionReport, LayerReport
+from lqo_mor.compression.report.result import CompressionResult
 from lqo_mor.errors import LQOError, LQOWarning
 from lqo_mor.io.mat_files import load_mat, save_mat
 from lqo_mor.io.pymor_models import from_pymor, to_pymor
@@ -41,7 +44,10 @@ from lqo_mor.systems.sparse import SparseLQOSystem
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allocation",
     "CalibrationOptions",
+    "CompressionReport",
+    "CompressionResult",
     "DeepSSM",
     "DiagonalLQOSystem",
     "ErrorCurve",
@@ -49,12 +55,14 @@ __all__ = [
     "LQOError",
     "LQOSystem",
     "LQOWarning",
+    "LayerReport",
     "LowRankBalancing",
     "LowRankGramian",
     "QuadraticOutput",
     "Reduction",
     "SparseLQOSystem",
     "Status",
+    "allocate",
     "balanced_truncation",
     "compress",
     "compress_file",

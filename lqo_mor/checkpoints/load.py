@@ -151,7 +151,7 @@ class Source:
         """The model reduced so that the class of its checkpoint can hold it."""
         if self.adapter.in_class is None:
             raise InvalidInputError(
-                f'method="class" is for formats that hold certain reduced systems only, and {self.format} holds any'
+                f"a reduction in class is for formats that hold certain reduced systems only, and {self.format} holds any"
             )
         return self.adapter.in_class(model, state_size, horizon)
 

@@ -70,7 +70,7 @@ def compress_file(
     Returns
     -------
     CompressionReport
-        Without models; parameters are the numbers in the files.
+        Its parameters are the numbers in the files.
 
     Raises
     ------

@@ -6,11 +6,11 @@ import heapq
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-import lqo_mor.reduction.reduce as reduction
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.bounds.output_error import output_error_bound
@@ -20,6 +20,7 @@ from lqo_mor.network.inputs import CalibrationInputs
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.balanced import balance, truncate
 from lqo_mor.reduction.budget import Budget
+from lqo_mor.reduction.reduce import reduce
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import Progress
 
@@ -36,7 +37,7 @@ class Allocation:
     sizes : tuple of int
         States of each system of each layer, to be given to `compress` as `state_size`.
     errors : (layers,) ndarray
-        h2 errors of the layers at these sizes, over the steps.
+        h2 errors of the layers at these sizes, over the horizon.
     weights : (layers,) ndarray
         What the sum weighs them with.
     exact : bool
@@ -73,7 +74,7 @@ def allocate(
     model: DeepSSM,
     budget: int,
     *,
-    steps: int,
+    horizon: int,
     weights: ArrayLike | None = None,
     calibration: CalibrationInputs | None = None,
     sizes: Sequence[int] | None = None,
@@ -88,7 +89,7 @@ def allocate(
         The model.
     budget : int
         Sum over the layers of the states that each of their systems keeps, at most.
-    steps : int
+    horizon : int
         Length of the sequences.
     weights : (layers,) array_like, optional
         Positive. By default those of `output_error_bound` in the limit of small changes, for the calibration inputs or,
@@ -124,17 +125,16 @@ def allocate(
     --------
     >>> import numpy as np, lqo_mor as lqo
     >>> from lqo_mor.network import Block, Linear
-    >>> from lqo_mor.compression.allocation import allocate
     >>> def ssm(c):
     ...     return lqo.DiagonalLQOSystem([[0.9, 0.5, 0.1]], np.ones((1, 3, 1)), [[[1.0, c, c]]])
     >>> blocks = Block("rich", ssm(1.0)), Block("poor", ssm(0.001))
-    >>> allocate(lqo.DeepSSM(Linear([[1.0]]), blocks, Linear([[1.0]])), 6, steps=16, weights=[1.0, 1.0]).sizes
+    >>> lqo.allocate(lqo.DeepSSM(Linear([[1.0]]), blocks, Linear([[1.0]])), 6, horizon=16, weights=[1.0, 1.0]).sizes
     (4, 2)
     """
     if not isinstance(model, DeepSSM) or not model.blocks:
         raise InvalidInputError("allocate takes a DeepSSM with at least one block")
     if weights is None:
-        bound = output_error_bound(model, model, steps, calibration=calibration)
+        bound = output_error_bound(model, model, horizon, calibration=calibration)
         weights = bound.layer_weights if bound.calibrated_weights is None else bound.calibrated_weights
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != (len(model.blocks),):
@@ -144,7 +144,7 @@ def allocate(
     curves: list[np.ndarray] = []
     for block, tried in zip(model.blocks, candidates, strict=True):
         done = sum(len(curve) for curve in curves)
-        curves.append(_curve(block.ssm, tried, method, steps, progress and (lambda n, done=done: progress(done + n, total))))
+        curves.append(_curve(block.ssm, tried, method, horizon, progress and (lambda n, done=done: progress(done + n, total))))
     chosen, exact = split_budget(curves, weights, candidates, budget)
     errors = np.array([curve[i] for curve, i in zip(curves, chosen, strict=True)])
     kept = tuple(tried[i] for tried, i in zip(candidates, chosen, strict=True))
@@ -251,21 +251,26 @@ def _hull(value: np.ndarray, cost: np.ndarray) -> list[int]:
     return hull
 
 
+def check_state_sizes(sizes: Sequence[Any]) -> None:
+    """Raise `OrderError` unless all sizes are numbers of states that a checkpoint can hold."""
+    for size in sizes:
+        if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 2 or size % 2:
+            raise OrderError(f"state size {size!r} is not a positive even integer; a checkpoint stores pairs of states")
+
+
 def _candidates(own: int, sizes: Sequence[int] | None) -> list[int]:
     """Sizes below that of the layer, and its own."""
     halves = np.unique(np.round(np.geomspace(1, max(own // 2, 1), _CANDIDATES)).astype(int))
     sizes = list(2 * halves) if sizes is None else sizes
-    for size in sizes:
-        if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 2 or size % 2:
-            raise OrderError(f"state size {size!r} is not a positive even integer; a checkpoint stores pairs of states")
+    check_state_sizes(sizes)
     return sorted({int(size) for size in sizes if size < own} | {own})
 
 
 def _curve(
-    ssm: DiagonalLQOSystem, sizes: Sequence[int], method: str, steps: int, progress: Callable[[int], object] | None
+    ssm: DiagonalLQOSystem, sizes: Sequence[int], method: str, horizon: int, progress: Callable[[int], object] | None
 ) -> np.ndarray:
     """h2 errors of a layer at the sizes, all channels together; zero at its own."""
-    norm = norm_of(ssm, steps)
+    norm = norm_of(ssm, horizon)
     balanced, errors = balance(ssm, norm) if method == "balanced" else None, []
     for size in sizes:
         if size >= 2 * ssm.n_slots:
@@ -276,8 +281,8 @@ def _curve(
                 if balanced is not None:
                     small = truncate(ssm, balanced, Budget(slots=size // 2), norm).system
                 else:
-                    small = reduction.reduce(ssm, slots=size // 2, method=method, horizon=steps).system
-            errors.append(float(np.linalg.norm(h2_error(ssm, small, horizon=steps, delay=0))))
+                    small = reduce(ssm, slots=size // 2, method=method, horizon=horizon).system
+            errors.append(float(np.linalg.norm(h2_error(ssm, small, horizon, delay=0))))
         if progress is not None:
             progress(len(errors))
     return np.array(errors)

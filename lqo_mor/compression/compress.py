@@ -12,7 +12,7 @@ import numpy as np
 
 from lqo_mor.analysis.differences import h2_error, relative_to
 from lqo_mor.analysis.norm import HorizonNorm
-from lqo_mor.compression.allocation import allocate, split, uniform
+from lqo_mor.compression.allocation import allocate, check_state_sizes, split, uniform
 from lqo_mor.compression.calibration.calibration import Calibrated, Phases, smallest_within
 from lqo_mor.compression.calibration.channels import ChannelCalibration
 from lqo_mor.compression.calibration.options import CalibrationOptions
@@ -28,13 +28,15 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import FloatOrBatch, Progress
 
 
-def compress(
+def compress(  # the door to all ways of compressing: its keywords are what a user chooses
     model: DeepSSM,
     *,
     state_size: int | Sequence[int] | None = None,
     keep: float | None = None,
     max_error: float | None = None,
-    method: str = "optimal",
+    method: str | None = None,
+    allocation: str = "uniform",
+    in_class: bool = False,
     horizon: int | None = None,
     calibration: CalibrationInputs | None = None,
     options: CalibrationOptions | None = None,
@@ -62,17 +64,21 @@ def compress(
     max_error : float, optional
         Instead of both, with a calibration: the largest relative rms error of the model's output on the calibration inputs, and
         by cross-validation of the last fit to them. The budget is picked by predicted errors and corrected by that one.
-    method : str
-        Reduction method, as for `reduce`; or "bound", what arXiv:2510.14542 does: the states are split over the layers so that
-        a bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see
-        `allocate`), and each layer is reduced by its projected gradient.
-        Or "class": what the class of the checkpoint can hold where that is not any system, whole oscillators of LinOSS and
-        common poles of all heads of DSS, with output weights fitted in closed form.
+    method : str, optional
+        Reduction method, as for `reduce`; by default "optimal", and with ``allocation="bound"`` "projected_gradient".
+    allocation : {"uniform", "bound"}, default "uniform"
+        How many states each layer keeps: what `state_size` or `keep` says, or as many in all, split over the layers so that a
+        bound on the model's error over `horizon` is least, for the calibration inputs where there are any (see `allocate`).
+        With its default method the latter is what arXiv:2510.14542 does.
+    in_class : bool, default False
+        Reduce to what the class of the checkpoint can hold where that is not any system: whole oscillators of LinOSS and common
+        poles of all heads of DSS, with output weights fitted in closed form. This takes no method and one size for all layers.
     horizon : int, optional
         Sequence length over which the error counts; infinite by default, and with a calibration.
     calibration : ndarray, or iterable of ndarray, optional
         Inputs as the model takes them, a few hundred sequences of one length without labels. Of an iterable one piece at a time
         is in memory. For models whose layers all hold linear channels (S4D), or all are single systems, and method "optimal".
+        With ``allocation="bound"`` only the split is for these inputs.
     options : CalibrationOptions, optional
         What the calibration may use.
     progress : callable, optional
@@ -81,7 +87,7 @@ def compress(
     Returns
     -------
     CompressionResult
-        With the fields `model` and `report`. The model is in double precision; `model.save` rounds it
+        With the fields `model`, `report` and `original`. The model is in double precision; `model.save` rounds it
         to the precision of the checkpoint.
 
     Warns
@@ -95,7 +101,7 @@ def compress(
         If a wanted state size is odd or not positive, or none is below that of its layer.
     InvalidInputError
         If not exactly one of `state_size`, `keep` and `max_error` is given, `model` is no `DeepSSM`, an argument of the
-        calibration is given without inputs, or the layers cannot be calibrated.
+        calibration is given without inputs, choices do not go together, or the layers cannot be calibrated.
     WorkerError
         If the workers of joblib are gone for good.
 
@@ -119,20 +125,40 @@ def compress(
     """
     if not isinstance(model, DeepSSM):
         raise InvalidInputError(f"compress takes a DeepSSM, got {type(model).__name__}; for a single system there is reduce")
-    if calibration is not None and method != "bound":
-        if method != "optimal" or horizon is not None:
-            raise InvalidInputError('a calibration is for method="optimal" over the infinite horizon')
+    _check_choices(method, allocation, in_class, horizon, calibration is not None)
+    if calibration is not None and allocation == "uniform":
         return _calibrated(model, state_size, keep, max_error, calibration, options or CalibrationOptions(), progress)
     if options is not None or max_error is not None:
-        raise InvalidInputError("options and max_error are for a calibration; give calibration inputs")
+        raise InvalidInputError(
+            "options and max_error are for a calibration; give calibration inputs"
+            if calibration is None
+            else 'options and max_error are for systems fitted to the calibration inputs; allocation="bound" only splits by them'
+        )
     sizes = _state_sizes(model, state_size, keep)
-    if method == "bound":
-        if horizon is None:
-            raise InvalidInputError('method="bound" needs the horizon, the length of the sequences')
-        allocation = allocate(model, sum(sizes), steps=horizon, calibration=calibration)
-        sizes, method = list(allocation.sizes), "projected_gradient"
-    if method == "class":
+    if in_class:
         return _in_class(model, sizes, horizon)
+    if allocation == "bound":
+        sizes = list(allocate(model, sum(sizes), horizon=cast(int, horizon), calibration=calibration).sizes)
+        return _white(model, sizes, method or "projected_gradient", horizon, progress)
+    return _white(model, sizes, method or "optimal", horizon, progress)
+
+
+def _check_choices(method: str | None, allocation: str, in_class: bool, horizon: int | None, calibrated: bool) -> None:
+    """Raise where these arguments of `compress` do not go together."""
+    if allocation not in ("uniform", "bound"):
+        raise InvalidInputError(f'allocation must be "uniform" or "bound", got {allocation!r}')
+    if in_class and (method is not None or allocation == "bound"):
+        raise InvalidInputError(
+            "a reduction in class has its own method and takes one state size for all layers: no other choice"
+        )
+    if allocation == "bound" and horizon is None:
+        raise InvalidInputError("a split by the bound needs the horizon, the length of the sequences")
+    if calibrated and allocation == "uniform" and (in_class or method not in (None, "optimal") or horizon is not None):
+        raise InvalidInputError('a calibration is for method="optimal" over the infinite horizon')
+
+
+def _white(model: DeepSSM, sizes: list[int], method: str, horizon: int | None, progress: Progress | None) -> CompressionResult:
+    """A compression layer by layer, for white inputs."""
     reduced, seconds = reduce_layers(model.blocks, sizes, method, horizon, progress)
     repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
     if np.any(repaired):
@@ -171,16 +197,16 @@ def _result(
         )
         for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
     )
-    report = CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon, models=(model, small))
-    return CompressionResult(small, report)
+    report = CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon)
+    return CompressionResult(small, report, model)
 
 
 def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> CompressionResult:
     """A compression by the source of the model."""
     if model.source is None:
-        raise InvalidInputError('method="class" is for models that were read from a checkpoint')
+        raise InvalidInputError("a reduction in class is for models that were read from a checkpoint")
     if len(set(sizes)) > 1:
-        raise InvalidInputError(f'method="class" takes one state size for all layers, got {sizes}')
+        raise InvalidInputError(f"a reduction in class takes one state size for all layers, got {sizes}")
     start = time.perf_counter()
     small = model.source.reduce_in_class(model, sizes[0], horizon)
     count = len(model.blocks)
@@ -220,7 +246,7 @@ def _calibrated(
             found = work.assemble(curves, split(curves, budget) if options.split else uniform(curves, sizes))
     phases("end", 1, 1)
     seconds = (time.perf_counter() - start) / len(model.blocks)
-    return CompressionResult(found.model, _calibrated_report(model, found, options, seconds))
+    return CompressionResult(found.model, _calibrated_report(model, found, options, seconds), model)
 
 
 def _calibration(
@@ -263,7 +289,7 @@ def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOp
         )
     after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
     known = found.predicted, found.measured, found.budget_curve
-    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *known, (model, small))
+    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *known)
 
 
 def _phases(progress: Progress | None) -> Phases:
@@ -295,9 +321,7 @@ def _state_sizes(model: DeepSSM, state_size: Any, keep: float | None) -> list[in
         sizes = list(state_size)
         if len(sizes) != len(model.blocks):
             raise InvalidInputError(f"state_size has {len(sizes)} entries, but the model has {len(model.blocks)} blocks")
-    for size in sizes:
-        if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 2 or size % 2:
-            raise OrderError(f"state size {size!r} is not a positive even integer; a checkpoint stores pairs of states")
+    check_state_sizes(sizes)
     if all(size >= block.state_size for block, size in zip(model.blocks, sizes, strict=True)):
         own = ", ".join(str(size) for size in sorted({block.state_size for block in model.blocks}))
         raise OrderError(f"nothing to reduce: the state sizes asked for are not below the {own} states of the layers")

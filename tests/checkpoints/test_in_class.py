@@ -35,7 +35,7 @@ def test_the_class_holds_the_result(make, settings, tmp_path, capsys):
     path, out = tmp_path / "model.npz", tmp_path / "small.npz"
     make(path, np.random.default_rng(0))
     model = lqo.load_checkpoint(path, settings=settings)
-    result = lqo.compress(model, keep=0.5, method="class")
+    result = lqo.compress(model, keep=0.5, in_class=True)
     result.model.save(out)
     again = lqo.load_checkpoint(out)
     for full, small, stored, layer in zip(model.blocks, result.model.blocks, again.blocks, result.report.layers, strict=True):
@@ -61,10 +61,10 @@ def test_other_models_are_refused(tmp_path):
     linoss(tmp_path / "model.npz", rng)
     model = lqo.load_checkpoint(tmp_path / "model.npz", settings={"discretization": "IM"})
     with pytest.raises(InvalidInputError, match="one state size for all layers"):
-        lqo.compress(model, state_size=[4, 8], method="class")
+        lqo.compress(model, state_size=[4, 8], in_class=True)
     bare = lqo.DeepSSM(None, model.blocks, None)
     with pytest.raises(InvalidInputError, match="read from a checkpoint"):
-        lqo.compress(bare, keep=0.5, method="class")
+        lqo.compress(bare, keep=0.5, in_class=True)
 
 
 def test_comparison_of_formats_with_other_settings(tmp_path, capsys):

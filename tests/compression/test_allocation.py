@@ -60,7 +60,7 @@ def test_greedy_is_exact_on_convex_curves_with_unit_steps(monkeypatch):
 def test_model():
     model = random_model(np.random.default_rng(0), prenorm=True, layers=3)
     calls = []
-    found = allocate(model, 16, steps=20, progress=lambda done, total: calls.append((done, total)))
+    found = allocate(model, 16, horizon=20, progress=lambda done, total: calls.append((done, total)))
     assert sum(found.sizes) <= 16 and found.exact
     assert found.sizes[0] >= found.sizes[-1]  # shallow layers weigh most
     assert np.all(np.diff(found.weights) < 0)
@@ -79,14 +79,14 @@ def test_calibration_and_method():
     rng = np.random.default_rng(1)
     model = random_model(rng)
     with pytest.raises(InvalidInputError, match="calibration"):
-        allocate(model, 8, steps=12)  # the first system reads inputs of any size
-    found = allocate(model, 8, steps=12, calibration=rng.normal(size=(3, 12, 2)), method="modal", sizes=[2, 4])
+        allocate(model, 8, horizon=12)  # the first system reads inputs of any size
+    found = allocate(model, 8, horizon=12, calibration=rng.normal(size=(3, 12, 2)), method="modal", sizes=[2, 4])
     assert set(found.sizes) <= {2, 4, 8} and sum(found.sizes) <= 8
 
 
 def test_layers_that_stay_whole_have_no_error():
     model = random_model(np.random.default_rng(2), mimo=True, rank=1, prenorm=True)
-    found = allocate(model, 100, steps=10, weights=[1.0, 2.0])
+    found = allocate(model, 100, horizon=10, weights=[1.0, 2.0])
     assert found.sizes == (8, 8)
     assert found.bound == 0
 
@@ -94,13 +94,13 @@ def test_layers_that_stay_whole_have_no_error():
 def test_bad_arguments():
     model = random_model(np.random.default_rng(3), prenorm=True)
     with pytest.raises(InvalidInputError, match="DeepSSM"):
-        allocate(replace(model, blocks=()), 8, steps=10)
+        allocate(replace(model, blocks=()), 8, horizon=10)
     with pytest.raises(DimensionError, match="weights"):
-        allocate(model, 8, steps=10, weights=[1.0])
+        allocate(model, 8, horizon=10, weights=[1.0])
     with pytest.raises(OrderError, match="state size 3"):
-        allocate(model, 8, steps=10, sizes=[3])
+        allocate(model, 8, horizon=10, sizes=[3])
     for budget, match in [(2, "below 4"), (8.0, "integer"), (True, "integer")]:
         with pytest.raises(InvalidInputError, match=match):
-            allocate(model, budget, steps=10)
+            allocate(model, budget, horizon=10)
     with pytest.raises(InvalidInputError, match="positive"):
-        allocate(model, 8, steps=10, weights=[1.0, -1.0])
+        allocate(model, 8, horizon=10, weights=[1.0, -1.0])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.compression.allocation import allocate
+from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from tests.network.random_models import random_model
@@ -88,8 +90,39 @@ def test_repairs_are_told_once_and_counted():
 
 def test_the_published_method(model):
     inputs = np.random.default_rng(2).normal(size=(4, 50, 2))
-    result = compress(model, state_size=4, method="bound", horizon=50, calibration=inputs)
+    result = compress(model, state_size=4, allocation="bound", horizon=50, calibration=inputs)
     assert result.report.method == "projected_gradient"
     assert sum(block.state_size for block in result.model.blocks) <= 8
     with pytest.raises(InvalidInputError, match="horizon"):
-        compress(model, state_size=4, method="bound")
+        compress(model, state_size=4, allocation="bound")
+
+
+def test_the_bound_splits_for_any_method(model):
+    inputs = np.random.default_rng(2).normal(size=(4, 50, 2))
+    result = compress(model, state_size=4, method="balanced", allocation="bound", horizon=50, calibration=inputs)
+    assert result.report.method == "balanced"
+    sizes = allocate(model, 8, horizon=50, calibration=inputs).sizes
+    assert tuple(block.state_size for block in result.model.blocks) == sizes
+    by_hand = compress(model, state_size=sizes, method="balanced", horizon=50)
+    for block, other in zip(result.model.blocks, by_hand.model.blocks, strict=True):
+        np.testing.assert_array_equal(block.ssm.poles, other.ssm.poles)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"allocation": "even"}, 'must be "uniform" or "bound"'),
+        ({"in_class": True, "method": "balanced"}, "its own method"),
+        ({"in_class": True, "allocation": "bound", "horizon": 50}, "its own method"),
+        ({"in_class": True, "calibration": np.zeros((2, 50, 2))}, "a calibration is for"),
+        ({"method": "balanced", "calibration": np.zeros((2, 50, 2))}, "a calibration is for"),
+        ({"options": CalibrationOptions()}, "give calibration inputs"),
+        (
+            {"allocation": "bound", "horizon": 50, "calibration": np.zeros((2, 50, 2)), "options": CalibrationOptions()},
+            "only splits by them",
+        ),
+    ],
+)
+def test_choices_that_do_not_go_together(model, arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        compress(model, state_size=4, **arguments)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from lqo_mor.bounds.output_error import OutputErrorBound
-from lqo_mor.errors import InvalidInputError
 from lqo_mor.files import FilePath, check_new, write_atomically
-from lqo_mor.network.model import DeepSSM
 
 _VERSION = 1  # of the JSON
 
@@ -75,8 +72,6 @@ class CompressionReport:
     budget_curve : tuple of (float, float)
         Mean numbers of states per system with the relative rms errors of the output that are predicted for them; empty where
         they were not computed.
-    models : tuple of DeepSSM or None
-        The full and the compressed one, for pictures.
     """
 
     layers: tuple[LayerReport, ...]
@@ -87,7 +82,6 @@ class CompressionReport:
     predicted_error: float | None = None
     calibration_error: float | None = None
     budget_curve: tuple[tuple[float, float], ...] = ()
-    models: tuple[DeepSSM, DeepSSM] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         rows = [("layer", "states", "parameters", "h2 error: median", "worst")]
@@ -117,12 +111,10 @@ class CompressionReport:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """All fields but the models as JSON, with a version; errors per channel are lists, numbers that are not finite null."""
-        fields = asdict(replace(self, models=None))
-        del fields["models"]
-        return json.dumps({"version": _VERSION, **_plain(fields)}, indent=1, allow_nan=False) + "\n"
+        """All fields as JSON, with a version; errors per channel are lists, numbers that are not finite null."""
+        return json.dumps({"version": _VERSION, **_plain(asdict(self))}, indent=1, allow_nan=False) + "\n"
 
-    def save_json(self, path: FilePath, overwrite: bool = False) -> None:
+    def save_json(self, path: FilePath, *, overwrite: bool = False) -> None:
         """Write the report as JSON, see `to_json`.
 
         Parameters
@@ -139,34 +131,6 @@ class CompressionReport:
         """
         check_new(path, overwrite)
         write_atomically(path, self.to_json().encode(errors="replace"), overwrite)
-
-    def save_html(self, path: FilePath, *, bound: OutputErrorBound | None = None, overwrite: bool = False) -> None:
-        """Write the report as a page with figures and pictures, a single file without scripts.
-
-        Parameters
-        ----------
-        path : path-like
-            New file.
-        bound : OutputErrorBound, optional
-            Of the two models (`output_error_bound`), to be shown as well.
-        overwrite : bool, default False
-            Whether an existing file may be replaced.
-
-        Raises
-        ------
-        MissingDependencyError
-            If Matplotlib is not installed (extra ``plot``).
-        OutputError
-            If `path` exists or cannot be written.
-        InvalidInputError
-            If `bound` is that of other models, or the report has lost its models.
-        """
-        from lqo_mor.compression.report.html import html_page
-
-        if self.models is None:
-            raise InvalidInputError("the report has no models, whose poles and impulse responses the page shows")
-        check_new(path, overwrite)
-        write_atomically(path, html_page(self, *self.models, bound).encode(errors="replace"), overwrite)
 
 
 def _plain(value: Any) -> Any:

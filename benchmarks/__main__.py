@@ -1,4 +1,7 @@
-"""All claims about the solvers: ``python -m benchmarks [--quick] [--json OUT] [--plot OUT.png]``, as ``lqo-mor bench``."""
+"""The claims about the solvers, the same as ``lqo-mor bench``.
+
+python -m benchmarks [--only CLAIM ...] [--quick] [--json OUT] [--plot OUT.png]
+"""
 
 import sys
 

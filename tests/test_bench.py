@@ -288,12 +288,9 @@ def test_the_machine_is_described_without_threadpoolctl(monkeypatch):
     assert machine.describe("a-package-that-does-not-exist").endswith("missing")
 
 
-def test_every_claim_has_a_file_that_runs():
-    folder = Path(__file__).resolve().parents[1] / "benchmarks"
-    for name in claims.CLAIMS:
-        assert f'"--only", "{name}"' in (folder / f"{name}.py").read_text(encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.diagonal", "--plot", "x.txt"], cwd=folder.parent, capture_output=True, text=True
-    )
+def test_the_claims_run_from_a_clone():
+    folder = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "benchmarks", "--only", "diagonal", "--plot", "x.txt"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 1
     assert "suffix" in done.stderr

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from lqo_mor.bench.claims import CLAIMS, Report
 from lqo_mor.bench.timing import Row
-from lqo_mor.errors import MissingDependencyError, OutputError
+from lqo_mor.errors import OutputError
+from lqo_mor.figures import figure_of
 from lqo_mor.files import check_new, write_atomically
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def check_outputs(json_path: str | None, plot_path: str | None, names: Iterable[
             raise OutputError(f"there is nothing to draw: the picture shows the claims {' and '.join(_TIMED)}")
         if json_path and Path(json_path).resolve() == Path(plot_path).resolve():
             raise OutputError(f"{plot_path} cannot be both outputs")
-        _figure_class()
+        figure_of((1, 1))  # says at once if Matplotlib is missing
 
 
 def write_json(report: Report, path: str) -> None:
@@ -155,7 +156,6 @@ def plot_times(report: Report) -> Figure:
     MissingDependencyError
         If Matplotlib is not installed.
     """
-    figure_class = _figure_class()
     panels: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for name in _TIMED:
         for row in report.rows.get(name, ()):
@@ -166,7 +166,7 @@ def plot_times(report: Report) -> Figure:
                 curves.setdefault(row.peer, {})[row.n] = row.peer_seconds
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure = figure_class(figsize=(5.5 * columns, 4.2 * lines), layout="constrained")
+    figure = figure_of((5.5 * columns, 4.2 * lines))
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     solvers = list(dict.fromkeys(solver for curves in panels.values() for solver in curves))
     for axis, ((name, case), curves) in zip(axes, panels.items(), strict=False):
@@ -193,11 +193,3 @@ def _curve(axis: Axes, solver: str, points: dict[int, float], color: str) -> Non
         label += f", n^{np.polyfit(np.log(n), np.log(seconds), 1)[0]:.1f}"
     ours = solver == "lqo-mor"
     axis.plot(n, seconds, "o-" if ours else "s--", color=color, label=label, lw=2 if ours else 1, ms=5, zorder=3 if ours else 2)
-
-
-def _figure_class() -> type[Figure]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("Matplotlib", "plot", "plotting") from None
-    return Figure

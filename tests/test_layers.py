@@ -13,6 +13,7 @@ LEVELS = {
     "errors": 0,
     "types": 1,
     "files": 1,
+    "text_table": 1,
     "parallel": 1,
     "figures": 1,
     "matrix_equations": 1,
@@ -25,7 +26,6 @@ LEVELS = {
     "compression": 7,
     "checkpoints": 8,
     "": 9,  # lqo_mor/__init__.py re-exports everything below
-    "plot": 10,
     "torch": 10,
     "bench": 10,
     "cli": 11,

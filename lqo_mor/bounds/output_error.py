@@ -28,6 +28,7 @@ from lqo_mor.bounds.measured import measure
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.inputs import CalibrationInputs
 from lqo_mor.network.model import DeepSSM, check_inputs, check_models, check_supported, ends
+from lqo_mor.text_table import text_table
 
 _SLACK = 1 + 1e-9  # of the run-time check, for rounding
 
@@ -123,8 +124,7 @@ class OutputErrorBound:
             for weights in (self.layer_weights, self.calibrated_weights):
                 row += ["", ""] if weights is None else [f"{weights[i]:.2e}", f"{weights[i] * self.layer_errors[i]:.2e}"]
             rows.append(tuple(row))
-        widths = [max(len(row[i]) for row in rows) for i in range(6)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = text_table(rows)
         if np.any(self.mixing_terms):
             terms = [self.mixing_terms] + ([] if self.calibrated_mixing_terms is None else [self.calibrated_mixing_terms])
             lines.append("the changes of the mixing add " + " and ".join(f"{np.sum(term):.2e}" for term in terms))

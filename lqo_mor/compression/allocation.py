@@ -22,6 +22,7 @@ from lqo_mor.reduction.balanced import balance, truncate
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.reduce import reduce
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+from lqo_mor.text_table import text_table
 from lqo_mor.types import Progress
 
 _EXACT = 50_000_000  # candidates times budget up to which dynamic programming is used: about a second
@@ -64,10 +65,8 @@ class Allocation:
             (name, str(size), f"{error:.2e}", f"{weight:.2e}", f"{part:.1%}")
             for name, size, error, weight, part in zip(self.names, self.sizes, self.errors, self.weights, share, strict=True)
         ]
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         how = "the least of all splits" if self.exact else "a greedy split"
-        return "\n".join([*lines, f"{sum(self.sizes)} states, weighted sum of errors {self.bound:.3e}, {how}"])
+        return "\n".join([*text_table(rows), f"{sum(self.sizes)} states, weighted sum of errors {self.bound:.3e}, {how}"])
 
 
 def allocate(

@@ -19,6 +19,7 @@ from lqo_mor.reduction.best_of import better
 from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.result import Method, Reduction
 from lqo_mor.systems.system import System
+from lqo_mor.text_table import text_table
 from lqo_mor.types import Progress
 
 _GAIN = 1.25  # factor by which an optimum usually undercuts balanced truncation; a first guess of its order
@@ -102,15 +103,9 @@ class ErrorCurve:
             else:
                 channels = errors.reshape(len(errors), -1)
                 columns += [(f"{name}, median", np.median(channels, axis=1)), ("worst", channels.max(axis=1))]
-        lines = [f"Relative h2 error by order  ({self.norm})", " order" + "".join(_wide(title) for title, _ in columns)]
-        for row, order in enumerate(self.orders):
-            lines.append(f"{order:6d}" + "".join(f"{errors[row]:{len(_wide(title))}.4g}" for title, errors in columns))
-        return "\n".join(lines)
-
-
-def _wide(title: str) -> str:
-    """The heading of a column, right-justified in it."""
-    return f"{title:>{max(len(title), 9) + 2}}"
+        rows = [[" order", *(f"{title:>9}" for title, _ in columns)]]
+        rows += [[str(order), *(f"{errors[i]:.4g}" for _, errors in columns)] for i, order in enumerate(self.orders)]
+        return "\n".join([f"Relative h2 error by order  ({self.norm})", *text_table(rows, str.rjust)])
 
 
 def error_curve(

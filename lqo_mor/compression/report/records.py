@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lqo_mor.files import FilePath, check_new, write_atomically
+from lqo_mor.text_table import text_table
 
 _VERSION = 1  # of the JSON
 
@@ -97,8 +98,7 @@ class CompressionReport:
                 )
             )
         rows.append(("whole model", "", f"{self.parameters_before} -> {self.parameters_after}", "", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = text_table(rows)
         horizon = "infinite horizon" if self.horizon is None else f"horizon {self.horizon}"
         seconds = sum(layer.seconds for layer in self.layers)
         lines.append(f"method {self.method}, {horizon}, relative errors, {seconds:.1f} s")

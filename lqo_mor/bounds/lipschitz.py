@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,19 +11,11 @@ from scipy.special import erf, expit
 
 from lqo_mor.bounds.gains import ROUND, spectral, times, times_each
 from lqo_mor.network.blocks import Block
+from lqo_mor.network.signals import activation_slope
 
 _TANH = np.sqrt(2.0 / np.pi)
 # Stationary points of the slope, ±x: gelu'' = φ(x)(2 - x²); for the tanh form the only root of its second derivative.
 _TURN = {"gelu": np.sqrt(2.0), "gelu_tanh": 1.4185040087908284}
-
-
-def slope(name: str, x: ArrayLike) -> Any:
-    """Derivative of a smooth activation, elementwise, x φ(x) + Φ(x) for "gelu"."""
-    x = np.clip(x, -1e2, 1e2)  # beyond, it is 0 or 1 to all digits
-    if name == "gelu":
-        return 0.5 * (1 + erf(x * np.sqrt(0.5))) + x * np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
-    t = np.tanh(_TANH * (x + 0.044715 * x**3))
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _TANH * (1 + 3 * 0.044715 * x * x)
 
 
 def slope_range(name: str, x: ArrayLike, delta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -50,10 +42,10 @@ def slope_range(name: str, x: ArrayLike, delta: ArrayLike) -> tuple[np.ndarray, 
     if name == "relu":
         return np.where(left > 0, 1.0, 0.0), np.where(right < 0, 0.0, 1.0)
     turn = _TURN[name]
-    ends = slope(name, left), slope(name, right)
+    ends = activation_slope(name, left), activation_slope(name, right)
     low, high = np.minimum(*ends), np.maximum(*ends)
-    low = np.where((left <= -turn) & (right >= -turn), slope(name, -turn), low)
-    high = np.where((left <= turn) & (right >= turn), slope(name, turn), high)
+    low = np.where((left <= -turn) & (right >= -turn), activation_slope(name, -turn), low)
+    high = np.where((left <= turn) & (right >= turn), activation_slope(name, turn), high)
     return low - 1e-12, high + 1e-12
 
 

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-from scipy.special import erf, expit
+from scipy.special import expit
 
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network import signal_kernels
 from lqo_mor.network.blocks import Block, block_input
 from lqo_mor.network.layers import LayerNorm
 from lqo_mor.network.model import DeepSSM, ends, layer_norm
-from lqo_mor.network.signals import Map, activate, encode, kernel_spectra, linear, normalise, row_outputs, system_map
+from lqo_mor.network.signals import (
+    Map,
+    activate,
+    activation_slope,
+    encode,
+    kernel_spectra,
+    linear,
+    normalise,
+    row_outputs,
+    system_map,
+)
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
@@ -76,7 +86,7 @@ def _pass_block(block: Block, x: np.ndarray, apply: Map, dtype: type) -> tuple[n
     read = block_input(block, x)
     y = apply(read)
     adjoint = _adjoint(block.ssm, read)
-    slope: np.ndarray | None = None if block.activation == "identity" else _slope(block.activation, y).astype(dtype)
+    slope: np.ndarray | None = None if block.activation == "identity" else activation_slope(block.activation, y).astype(dtype)
     active = activate(block.activation, y)
     out, halves = active.copy() if block.mixing is None else linear(block.mixing, active), None
     if block.gate == "glu":
@@ -128,15 +138,6 @@ def _normalised(norm: LayerNorm, x: np.ndarray, dtype: type) -> Normalised:
     scale = 1 / np.sqrt(np.mean(centred * centred, axis=0) + norm.eps)
     centred *= scale
     return Normalised(centred.astype(dtype), scale.astype(dtype), norm.weight.astype(dtype))
-
-
-def _slope(name: str, y: np.ndarray) -> np.ndarray:
-    if name == "gelu":
-        return 0.5 * (1 + erf(y * np.sqrt(0.5))) + y * np.exp(-0.5 * y * y) / np.sqrt(2 * np.pi)
-    if name == "gelu_tanh":
-        t = np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))
-        return 0.5 * (1 + t) + 0.5 * y * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * y * y)
-    return (y > 0).astype(float)  # relu
 
 
 def _adjoint(ssm: DiagonalLQOSystem, v: np.ndarray) -> Map:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike
+from scipy.special import erf
 
 from lqo_mor.network import signal_kernels
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
-if TYPE_CHECKING:
-    pass
+_TANH = np.sqrt(2.0 / np.pi)  # in the tanh form of the GELU
 
 Encoder: TypeAlias = Linear | Embedding
 Map: TypeAlias = Callable[[np.ndarray], np.ndarray]  # of signals (features, batch, steps)
@@ -55,10 +56,21 @@ def activate(name: str, x: np.ndarray) -> np.ndarray:
     if name == "gelu":
         signal_kernels.gelu(x.reshape(-1, x.shape[-1]))
     elif name == "gelu_tanh":
-        x *= 0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
+        x *= 0.5 * (1.0 + np.tanh(_TANH * (x + 0.044715 * x**3)))
     elif name == "relu":
         np.maximum(x, 0.0, out=x)
     return x
+
+
+def activation_slope(name: str, x: ArrayLike) -> Any:
+    """Derivative of an activation, elementwise: x φ(x) + Φ(x) for "gelu"."""
+    if name == "relu":
+        return (np.asarray(x) > 0).astype(float)
+    x = np.clip(x, -1e2, 1e2)  # beyond, it is 0 or 1 to all digits
+    if name == "gelu":
+        return 0.5 * (1 + erf(x * np.sqrt(0.5))) + x * np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
+    t = np.tanh(_TANH * (x + 0.044715 * x**3))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _TANH * (1 + 3 * 0.044715 * x * x)
 
 
 def output_rows(ssm: DiagonalLQOSystem) -> np.ndarray:

@@ -27,6 +27,7 @@ from lqo_mor.reduction.balanced import balanced_truncation
 from lqo_mor.reduction.descent.projected_gradient import projected_gradient
 from lqo_mor.reduction.large import LowRankBalancing, low_rank_balancing, reduce_large
 from lqo_mor.reduction.modal import hippo, modal_truncation
+from lqo_mor.reduction.plot import plot_reduction
 from lqo_mor.reduction.reduce import reduce
 from lqo_mor.reduction.result import Reduction, Status
 from lqo_mor.reduction.sweep import ErrorCurve
@@ -90,6 +91,7 @@ __all__ = [
     "modal_truncation",
     "observability_gramian",
     "output_error_bound",
+    "plot_reduction",
     "projected_gradient",
     "reduce",
     "reduce_large",

@@ -1,9 +1,10 @@
-"""Simulation of discrete-time systems in both timings of the output."""
+"""Simulation of discrete-time systems in both timings of the output, and impulse responses."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import expm
 
 from lqo_mor.analysis.norm import check_kind
 from lqo_mor.errors import DimensionError, InvalidInputError
@@ -100,3 +101,34 @@ def _simulate_dense(sys: LQOSystem, u: np.ndarray, delay: int) -> np.ndarray:
     elif sys.M is not None:
         y = y + np.einsum("...ka,iab,...kb->...ki", states, sys.M, states, optimize=True)
     return y
+
+
+def impulse_response(sys: System, time: np.ndarray) -> np.ndarray:
+    """The linear kernel of one system, ``C exp(t A) B`` in continuous and ``C Aᵗ B`` in discrete time.
+
+    In discrete time that is the answer of the linear part with delay 0, but for the feedthrough.
+
+    Parameters
+    ----------
+    sys : LQOSystem or DiagonalLQOSystem
+        The system, no batch.
+    time : (steps,) ndarray
+        Evenly spaced times, the first of them 0; all integers in discrete time.
+
+    Returns
+    -------
+    (p, m, steps) ndarray
+    """
+    values = []
+    if isinstance(sys, LQOSystem):
+        x, step = sys.B, expm(sys.A * (time[1] - time[0])) if sys.is_continuous else sys.A
+        for _ in time:
+            values.append(sys.C @ x)
+            x = step @ x
+    else:
+        rows = np.where(sys.is_real_pole, 1, 2) * sys.C
+        step = np.exp(sys.poles * (time[1] - time[0])) if sys.is_continuous else sys.poles
+        for _ in time:
+            values.append((rows @ sys.B).real)
+            rows = rows * step
+    return np.stack(values, axis=-1)

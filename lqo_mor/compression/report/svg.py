@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from lqo_mor.analysis.simulate import impulse_response
 from lqo_mor.figures import figure_of
+from lqo_mor.network.model import DeepSSM
+from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lqo_mor.network.model import DeepSSM
-    from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 FULL, REDUCED = "#3d85c6", "#e07b28"  # can be seen on white and on black
 _LAYERS = (FULL, REDUCED, "#3fa35a", "#c2528b", "#8f6fd1", "#a5854a", "#2aa6a6", "#d1544f")
@@ -197,13 +196,9 @@ def responses(
 
 def _impulse(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """Responses (outputs, inputs, steps) of one system with delay 0 to a unit impulse at each input."""
-    q, weight = ssm.quadratic, np.where(ssm.is_real_pole, 1, 2)
-    rows = weight * (ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V]))
-    K = np.empty((len(rows), ssm.n_inputs, steps))
-    for k in range(steps):
-        K[..., k] = (rows @ ssm.B).real
-        rows = rows * ssm.poles
-    p = ssm.n_outputs
+    q, p = ssm.quadratic, ssm.n_outputs
+    rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])
+    K = impulse_response(DiagonalLQOSystem(ssm.poles, ssm.B, rows, dt=ssm.dt), np.arange(steps))
     linear = K[:p]
     linear[..., 0] += ssm.D
     return linear if q is None else linear + np.einsum("pc,cmk->pmk", q.W, K[p : p + q.rank] * K[p + q.rank :])

@@ -5,7 +5,6 @@ import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError
 
 pytest.importorskip("matplotlib")
-from lqo_mor.plot import plot_reduction
 
 
 @pytest.mark.parametrize("dt", [0, 1.0])
@@ -14,7 +13,7 @@ def test_the_picture_shows_poles_singular_values_and_both_responses(dt, tmp_path
     poles = rng.uniform(0.3, 0.9, 4) * np.exp(1j * rng.uniform(0.2, 2, 4))
     sys = lqo.to_dense(lqo.DiagonalLQOSystem(np.log(poles) if dt == 0 else poles, np.ones((4, 1)), np.ones((1, 4)), dt=dt))
     red = lqo.reduce(sys, order=4)
-    figure = plot_reduction(sys, red)
+    figure = lqo.plot_reduction(sys, red)
     left, middle, right = figure.axes
     full, reduced = left.lines[:2]
     assert len(full.get_xdata()) == 8
@@ -27,7 +26,7 @@ def test_the_picture_shows_poles_singular_values_and_both_responses(dt, tmp_path
 def test_a_batch_is_refused():
     sys = lqo.DiagonalLQOSystem([[0.5, 0.3]], [[[1.0], [1.0]]], [[[1.0, 1.0]]])
     with pytest.raises(InvalidInputError, match="one system"):
-        plot_reduction(sys, lqo.reduce(sys, order=1))
+        lqo.plot_reduction(sys, lqo.reduce(sys, order=1))
 
 
 def test_the_curve_shows_every_method_and_the_singular_values(tmp_path):

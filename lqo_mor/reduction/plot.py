@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lqo_mor.analysis.gramians import hankel_singular_values
+from lqo_mor.analysis.simulate import impulse_response
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.figures import figure_of
 from lqo_mor.reduction.result import Reduction
@@ -42,6 +43,12 @@ def plot_reduction(sys: System, reduction: Reduction, steps: int = 400) -> Figur
         If Matplotlib is not installed.
     InvalidInputError
         If `sys` is a batch.
+
+    Examples
+    --------
+    >>> import lqo_mor as lqo
+    >>> sys = lqo.examples.advection_diffusion(30)
+    >>> lqo.plot_reduction(sys, lqo.reduce(sys, order=4)).savefig("reduction.png")  # doctest: +SKIP
     """
     figure = figure_of((13, 4))
     if getattr(sys, "batch", ()) or getattr(reduction.system, "batch", ()):
@@ -92,21 +99,6 @@ def _responses(axes: Axes, sys: System, reduction: Reduction, steps: int) -> Non
     else:
         time, unit = np.arange(steps), "sample"
     for system, style, label in ((sys, "-", "full"), (reduction.system, "--", "reduced")):
-        axes.plot(time, _impulse_response(system, time), style, label=label)
+        axes.plot(time, impulse_response(system, time)[0, 0].real, style, label=label)
     axes.set(title="impulse response, input 1 to output 1", xlabel=unit)
     axes.legend(loc="best")
-
-
-def _impulse_response(sys: System, time: np.ndarray) -> np.ndarray:
-    """Linear kernel from the first input to the first output at evenly spaced times."""
-    if isinstance(sys, LQOSystem):
-        from scipy.linalg import expm
-
-        step = expm(sys.A * (time[1] - time[0])) if sys.is_continuous else sys.A
-        x, out = sys.B[:, 0], np.empty(time.size)
-        for k in range(time.size):
-            out[k] = (sys.C[0] @ x).real
-            x = step @ x
-        return out
-    modes = np.exp(np.outer(time, sys.poles)) if sys.is_continuous else sys.poles ** time[:, np.newaxis]
-    return (modes @ (np.where(sys.is_real_pole, 1, 2) * sys.C[0] * sys.B[:, 0])).real

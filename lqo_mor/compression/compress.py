@@ -132,7 +132,7 @@ def compress(  # the door to all ways of compressing: its keywords are what a us
         raise InvalidInputError(
             "options and max_error are for a calibration; give calibration inputs"
             if calibration is None
-            else 'options and max_error are for systems fitted to the calibration inputs; allocation="bound" only splits by them'
+            else "options and max_error are for a calibrated reduction; a split by the bound takes neither"
         )
     sizes = _state_sizes(model, state_size, keep)
     if in_class:

@@ -119,7 +119,7 @@ def test_the_bound_splits_for_any_method(model):
         ({"options": CalibrationOptions()}, "give calibration inputs"),
         (
             {"allocation": "bound", "horizon": 50, "calibration": np.zeros((2, 50, 2)), "options": CalibrationOptions()},
-            "only splits by them",
+            "takes neither",
         ),
     ],
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
 
 from lqo_mor.errors import OutputError
 
@@ -61,6 +64,23 @@ def new_file(path: FilePath, overwrite: bool) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def json_text(content: Any, ensure_ascii: bool = True) -> str:
+    """Nested data as JSON: arrays become flat lists, numbers that are not finite null."""
+    return json.dumps(_plain(content), indent=1, ensure_ascii=ensure_ascii, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, lists and dictionaries that JSON knows."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.ravel().tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _link(temporary: Path, path: Path) -> bool:

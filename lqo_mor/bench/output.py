@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from rich.table import Table
@@ -17,7 +16,7 @@ from lqo_mor.bench.claims import CLAIMS, Report
 from lqo_mor.bench.timing import Row
 from lqo_mor.errors import OutputError
 from lqo_mor.figures import figure_of
-from lqo_mor.files import check_new, write_atomically
+from lqo_mor.files import check_new, json_text, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,17 +90,7 @@ def to_json(report: Report) -> str:
         {"name": name, "title": CLAIMS[name].title, "accuracy": CLAIMS[name].accuracy, "rows": rows}
         for name, rows in content.pop("rows").items()
     ]
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+    return json_text(content, ensure_ascii=False)
 
 
 def check_outputs(json_path: str | None, plot_path: str | None, names: Iterable[str]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
-from lqo_mor.files import FilePath, check_new, write_atomically
+from lqo_mor.files import FilePath, check_new, json_text, write_atomically
 from lqo_mor.text_table import text_table
 
 _VERSION = 1  # of the JSON
@@ -112,7 +110,7 @@ class CompressionReport:
 
     def to_json(self) -> str:
         """All fields as JSON, with a version; errors per channel are lists, numbers that are not finite null."""
-        return json.dumps({"version": _VERSION, **_plain(asdict(self))}, indent=1, allow_nan=False) + "\n"
+        return json_text({"version": _VERSION, **asdict(self)})
 
     def save_json(self, path: FilePath, *, overwrite: bool = False) -> None:
         """Write the report as JSON, see `to_json`.
@@ -131,15 +129,3 @@ class CompressionReport:
         """
         check_new(path, overwrite)
         write_atomically(path, self.to_json().encode(errors="replace"), overwrite)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, lists and dictionaries that JSON knows."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        value = value.ravel().tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,5 +1,7 @@
 """lqo-mor: model order reduction of linear-quadratic-output systems and of the deep networks made of them."""
 
+from types import ModuleType
+
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, low_rank_controllability, low_rank_observability
@@ -106,3 +108,12 @@ __all__ = [
     "tsia",
     "variable_projection",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``lqo_mor.torch``, imported on first use: the rest of the package needs no torch."""
+    if name == "torch":
+        import lqo_mor.torch as part
+
+        return part
+    raise AttributeError(f"module 'lqo_mor' has no attribute {name!r}")

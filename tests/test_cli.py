@@ -223,11 +223,11 @@ def test_a_bad_output_is_refused_before_the_work(checkpoint, tmp_path, capsys, m
 
 
 def test_models_of_other_pooling_cannot_be_compared(tmp_path, sequences, capsys):
-    torch_modules = pytest.importorskip("lqo_mor.torch.trainable")
+    pytest.importorskip("torch")
     sizes = {"n_features": 1, "n_outputs": 3, "width": 4, "n_layers": 1, "n_slots": 2}
     mean, every = tmp_path / "mean.npz", tmp_path / "every.npz"
-    torch_modules.LQODeepSSM(**sizes).save(mean)
-    torch_modules.LQODeepSSM(**sizes, pooling=None).save(every)
+    lqo.torch.LQODeepSSM(**sizes).save(mean)
+    lqo.torch.LQODeepSSM(**sizes, pooling=None).save(every)
     assert "3 outputs per time step" in fails(capsys, "compare", mean, every)
     assert main(["compare", str(every), str(every), "--inputs", str(sequences)]) == 0
     out, err = capsys.readouterr()

@@ -51,7 +51,7 @@ def test_s4d(tmp_path, method, size):
 
 @pytest.mark.parametrize("method", FINITE)
 def test_lqo_deep_ssm(tmp_path, method):
-    from lqo_mor.torch.trainable import LQODeepSSM
+    from lqo_mor.torch import LQODeepSSM
 
     torch.manual_seed(0)
     module = LQODeepSSM(n_features=2, n_outputs=3, width=4, n_layers=2, n_slots=6, quadratic_rank=2)

@@ -23,7 +23,7 @@ METHODS = ["hippo", "modal", "balanced", "tsia", "gradient-balanced", "optimal"]
 def folder(tmp_path_factory):
     """Reviews, and a model of two layers with 12 states."""
     torch = pytest.importorskip("torch")
-    from lqo_mor.torch.trainable import LQODeepSSM
+    from lqo_mor.torch import LQODeepSSM
 
     folder = tmp_path_factory.mktemp("imdb")
     for part in ("train", "test"):

@@ -25,11 +25,11 @@ LEVELS = {
     "bounds": 6,
     "compression": 7,
     "checkpoints": 8,
-    "": 9,  # lqo_mor/__init__.py re-exports everything below
-    "torch": 10,
-    "bench": 10,
-    "cli": 11,
-    "__main__": 12,
+    "torch": 9,
+    "": 10,  # lqo_mor/__init__.py re-exports everything below
+    "bench": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -131,3 +131,18 @@ def test_importing_the_package_brings_in_no_optional_library():
     code = f"import sys, lqo_mor; print(*({optional!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not done.stdout.split()
+
+
+def test_without_torch_its_door_names_the_extra():
+    code = "import sys; sys.modules['torch'] = None; import lqo_mor; lqo_mor.torch"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith(
+        "MissingDependencyError: lqo_mor.torch needs torch; install it with: pip install 'lqo-mor[torch]'"
+    )
+
+
+def test_the_door_of_torch_needs_no_further_import():
+    pytest.importorskip("torch")
+    code = "import lqo_mor; print(all(hasattr(lqo_mor.torch, name) for name in lqo_mor.torch.__all__), hasattr(lqo_mor, 'other'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -29,7 +29,7 @@ def torch_logits(path: Path, windows: np.ndarray) -> np.ndarray:
     """Outputs of a stored model, in single precision, by the module that it was trained as."""
     import torch
 
-    from lqo_mor.torch.trainable import LQODeepSSM
+    from lqo_mor.torch import LQODeepSSM
 
     net = LQODeepSSM.load(path).eval()  # takes a file only if it has all tensors, in the right shapes, and no other
     with torch.inference_mode():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.imdb.data import VOCABULARY, Reviews
-from lqo_mor.torch.trainable import LQODeepSSM, LQOLayer
+from lqo_mor.torch import LQODeepSSM, SSMLayer
 
 EVALUATION_BATCH = 125
 NORMALISATION_EPS = 1e-5
@@ -60,7 +60,7 @@ def build_model(width: int, layers: int, slots: int, rank: int, dropout: float, 
     for block in model.blocks:
         block.dropout = SharedDropout(dropout)
         if compiled:
-            block.ssm.rows = torch.compiler.disable(block.ssm.rows)  # complex numbers gain nothing
+            block.ssm.row_signals = torch.compiler.disable(block.ssm.row_signals)  # complex numbers gain nothing
             block.compile(dynamic=False)
     return model
 
@@ -71,11 +71,11 @@ def parameter_counts(model: LQODeepSSM) -> dict[str, int]:
     return {"all": sum(sizes.values()), "state_space": sum(size for name, size in sizes.items() if ".ssm." in name)}
 
 
-def mode_norms(ssm: LQOLayer) -> Tensor:
+def mode_norms(ssm: SSMLayer) -> Tensor:
     """H2 norm of each mode's contribution to the outputs, the quadratic rows weighted by the columns of W."""
     inputs = ssm.B.square().sum(dim=(1, 2))
     outputs = ssm.C.square().sum(dim=(0, 2))
-    if ssm.quadratic_rank:
+    if ssm.has_quadratic:
         outputs = outputs + torch.linalg.vector_norm(ssm.W, dim=0) @ (ssm.U.square() + ssm.V.square()).sum(dim=2)
     return torch.sqrt(inputs * outputs / -torch.expm1(-2 * torch.exp(ssm.nu_log)) + 1e-12)
 

@@ -48,7 +48,7 @@ from benchmarks.imdb.model import (
     without_quadratic_part,
 )
 from lqo_mor.checkpoints.families.lqo import check_config
-from lqo_mor.torch.trainable import LQODeepSSM
+from lqo_mor.torch import LQODeepSSM
 
 PLACES = 255  # at so many places of a window the next byte is predicted
 CALIBRATION_STRIDE = 10  # every tenth review of the training part gives the statistics that the decoder absorbs

@@ -1,28 +1,24 @@
-"""Systems as PyTorch layers, for training and for inference step by step (needs torch).
-
-`lqo_mor.torch.model` makes whole models of them. ``import lqo_mor`` does not import this file.
-"""
+"""Systems as PyTorch layers; `lqo_mor.torch.model` makes whole models of them."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lqo_mor.checkpoints.families.native import on_axis, system_arrays, system_from
-from lqo_mor.errors import DimensionError, InvalidInputError, MissingDependencyError, UnstableSystemError
+from lqo_mor.errors import DimensionError, InvalidInputError, UnstableSystemError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F
-except ImportError:
-    raise MissingDependencyError("torch", "torch", "lqo_mor.torch.layer") from None
-
-from lqo_mor.torch.trainable import powers
+from lqo_mor.systems.quadratic import QuadraticOutput
 
 _MARGIN = 1e-12  # from the unit circle: no sequence in use sees it
 _NUDGE = 1e-12  # an angle far below single precision
 _PAIR, _PADDING = 0, 2  # values of `kind`; 1 and -1 are the signs of real poles
+_KERNELS_PER_SLOT = 24  # with more kernels than that, a training step is faster through the states (measured on CPUs)
 
 
 def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer:
@@ -51,9 +47,8 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     Examples
     --------
     >>> import torch, lqo_mor as lqo
-    >>> from lqo_mor.torch.layer import torch_layer
-    >>> layer = torch_layer(lqo.DiagonalLQOSystem(poles=[0.5], B=[[1.0]], C=[[1.0]]))
-    >>> layer(torch.tensor([[[1.0], [0.0], [0.0]]]).double()).flatten().tolist()
+    >>> layer = lqo.torch.torch_layer(lqo.DiagonalLQOSystem(poles=[0.5], B=[[1.0]], C=[[1.0]]))
+    >>> layer(torch.tensor([[[1.0], [0.0], [0.0]]]).double()).round(decimals=9).flatten().tolist()
     [1.0, 0.5, 0.25]
     >>> state = layer.initial_state(1)
     >>> for u in (1.0, 0.0):
@@ -77,6 +72,105 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     if largest > 1 + _MARGIN:
         raise UnstableSystemError(f"a pole has modulus {largest:.6g}, but every value of a layer's parameters is a stable system")
     return SSMLayer(ssm, backward)
+
+
+def random_system(width: int, n_slots: int, quadratic_rank: int = 0) -> DiagonalLQOSystem:
+    """A random system to train from scratch, with as many inputs as outputs, by the random numbers of torch.
+
+    Parameters
+    ----------
+    width : int
+        Inputs and outputs d.
+    n_slots : int
+        Conjugate pairs of states.
+    quadratic_rank : int
+        Number of products c; 0 for a linear system.
+
+    Returns
+    -------
+    DiagonalLQOSystem
+        Its decay rates are log-uniform between 0.001 and 0.7, the angles between 0.002 and 3.1. The rows are scaled so that
+        for white inputs of variance 1 each state and both outputs have variance of order 1.
+    """
+
+    def rows(count: int) -> np.ndarray:
+        return torch.view_as_complex(torch.randn(count, n_slots, 2) / (2 * math.sqrt(n_slots))).numpy()
+
+    nu_log, theta = random_poles(n_slots)
+    gamma = torch.sqrt(1 - torch.exp(-2 * torch.exp(nu_log)))
+    B = torch.view_as_complex(torch.randn(n_slots, width, 2) * gamma[:, None, None] / math.sqrt(2 * width)).numpy()
+    C, D, quadratic = rows(width), np.diag(torch.randn(width).numpy()), None
+    if quadratic_rank:
+        U, V = rows(quadratic_rank), rows(quadratic_rank)
+        quadratic = QuadraticOutput(U, V, (torch.randn(width, quadratic_rank) / math.sqrt(quadratic_rank)).numpy())
+    return DiagonalLQOSystem(torch.exp(torch.complex(-torch.exp(nu_log.double()), theta.double())).numpy(), B, C, D, quadratic)
+
+
+def random_poles(n: int) -> tuple[Tensor, Tensor]:
+    """Parameters `nu_log` and `theta` (n,) to start with."""
+
+    def log_uniform(low: float, high: float) -> Tensor:
+        return math.log(low) + (math.log(high) - math.log(low)) * torch.rand(n)
+
+    return log_uniform(0.001, 0.7), torch.exp(log_uniform(0.002, 3.1))
+
+
+def powers(nu_log: Tensor, theta: Tensor, steps: int, negative: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Real and imaginary parts of ``λ^0 ... λ^(steps-1)`` for ``λ = exp(-exp(nu_log) + i theta)``, each (..., steps).
+
+    ``λ`` has the opposite sign where `negative` is true, which an angle of π would only round.
+    """
+    # The phase grows to thousands of radians: in single precision it would lose its digits.
+    time = torch.arange(steps, device=theta.device, dtype=torch.float64)
+    phase = torch.remainder(theta.double()[..., None] * time, 2 * math.pi).to(nu_log.dtype)
+    modulus = torch.exp(-torch.exp(nu_log)[..., None] * time.to(nu_log.dtype))
+    if negative is not None:
+        modulus = modulus * torch.where(negative[..., None] & (time % 2 == 1), -1, 1)
+    return modulus * torch.cos(phase), modulus * torch.sin(phase)
+
+
+class _Convolution(torch.autograd.Function):
+    """Causal convolution of kernels (rows, d, steps) with inputs (batch, d, steps), to (batch, rows, steps).
+
+    The backward pass transforms real signals only, which automatic differentiation of the transforms would not do, and
+    all transforms and products see contiguous arrays. The spectra are outputs, too, for the backward pass alone.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(kernels: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        transfer, spectrum = _spectrum(kernels, (2, 0, 1)), _spectrum(u, (2, 1, 0))
+        return _signal(transfer @ spectrum, (2, 1, 0)), transfer, spectrum
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        kernels, u, transfer, spectrum = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradients are to be differentiated again
+            transfer, spectrum = _spectrum(kernels, (2, 0, 1)), _spectrum(u, (2, 1, 0))
+        outer = _spectrum(gradient, (2, 1, 0))
+        to_kernels = _signal(outer @ _adjoint(spectrum), (1, 2, 0)) if ctx.needs_input_grad[0] else None
+        return to_kernels, _signal(_adjoint(transfer) @ outer, (2, 1, 0)) if ctx.needs_input_grad[1] else None
+
+
+def _spectrum(signals: Tensor, order: tuple[int, int, int]) -> Tensor:
+    """Spectra of signals, padded so that nothing wraps around, with the axes in another order."""
+    return torch.fft.rfft(signals, n=2 * signals.shape[-1]).permute(order).contiguous()
+
+
+def _signal(spectra: Tensor, order: tuple[int, int, int]) -> Tensor:
+    """The causal part of the signals of spectra whose first axis is the frequency; `order` puts it last."""
+    steps = spectra.shape[0] - 1
+    return torch.fft.irfft(spectra.permute(order).contiguous(), n=2 * steps)[..., :steps]
+
+
+def _adjoint(matrices: Tensor) -> Tensor:
+    return matrices.mT.conj().resolve_conj().contiguous()
 
 
 def check_precision(u: Tensor, parameter: Tensor) -> None:
@@ -114,10 +208,11 @@ class SSMLayer(nn.Module):
     U, V, W : Parameter
         The quadratic output, where there is one: (H, c, n, 2) twice and (H, p, c), or the same without H.
     kind : (H, n) or (n,) int8 Tensor
-        As a buffer: 0 for a pair, 1 and -1 for a real pole of that sign, 2 for padding.
+        0 for a pair, 1 and -1 for a real pole of that sign, 2 for padding. As a buffer that the state dict leaves out.
     """
 
     kind: Tensor
+    mask: Tensor
     nu_log: nn.Parameter
     theta: nn.Parameter
     residue: nn.Parameter
@@ -136,13 +231,19 @@ class SSMLayer(nn.Module):
         D = arrays["D"]
         if not self.is_batch and D.shape[0] == D.shape[1] and np.array_equal(D, np.diag(np.diag(D))):
             arrays["D"] = np.diag(D)
-        for name, value in arrays.items():
-            self.register_parameter(name, nn.Parameter(torch.from_numpy(np.array(value))))
+        for name in ("nu_log", "theta", "residue", "B", "C", "D", "U", "V", "W"):  # the order in a file of `LQODeepSSM.save`
+            if name in arrays:
+                self.register_parameter(name, nn.Parameter(torch.from_numpy(np.array(arrays[name]))))
         self.has_quadratic = "W" in arrays
         rows = ssm.C if ssm.quadratic is None else np.concatenate([ssm.C, ssm.quadratic.U, ssm.quadratic.V], axis=-2)
         heard = np.any(ssm.B, axis=-1) & np.any(rows, axis=-2)
         kind = np.where(~heard, _PADDING, np.where(ssm.is_real_pole, np.where(ssm.poles.real < 0, -1, 1), _PAIR))
-        self.register_buffer("kind", torch.from_numpy(kind.astype(np.int8)))
+        self._has_negative = bool(np.any(kind == -1))
+        self.register_buffer("kind", torch.from_numpy(kind.astype(np.int8)), persistent=False)
+        # Which parts of a complex row count, (..., n, 2): both for a pair, the real one for a real pole, none for padding.
+        # The others are zero, and their gradients exactly zero, so that no optimiser moves them.
+        mask = torch.stack([self.kind != _PADDING, self.kind == _PAIR], dim=-1)
+        self.register_buffer("mask", mask.double(), persistent=False)
 
     @property
     def n_features(self) -> int:
@@ -156,11 +257,11 @@ class SSMLayer(nn.Module):
                 f"u has shape {tuple(u.shape)}, expected (batch, steps, {self.n_features}) with at least one sequence and step"
             )
         check_precision(u, self.nu_log)
-        y = self._outputs(self._row_signals(u), u)
+        y = self._outputs(self.row_signals(u), u)
         if self.backward is None:
             return y
         half, reversed_u = y.shape[2] // 2, u.flip(1)
-        reverse = self._outputs(self._row_signals(reversed_u), reversed_u)[..., half:].flip(1)
+        reverse = self._outputs(self.row_signals(reversed_u), reversed_u)[..., half:].flip(1)
         return y[..., :half] + F.pad(reverse, (0, 0, 0, self.backward))[:, self.backward :]
 
     def initial_state(self, batch: int) -> Tensor:
@@ -199,11 +300,8 @@ class SSMLayer(nn.Module):
                 f"(batch, {', '.join(map(str, self.kind.shape))})"
             )
         check_precision(u, self.nu_log)
-        modulus = torch.exp(-torch.exp(self.nu_log))
-        pair = self.kind == _PAIR
-        cosine = torch.where(pair, torch.cos(self.theta), torch.where(self.kind == -1, -1, 1))
-        poles = torch.complex(modulus * cosine, modulus * torch.where(pair, torch.sin(self.theta), 0.0))
-        state = poles * state + (u[..., None] if self.is_batch else self._drive(u))
+        real, imag = self._powers(2)
+        state = torch.complex(real[..., 1], imag[..., 1]) * state + (u[..., None] if self.is_batch else self._drive(u))
         signals = torch.view_as_real(state).flatten(-2)
         rows = torch.view_as_real(self._rows().conj().resolve_conj()).flatten(-2)
         rows = torch.einsum("bhs,hqs->bhq", signals, rows) if self.is_batch else signals @ rows.T
@@ -211,16 +309,12 @@ class SSMLayer(nn.Module):
 
     def system(self) -> DiagonalLQOSystem:
         """The layer as it is now, as a system in double precision."""
-        kind = self.kind.cpu().numpy()
-        mask = self._mask().detach()
-        arrays = {}
-        for name, parameter in self.named_parameters():
-            value: Tensor = parameter
-            if name in ("residue", "C", "U", "V"):
-                value = value * mask[..., None, :, :]
-            elif name == "B":
-                value = value * mask[:, None, :]
-            arrays[name] = value.detach().cpu().double().numpy()
+        kind, mask = self.kind.cpu().numpy(), self.mask[..., None, :, :]
+        values = {name: value.detach() for name, value in self.named_parameters()}
+        values |= {name: values[name] * mask for name in ("residue", "C", "U", "V") if name in values}
+        if not self.is_batch:
+            values["B"] = values["B"] * self.mask[:, None]
+        arrays = {name: value.cpu().double().numpy() for name, value in values.items()}
         arrays["log_modulus"] = -np.exp(arrays.pop("nu_log"))
         theta = np.select([kind == 1, kind == -1], [0.0, np.pi], arrays["theta"])
         # A pair whose angle training has put onto the real axis stays a pair.
@@ -230,44 +324,48 @@ class SSMLayer(nn.Module):
         ssm = system_from(arrays)
         return DiagonalLQOSystem(ssm.poles, ssm.B, ssm.C, ssm.D, ssm.quadratic, self.dt)
 
-    def _mask(self) -> Tensor:
-        """Which parts of a complex row count, (..., n, 2): both for a pair, the real one for a real pole, none for padding.
+    def kernels(self, steps: int) -> Tensor:
+        """Impulse responses of the rows C, U and V, (H, q, steps) of a batch, (q, m, steps) of a single system.
 
-        The others are zero, and their gradients exactly zero, so that no optimiser moves them.
+        They do not depend on the inputs, and are one real matrix product of the residues with the powers of the poles.
         """
-        return torch.stack([self.kind != _PADDING, self.kind == _PAIR], dim=-1).to(self.nu_log.dtype)
+        residues, (real, imag) = self._rows(), self._powers(steps)
+        if not self.is_batch:
+            residues = residues[:, None] * self._input_rows().T
+        return torch.cat([residues.real, residues.imag], dim=-1) @ torch.cat([real, -imag], dim=-2)
+
+    def row_signals(self, u: Tensor) -> Tensor:
+        """Signals of the rows C, U and V for inputs (batch, steps, features): (batch, steps, H, q) or (batch, steps, q)."""
+        steps, size = u.shape[1], 2 * u.shape[1]  # zero padding: no wrap-around
+        if self.is_batch:
+            product = torch.fft.rfft(u.mT, n=size)[:, :, None] * torch.fft.rfft(self.kernels(steps), n=size)
+            return torch.fft.irfft(product, n=size)[..., :steps].permute(0, 3, 1, 2)
+        n_rows = self.n_outputs + (2 * self.U.shape[0] if self.has_quadratic else 0)
+        if n_rows * self.n_features <= _KERNELS_PER_SLOT * len(self.kind):
+            return _Convolution.apply(self.kernels(steps), u.mT)[0].mT  # type: ignore[no-untyped-call]  # torch does not type it
+        rows, powers = self._rows(), torch.complex(*self._powers(steps))
+        product = torch.fft.fft(self._drive(u).mT, n=size) * torch.fft.fft(powers, n=size)
+        states = torch.fft.ifft(product, n=size)[..., :steps]
+        return (rows.real @ states.real - rows.imag @ states.imag).mT
 
     def _rows(self) -> Tensor:
         """The complex rows of the linear outputs, then U and V, (..., q, n), with the factor 2 of the pairs."""
         rows: list[Tensor] = [self.residue if self.is_batch else self.C, *([self.U, self.V] if self.has_quadratic else [])]
-        weights = self._mask() * torch.where(self.kind == _PAIR, 2.0, 1.0)[..., None]
-        return torch.view_as_complex(torch.cat(rows, dim=-3) * weights.to(self.nu_log.dtype)[..., None, :, :])
+        weights = self.mask * (1 + self.mask[..., 1:])
+        return torch.view_as_complex(torch.cat(rows, dim=-3) * weights[..., None, :, :])
+
+    def _input_rows(self) -> Tensor:
+        """The complex B (n, m) of a single system."""
+        return torch.view_as_complex(self.B * self.mask[:, None])
 
     def _drive(self, u: Tensor) -> Tensor:
         """What drives the states of a single system, complex (..., n), for inputs (..., m)."""
-        B = self.B * self._mask()[:, None, :]
-        return torch.complex(u @ B[..., 0].T, u @ B[..., 1].T)
+        B = self._input_rows()
+        return torch.complex(u @ B.real.T, u @ B.imag.T)
 
     def _powers(self, steps: int) -> tuple[Tensor, Tensor]:
         """Real and imaginary parts of the powers of the poles, each (..., n, steps)."""
-        theta = torch.where(self.kind == _PAIR, self.theta, 0.0)
-        real, imag = powers(self.nu_log.flatten(), theta.flatten(), steps)
-        odd = torch.arange(steps, device=real.device) % 2 == 1
-        signs = torch.where((self.kind.flatten() == -1)[:, None] & odd, -1.0, 1.0).to(real.dtype)
-        return (real * signs).unflatten(0, self.kind.shape), imag.unflatten(0, self.kind.shape)
-
-    def _row_signals(self, u: Tensor) -> Tensor:
-        """The signals of all rows, (batch, steps, H, q) or (batch, steps, q), by fast convolution."""
-        steps, (real, imag), rows = u.shape[1], self._powers(u.shape[1]), self._rows()
-        size = 2 * steps  # zero padding: no wrap-around
-        if self.is_batch:
-            kernels = torch.cat([rows.real, rows.imag], dim=-1) @ torch.cat([real, -imag], dim=-2)
-            product = torch.fft.rfft(u.mT, n=size)[:, :, None] * torch.fft.rfft(kernels, n=size)
-            return torch.fft.irfft(product, n=size)[..., :steps].permute(0, 3, 1, 2)
-        # The states and not the kernels: their number does not grow with that of inputs times outputs.
-        product = torch.fft.fft(self._drive(u).mT, n=size) * torch.fft.fft(torch.complex(real, imag), n=size)
-        states = torch.fft.ifft(product, n=size)[..., :steps]
-        return (rows.real @ states.real - rows.imag @ states.imag).mT
+        return powers(self.nu_log, self.theta * self.mask[..., 1], steps, self.kind == -1 if self._has_negative else None)
 
     def _outputs(self, rows: Tensor, u: Tensor) -> Tensor:
         """Outputs (..., features) from the signals of all rows and the inputs."""

@@ -1,37 +1,39 @@
-"""Whole models as PyTorch modules: fine-tuning after a compression, and inference step by step (needs torch).
-
-``import lqo_mor`` does not import this file.
-"""
+"""Whole models as PyTorch modules: training, fine-tuning after a compression, and inference step by step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from lqo_mor.checkpoints.tensors import listing
-from lqo_mor.errors import DimensionError, InvalidInputError, MissingDependencyError
+from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 from lqo_mor.network.model import DeepSSM
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F
-except ImportError:
-    raise MissingDependencyError("torch", "torch", "lqo_mor.torch.model") from None
-
 from lqo_mor.torch.layer import check_precision, torch_layer
-from lqo_mor.torch.trainable import _ACTIVATIONS
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "identity": lambda x: x,
+}
 
 
-def torch_model(model: DeepSSM) -> SSMModel:
+def torch_model(model: DeepSSM, dropout: float = 0.0) -> SSMModel:
     """A whole model as a trainable module, in double precision (``.float()`` makes it single).
 
     Parameters
     ----------
     model : DeepSSM
         Read by `load_checkpoint`, compressed or not.
+    dropout : float
+        Dropout probability in training, after the activation of each block and after its gate.
 
     Returns
     -------
@@ -50,9 +52,9 @@ def torch_model(model: DeepSSM) -> SSMModel:
     if not model.runs:
         raise InvalidInputError(
             "only the systems of this model are known, not what is between them; "
-            "take lqo_mor.torch.layer.torch_layer(block.ssm, block.backward) for each of its blocks"
+            "take lqo_mor.torch.torch_layer(block.ssm, block.backward) for each of its blocks"
         )
-    return SSMModel(model)
+    return SSMModel(model, dropout)
 
 
 def update_model(model: DeepSSM, module: SSMModel) -> DeepSSM:
@@ -101,7 +103,8 @@ def update_model(model: DeepSSM, module: SSMModel) -> DeepSSM:
 
 
 def _equal(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    values = ([*module.parameters(), *module.buffers()] for module in (a, b))
+    return all(torch.equal(x, y) for x, y in zip(*values, strict=True))
 
 
 class ModelState(NamedTuple):
@@ -119,13 +122,15 @@ class SSMModel(nn.Module):
     ----------
     model : DeepSSM
         A whole model.
+    dropout : float
+        Dropout probability in training.
     """
 
-    def __init__(self, model: DeepSSM) -> None:
+    def __init__(self, model: DeepSSM, dropout: float = 0.0) -> None:
         super().__init__()
         self.pooling = model.pooling
         self.encoder = _module(model.encoder)
-        self.blocks = nn.ModuleList(SSMBlock(block) for block in model.blocks)
+        self.blocks = nn.ModuleList(SSMBlock(block, dropout) for block in model.blocks)
         self.norm = _module(model.norm)
         self.decoder = cast(nn.Linear, _module(model.decoder))
 
@@ -199,14 +204,17 @@ class SSMBlock(nn.Module):
     ----------
     block : Block
         What it does.
+    dropout : float
+        Dropout probability in training.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, dropout: float = 0.0) -> None:
         super().__init__()
         self.prenorm, self.gate, self.residual = block.prenorm, block.gate, block.residual
         self.activation = _ACTIVATIONS[block.activation]
         self.norm = _module(block.norm)
         self.ssm = torch_layer(block.ssm, block.backward)
+        self.dropout = nn.Dropout(dropout)
         self.mixing = _module(block.mixing)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,9 +230,10 @@ class SSMBlock(nn.Module):
         return self.norm(x) if self.prenorm else x
 
     def _after(self, x: Tensor, y: Tensor) -> Tensor:
-        y = self.mixing(self.activation(y))
+        y = self.mixing(self.dropout(self.activation(y)))
         if self.gate == "glu":
             y = F.glu(y, dim=-1)
+        y = self.dropout(y)
         if self.residual:
             y = x + y
         return y if self.prenorm else self.norm(y)

@@ -1,7 +1,7 @@
-"""S4D layers whose channels have different numbers of slots, as PyTorch modules (needs torch).
+"""S4D layers whose channels have different numbers of slots, as PyTorch modules.
 
 They load files of the ragged format: as a whole model (`RaggedS4DModel`), or put into a model of the original classes
-in place of its S4D layers (`replace_s4d_layers`). ``import lqo_mor`` does not import this file.
+in place of its S4D layers (`replace_s4d_layers`).
 """
 
 from __future__ import annotations
@@ -9,24 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
-from lqo_mor.checkpoints.containers.files import write_file
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from lqo_mor.checkpoints.families.ragged import PI32, check_entry, make_entry
-from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.tensors import listing
-from lqo_mor.errors import DimensionError, InvalidInputError, MissingDependencyError
+from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.files import FilePath
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F
-except ImportError:
-    raise MissingDependencyError("torch", "torch", "lqo_mor.torch.ragged_s4d") from None
-
-from lqo_mor.torch.trainable import powers
+from lqo_mor.torch.layer import powers, random_poles
+from lqo_mor.torch.lqo_deep_ssm import store, stored
 
 
 class RaggedSlots(nn.Module):
@@ -59,13 +53,8 @@ class RaggedSlots(nn.Module):
             raise InvalidInputError("counts must hold one integer from 0 up for every channel, and at least one channel")
         self.register_buffer("count", count.to(torch.int32))
         n = int(count.sum())
-
-        def log_uniform(low: float, high: float) -> Tensor:
-            return math.log(low) + (math.log(high) - math.log(low)) * torch.rand(n)
-
-        # As in `LQOLayer`: scaled so that white inputs of variance 1 give outputs with a variance of order 1.
-        self.nu_log = nn.Parameter(log_uniform(0.001, 0.7))
-        self.theta = nn.Parameter(torch.exp(log_uniform(0.002, 3.1)))
+        self.nu_log, self.theta = (nn.Parameter(value) for value in random_poles(n))
+        # As in `random_system`: scaled so that white inputs of variance 1 give outputs with a variance of order 1.
         energy = -torch.expm1(-2 * torch.exp(self.nu_log.detach())) / torch.repeat_interleave(count, count)
         self.residue = nn.Parameter(torch.randn(n, 2) * torch.sqrt(energy / 4)[:, None])
         for parameter in (self.nu_log, self.theta):
@@ -76,10 +65,8 @@ class RaggedSlots(nn.Module):
         # A negative real pole has the angle π and not its rounding: there the half turn is taken out, as exact signs.
         angle = self.theta.detach()
         negative = (angle.abs() == PI32) | (angle.abs() == math.pi)
-        real, imag = powers(self.nu_log, self.theta - torch.where(negative, angle, 0.0), steps)
-        odd = torch.arange(steps, device=angle.device, dtype=angle.dtype) % 2
-        signs = 1 - 2 * (negative[:, None] * odd)
-        waves = 2 * signs * (self.residue[:, :1] * real - self.residue[:, 1:] * imag)
+        real, imag = powers(self.nu_log, self.theta - torch.where(negative, angle, 0.0), steps, negative)
+        waves = 2 * (self.residue[:, :1] * real - self.residue[:, 1:] * imag)
         channels = torch.arange(len(self.count), device=waves.device)
         channel = torch.repeat_interleave(channels, self.count, output_size=len(waves))
         return waves.new_zeros(len(channels), steps).index_add(0, channel, waves)
@@ -170,8 +157,7 @@ class RaggedS4DModel(nn.Module):
         overwrite : bool
             Whether an existing file may be replaced.
         """
-        state = {key: value.detach().cpu().numpy() for key, value in self.state_dict().items()}
-        write_file(Path(path), state, None, make_entry(self.prenorm), overwrite)
+        store(self, path, make_entry(self.prenorm), overwrite)
 
     @classmethod
     def load(cls, path: FilePath, dropout: float = 0.0) -> RaggedS4DModel:
@@ -194,9 +180,9 @@ class RaggedS4DModel(nn.Module):
         CheckpointError
             If the file is damaged or of another format.
         """
-        tensors, prenorm = _tensors(path)
+        tensors, extras = stored(path, "ragged")
         d_output, d_input = len(tensors["decoder.weight"]), tensors["encoder.weight"].shape[1]
-        model = cls(d_input, d_output, _counts(tensors), prenorm, dropout)
+        model = cls(d_input, d_output, _counts(tensors), check_entry(extras), dropout)
         model.to(tensors["encoder.weight"].dtype)
         model.load_state_dict(tensors)
         return model
@@ -228,8 +214,8 @@ def replace_s4d_layers(model: nn.Module, path: FilePath, returns_state: bool = T
     InvalidInputError
         If the model does not fit the file; it is then unchanged.
     """
-    tensors, prenorm = _tensors(path)
-    _check_fits(model, tensors, prenorm)
+    tensors, extras = stored(path, "ragged")
+    _check_fits(model, tensors, check_entry(extras))
     layers = []
     for old, count in zip(cast(nn.ModuleList, model.s4_layers), _counts(tensors), strict=True):
         layer = RaggedS4D(count, returns_state=returns_state).to(cast(Tensor, old.D))
@@ -238,12 +224,6 @@ def replace_s4d_layers(model: nn.Module, path: FilePath, returns_state: bool = T
     model.s4_layers = nn.ModuleList(layers)
     model.load_state_dict(tensors)
     return model
-
-
-def _tensors(path: FilePath) -> tuple[dict[str, Tensor], bool]:
-    """The tensors of a ragged file, which is checked completely, and whether it normalises first."""
-    original = cast(Any, load_checkpoint(path, "ragged").source).original
-    return {key: torch.from_numpy(value) for key, value in original.state.items()}, check_entry(original.extras)
 
 
 def _counts(tensors: dict[str, Tensor]) -> list[Tensor]:

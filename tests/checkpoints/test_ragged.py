@@ -1,8 +1,5 @@
 """The ragged format: written, read back, counted, converted, refused."""
 
-import importlib
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +10,7 @@ from lqo_mor.checkpoints.families.ragged import ENTRY, PI32, _system, _tensors, 
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.cli.main import main
 from lqo_mor.compression.compress import compress
-from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
+from lqo_mor.errors import CheckpointError, InvalidInputError, OutputError
 from lqo_mor.systems.batches import used_order
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -344,10 +341,3 @@ def test_a_slow_pole_is_pulled_inside(tmp_path):
     write_file(tmp_path / "slow.npz", state, None, extras)
     model = load_checkpoint(tmp_path / "slow.npz")
     assert np.abs(model.blocks[0].ssm.poles).max() == pytest.approx(1 - 1e-12, abs=2e-16)
-
-
-def test_without_torch_the_message_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "lqo_mor.torch.ragged_s4d", raising=False)
-    with pytest.raises(MissingDependencyError, match=r"lqo-mor\[torch\]"):
-        importlib.import_module("lqo_mor.torch.ragged_s4d")

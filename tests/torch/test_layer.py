@@ -15,9 +15,7 @@ from tests.checkpoints.s4d_states import s4d_state
 from tests.network.random_models import naive_forward, naive_system, random_model, random_system
 
 torch = pytest.importorskip("torch")
-from lqo_mor.torch.layer import torch_layer  # noqa: E402 (needs torch)
-from lqo_mor.torch.model import torch_model, update_model  # noqa: E402
-from lqo_mor.torch.trainable import LQODeepSSM  # noqa: E402
+from lqo_mor.torch import LQODeepSSM, torch_layer, torch_model, update_model  # noqa: E402 (needs torch)
 
 SYSTEMS = {
     "channels": ((3,), 1, 1, 0),

@@ -9,7 +9,7 @@ from lqo_mor.errors import CheckpointError, DimensionError, InvalidInputError, O
 from tests.checkpoints.ragged_states import WIDTH, ragged_model, s4d_model
 
 torch = pytest.importorskip("torch")
-from lqo_mor.torch.ragged_s4d import RaggedS4D, RaggedS4DModel, RaggedSlots, replace_s4d_layers  # noqa: E402 (needs torch)
+from lqo_mor.torch import RaggedS4D, RaggedS4DModel, RaggedSlots, replace_s4d_layers  # noqa: E402 (needs torch)
 from tests.s4d_example import S4D, S4DModel  # noqa: E402 (needs torch)
 
 

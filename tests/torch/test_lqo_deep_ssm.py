@@ -13,7 +13,7 @@ from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.s4d_states import with_systems
 
 torch = pytest.importorskip("torch")
-from lqo_mor.torch.trainable import LQODeepSSM, LQOLayer  # noqa: E402 (needs torch)
+from lqo_mor.torch import LQODeepSSM, random_system, torch_layer  # noqa: E402 (needs torch)
 
 
 def module(**changes):
@@ -61,9 +61,9 @@ def test_single_precision_over_a_long_sequence(tmp_path):
 
 def test_outputs_start_with_variance_of_order_one():
     torch.manual_seed(0)
-    layer = LQOLayer(8, 64, 4)
+    layer = torch_layer(random_system(8, 64, 4)).float()
     layer.D.data.zero_()
-    u = torch.randn(4, 8, 4000)
+    u = torch.randn(4, 4000, 8)
     with torch.no_grad():
         both = layer(u)
         layer.W.data.zero_()

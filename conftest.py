@@ -6,8 +6,7 @@ collect_ignore = (
     []
     if find_spec("torch")
     else [
-        "lqo_mor/torch/trainable.py",
-        "lqo_mor/torch/ragged_s4d.py",
+        "lqo_mor/torch",
         "tests/s4d_example.py",
     ]
 )

@@ -213,6 +213,7 @@ class SSMLayer(nn.Module):
 
     kind: Tensor
     mask: Tensor
+    weights: Tensor
     nu_log: nn.Parameter
     theta: nn.Parameter
     residue: nn.Parameter
@@ -244,6 +245,7 @@ class SSMLayer(nn.Module):
         # The others are zero, and their gradients exactly zero, so that no optimiser moves them.
         mask = torch.stack([self.kind != _PADDING, self.kind == _PAIR], dim=-1)
         self.register_buffer("mask", mask.double(), persistent=False)
+        self.register_buffer("weights", self.mask * (1 + self.mask[..., 1:]), persistent=False)
 
     @property
     def n_features(self) -> int:
@@ -300,8 +302,12 @@ class SSMLayer(nn.Module):
                 f"(batch, {', '.join(map(str, self.kind.shape))})"
             )
         check_precision(u, self.nu_log)
-        real, imag = self._powers(2)
-        state = torch.complex(real[..., 1], imag[..., 1]) * state + (u[..., None] if self.is_batch else self._drive(u))
+        modulus, theta = torch.exp(-torch.exp(self.nu_log)), self.theta * self.mask[..., 1]
+        if self._has_negative:
+            modulus = torch.where(self.kind == -1, -modulus, modulus)
+        state = torch.complex(modulus * torch.cos(theta), modulus * torch.sin(theta)) * state + (
+            u[..., None] if self.is_batch else self._drive(u)
+        )
         signals = torch.view_as_real(state).flatten(-2)
         rows = torch.view_as_real(self._rows().conj().resolve_conj()).flatten(-2)
         rows = torch.einsum("bhs,hqs->bhq", signals, rows) if self.is_batch else signals @ rows.T
@@ -332,7 +338,7 @@ class SSMLayer(nn.Module):
         residues, (real, imag) = self._rows(), self._powers(steps)
         if not self.is_batch:
             residues = residues[:, None] * self._input_rows().T
-        return torch.cat([residues.real, residues.imag], dim=-1) @ torch.cat([real, -imag], dim=-2)
+        return torch.view_as_real(residues).flatten(-2) @ torch.stack([real, -imag], dim=-2).flatten(-3, -2)
 
     def row_signals(self, u: Tensor) -> Tensor:
         """Signals of the rows C, U and V for inputs (batch, steps, features): (batch, steps, H, q) or (batch, steps, q)."""
@@ -351,8 +357,7 @@ class SSMLayer(nn.Module):
     def _rows(self) -> Tensor:
         """The complex rows of the linear outputs, then U and V, (..., q, n), with the factor 2 of the pairs."""
         rows: list[Tensor] = [self.residue if self.is_batch else self.C, *([self.U, self.V] if self.has_quadratic else [])]
-        weights = self.mask * (1 + self.mask[..., 1:])
-        return torch.view_as_complex(torch.cat(rows, dim=-3) * weights[..., None, :, :])
+        return torch.view_as_complex(torch.cat(rows, dim=-3) * self.weights[..., None, :, :])
 
     def _input_rows(self) -> Tensor:
         """The complex B (n, m) of a single system."""
@@ -376,5 +381,6 @@ class SSMLayer(nn.Module):
             y = rows[..., :p] + (self.D * u if self.D.ndim == 1 else u @ self.D.T)
         if self.has_quadratic:
             left, right = rows[..., p:].chunk(2, dim=-1)
-            y = y + torch.einsum("...hc,hpc->...hp" if self.is_batch else "...c,pc->...p", left * right, self.W)
+            product = left * right
+            y = y + (torch.einsum("...hc,hpc->...hp", product, self.W) if self.is_batch else (self.W @ product.mT).mT)
         return y.mT.flatten(-2) if self.is_batch else y

@@ -1,4 +1,4 @@
-"""The LQO format of this package: deep models whose layers have linear-quadratic outputs (`lqo_mor.torch.trainable`).
+"""The LQO format of this package: deep models whose layers have linear-quadratic outputs (`lqo_mor.torch.LQODeepSSM`).
 
 Each layer is one system of width d with `n` slots: ``λ = exp(-exp(nu_log) + i theta)``, complex `B` (n, d),
 `C` (d, n), `U`, `V` (c, n) as real views with a trailing 2, real `D` (d) and `W` (d, c). Every slot gives

@@ -100,6 +100,20 @@ def test_gradients(name):
     assert torch.autograd.gradcheck(run, values, fast_mode=True)
 
 
+def test_second_derivatives_and_transforms_of_torch():
+    layer, u = torch_layer(draw("quadratic system")), torch.from_numpy(inputs(6)).requires_grad_()
+    assert torch.autograd.gradgradcheck(layer, u, fast_mode=True)
+    parameters = dict(layer.named_parameters())
+
+    def loss(values, sequence):
+        return torch.func.functional_call(layer, values, (sequence[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, u.detach())
+    layer(u).square().sum().backward()
+    for name, parameter in parameters.items():
+        close(each[name].sum(dim=0), parameter.grad.numpy(), 1e-10)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_training_keeps_real_poles_padding_and_stability(name):
     ssm = draw(name)

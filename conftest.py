@@ -2,14 +2,7 @@
 
 from importlib.util import find_spec
 
-collect_ignore = (
-    []
-    if find_spec("torch")
-    else [
-        "lqo_mor/torch",
-        "tests/s4d_example.py",
-    ]
-)
+collect_ignore = [] if find_spec("torch") else ["lqo_mor/torch", "tests/s4d_example.py"]
 for library, module in (("control", "python_control"), ("pymor", "pymor_models")):
     if not find_spec(library):
         collect_ignore.append(f"lqo_mor/io/{module}.py")

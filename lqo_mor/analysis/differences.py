@@ -130,7 +130,7 @@ def _moved(sys: System) -> LQOSystem:
 
 
 def _error_and_noise(sys: System, rom: System, norm: Norm, delay: int) -> tuple[FloatOrBatch, np.ndarray, np.ndarray]:
-    """`h2_error`, its rounding error if Gramians are good to a few units roundoff, and the squared norm of `sys`."""
+    """`h2_error`, its rounding error if Gramians are good to rounding, and the squared norm of `sys`; theory, eq. (3.7)."""
     if not norm.white:
         return _weighted_error_and_noise(sys, rom, norm, delay)
     full = np.asarray(strictly_proper_inner(sys, sys, norm)).real
@@ -189,7 +189,7 @@ def _divided(error: FloatOrBatch, squared_norm: np.ndarray) -> FloatOrBatch:
 
 
 def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 1) -> tuple[float, float]:
-    """The squared norm of one error system from a factor of its controllability Gramian, and the noise of the norm.
+    """The squared norm of one error system from a factor of its Gramian, and the noise of the norm; theory, eq. (3.8).
 
     Without a spectrum that of the strictly proper part; with one the power without the mean.
     """

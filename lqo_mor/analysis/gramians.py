@@ -72,7 +72,8 @@ def observability_gramian(sys: System, horizon: float | None = None, spectrum: I
 
     ``Q = Σ_{k<L} (Aᴴ)^k (CᴴC + Σ_i M_iᴴ conj(P) M_i) A^k`` with the controllability Gramian `P` of the same
     horizon (for real data ``CᵀC + Σ M_i P M_i``); over the infinite horizon ``Aᴴ Q A − Q + … = 0``
-    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``. A `spectrum` enters by `P` only.
+    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``: theory, eq. (3.4). A `spectrum` enters
+    by `P` only.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def half_gramians(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.nd
 
 
 def row_weights(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
-    """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``."""
+    """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``; theory, eq. (3.5)."""
     p, q = sys.n_outputs, sys.quadratic
     if q is None:
         return np.broadcast_to(np.eye(p), (*sys.batch, p, p))
@@ -212,7 +213,7 @@ def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: 
 
     For ``M = 0`` and an infinite horizon these are the Hankel singular values of the linear system; with a
     quadratic output the observability Gramian contains it. With a `spectrum` the controllability Gramian is that of
-    the weighted input (Enns 1984).
+    the weighted input (Enns 1984). Theory, eq. (4.8).
 
     Parameters
     ----------

@@ -199,7 +199,7 @@ def _solved(
 
 
 def continuous_pencil(sys: SparseLQOSystem) -> tuple[scipy.sparse.csc_array, scipy.sparse.csc_array | None, float]:
-    """``(A_c, E_c, s)``: matrices of the equation above, with ``F`` to be multiplied by `s`; ``E_c`` None for the identity."""
+    """``(A_c, E_c, s)`` of theory, eq. (4.9), with ``F`` to be multiplied by `s`; ``E_c`` None for the identity."""
     if sys.is_continuous:
         return sys.A, sys.E, 1.0
     E = scipy.sparse.eye_array(sys.order, format="csc") if sys.E is None else sys.E

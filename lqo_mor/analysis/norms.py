@@ -167,7 +167,7 @@ def check_comparable(sys: System, other: System) -> None:
 
 
 def markov(sys: System) -> np.ndarray:
-    """The first Markov parameter ``C B``, (..., p, m)."""
+    """The first Markov parameter ``C B``, (..., p, m); theory, eq. (1.3)."""
     if isinstance(sys, DiagonalLQOSystem):
         return 2 * ((sys.C * pair_weights(sys)[..., np.newaxis, :]) @ sys.B).real
     return sys.C @ sys.B

@@ -32,7 +32,7 @@ def pair_weights(sys: DiagonalLQOSystem) -> np.ndarray:
 
 
 def row_products(left: np.ndarray, plain: np.ndarray, hermitian: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """``Z X Z_rᵀ`` over the closed sets of poles, from half storage.
+    """``Z X Z_rᵀ`` over the closed sets of poles, from half storage; theory, eq. (1.5).
 
     `left` (..., q, s) and `right` (..., t, s_r) are rows already multiplied by `pair_weights`; `plain` and
     `hermitian` are the cross Gramians with the poles and with the conjugate poles of the right system.
@@ -48,13 +48,13 @@ def split(S: np.ndarray, p: int, c: int, p_r: int, c_r: int) -> tuple[np.ndarray
 
 
 def quadratic_inner(uu: np.ndarray, uv: np.ndarray, vu: np.ndarray, vv: np.ndarray, W: np.ndarray, W_r: np.ndarray) -> np.ndarray:
-    """``Σ_i tr(M_i X M_{r,i} Xᵀ) = ½ Σ (WᵀW_r) ∘ (S_uu ∘ S_vv + S_uv ∘ S_vu)``."""
+    """``Σ_i tr(M_i X M_{r,i} Xᵀ) = ½ Σ (WᵀW_r) ∘ (S_uu ∘ S_vv + S_uv ∘ S_vu)``; theory, eq. (3.3)."""
     weights = np.swapaxes(W, -1, -2) @ W_r
     return 0.5 * np.sum(weights * (uu * vv + uv * vu), axis=(-1, -2))
 
 
 def observed_rows(quadratic: QuadraticOutput, root: np.ndarray) -> np.ndarray:
-    """Rows `F` with ``FᴴF = Σ_i M_iᴴ conj(P) M_i`` for ``P = root rootᴴ``, without a matrix per output.
+    """Rows `F` with ``FᴴF = Σ_i M_iᴴ conj(P) M_i`` for ``P = root rootᴴ``, without a matrix per output; theory, eq. (3.6).
 
     ``rootᵀ M_i`` is ``½ [(V root)ᵀ D_i, (U root)ᵀ D_i] [U; V]`` with ``D_i = diag(W_i)``, so a QR decomposition
     of the small left factors leaves at most ``2c`` rows.

@@ -116,7 +116,7 @@ def spectrum_of(norm: Norm) -> InputSpectrum:
 
 
 def weigh(sys: System, spectrum: InputSpectrum) -> Weighted:
-    """The system with its input weighted by `spectrum`; one pass over the lags."""
+    """The system with its input weighted by `spectrum`; one pass over the lags; theory, eq. (9.1)."""
     R, start = spectrum.covariances, spectrum.covariances[..., 0, :, :]
     if isinstance(sys, DiagonalLQOSystem):
         count, s, m = int(np.prod(sys.batch)), sys.n_slots, sys.n_inputs
@@ -137,7 +137,7 @@ def weigh(sys: System, spectrum: InputSpectrum) -> Weighted:
 
 @njit(cache=True, error_model="numpy")
 def _ahead(R: np.ndarray, lam: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
-    """``Σ_{j≥0} λ^j b R_{j+1}ᵀ`` for every slot, (h, s, m), by Horner's rule; `R` (h or 1, lags, m, m).
+    """``Σ_{j≥0} λ^j b R_{j+1}ᵀ`` for every slot, (h, s, m), by Horner's rule; `R` (h or 1, lags, m, m); theory, eq. (9.1).
 
     Real and imaginary parts are apart, so that the loop over the slots is made of vector instructions.
     """
@@ -175,7 +175,7 @@ def _ahead_numpy(R: np.ndarray, lam: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def state_covariance(a: Weighted, b: Weighted) -> Covariance:
-    """``E[x x'ᴴ]`` of the states of two systems with the same input, (n, r).
+    """``E[x x'ᴴ]`` of the states of two systems with the same input, (n, r); theory, eq. (9.1), (9.2).
 
     Of two diagonal systems ``E[x x'ᵀ]`` and ``E[x x'ᴴ]`` between their slots, a pair of arrays (..., s, t).
     """
@@ -191,7 +191,7 @@ def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np
     """``Σ_i (E[y_i y'_iᴴ] − E[y_i] E[y'_i]ᴴ)`` of two systems, without the means, from their `state_covariance`.
 
     The linear part and its mixed moments with the feedthrough are ``tr(C X C'ᴴ)`` and so on; a Gaussian input makes the
-    quadratic part ``2 Σ tr(M_i X M_i'ᴴ Xᵀ)``, and moments of odd order vanish.
+    quadratic part ``2 Σ tr(M_i X M_i'ᴴ Xᵀ)``, and moments of odd order vanish; theory, eq. (9.4).
     """
     cross = _through(a, delay) * b.sys.D.conj() + a.sys.D * _through(b, delay).conj() + (a.sys.D @ a.start) * b.sys.D.conj()
     total = np.sum(cross, axis=(-1, -2))
@@ -223,7 +223,7 @@ def _through(a: Weighted, delay: int) -> np.ndarray:
 
 
 def output_mean(a: Weighted, P: Covariance) -> np.ndarray:
-    """The mean ``E[xᵀ M_i x]`` of every output, (..., p), from the `state_covariance` of the system with itself."""
+    """The mean ``E[xᵀ M_i x]`` of every output, (..., p), from the `state_covariance` of the system; theory, eq. (9.4)."""
     if isinstance(a.sys, DiagonalLQOSystem):
         q = a.sys.quadratic
         if q is None:
@@ -274,7 +274,7 @@ def weighted_factor(a: Weighted, squares: list[np.ndarray] | None = None) -> np.
 
     `P` is half the difference of the Gramians with the inputs ``B + F`` and ``B − F``, each of whose factors is known as well
     as that of a plain Gramian. A QR decomposition of both together, ``[R₊, R₋]ᴴ = Q T``, leaves ``Qᴴ diag(I, −I) Q`` to be
-    factored, and the grading of `T` keeps the digits of what is small in `P`.
+    factored, and the grading of `T` keeps the digits of what is small in `P`; theory, eq. (9.3).
     """
     B, F = a.sys.B, a.F
     norms = [np.linalg.norm(part, axis=0) for part in (B, F)]
@@ -309,7 +309,7 @@ def weighted_factor(a: Weighted, squares: list[np.ndarray] | None = None) -> np.
 
 
 def _graded_cholesky(H: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, float]:
-    """A factor `L` of ``diag(scale) H diag(scale) = L Lᴴ``, and the negative part left out of it, relative to the whole.
+    """A factor `L` of ``diag(scale) H diag(scale) = L Lᴴ``, and the share of the negative part left out; theory, eq. (9.3).
 
     By complete pivoting, so that what is small for its `scale` cannot disturb what is large. A pivot within rounding of zero,
     relative to its own scale, is one: its root would not be within rounding.

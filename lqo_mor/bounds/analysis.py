@@ -36,7 +36,7 @@ class Layer:
         return self.other.ssm
 
     def h2_factor(self, size: float) -> float:
-        """What the h2 error times `√steps` is multiplied with, for inputs of that ℓ2 norm, to bound the ℓ2 norm of the error."""
+        """What times `√steps` and the h2 error bounds the ℓ2 norm of the error, for inputs of that norm; theory, eq. (10.3)."""
         return float(size) if self.block.ssm.quadratic is None else float(np.sqrt(size**2 + size**4))
 
     @property

@@ -20,7 +20,7 @@ Known: TypeAlias = Callable[..., Limits]
 
 
 def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) -> tuple[float, np.ndarray, list[Record], bool]:
-    """Follow the error through the model, by the limits of all inputs or, with `seen`, by what is measured.
+    """Follow the error through the model, by the limits of all inputs or, with `seen`, by what is measured; theory, eq. (10.9).
 
     Returns
     -------
@@ -85,7 +85,7 @@ def _decoder_limit(analysis: Analysis) -> float:
 def _through_block(
     layer: Layer, known: Known, steps: int, error: np.ndarray, weights: np.ndarray, scale: np.ndarray, capped: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Follow the error through a block.
+    """Follow the error through a block; theory, eq. (10.8).
 
     Parameters
     ----------

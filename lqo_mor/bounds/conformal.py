@@ -67,7 +67,7 @@ def conformal_error_bound(model: DeepSSM, reduced: DeepSSM, inputs: CalibrationI
     -----
     Split conformal prediction: V. Vovk, A. Gammerman, G. Shafer, *Algorithmic Learning in a Random World*, Springer 2005. The
     probability is that over the draw of the held-out inputs and of the new one. For held-out inputs that are given, that of the
-    new one alone varies by about ``sqrt(risk / n)``.
+    new one alone varies by about ``sqrt(risk / n)``. Theory, eq. (10.10).
 
     Examples
     --------

@@ -60,7 +60,8 @@ def _spectra(K: np.ndarray) -> tuple[np.ndarray, float]:
 
     ``|uᴴ K(ω) v|`` is the modulus of a polynomial of degree ``m = steps - 1`` in ``exp(iω)``; with half of its phase taken
     off, its real part is of exponential type ``m / 2``. Such a function with the largest value M at ω₀ is at least
-    ``M cos(m (ω - ω₀) / 2)`` near by (Duffin and Schaeffer 1938), and with N points on the circle one is within ``π / N``.
+    ``M cos(m (ω - ω₀) / 2)`` near by (Duffin and Schaeffer 1938), and with N points on the circle one is within ``π / N``:
+    theory, eq. (10.2).
     """
     steps = K.shape[-1]
     points = scipy.fft.next_fast_len(4 * steps, real=True)
@@ -68,7 +69,7 @@ def _spectra(K: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def channel_gains(K: np.ndarray) -> np.ndarray:
-    """Proven gains from ℓ2 to ℓ2 of kernels (..., steps) with one input and one output, over their steps."""
+    """Proven gains from ℓ2 to ℓ2 of kernels (..., steps) with one input and one output, over their steps; theory, eq. (10.1)."""
     steps = K.shape[-1]
     gains = np.sum(np.abs(K), axis=-1)
     for index in np.ndindex(gains.shape):
@@ -82,13 +83,13 @@ def channel_gains(K: np.ndarray) -> np.ndarray:
 
 
 def matrix_gain(K: np.ndarray) -> float:
-    """Proven gain from ℓ2 to ℓ2 of a kernel (outputs, inputs, steps): the H∞ norm of its first `steps` lags."""
+    """Proven gain from ℓ2 to ℓ2 of a kernel (outputs, inputs, steps): the H∞ norm of its lags; theory, eq. (10.1)."""
     spectrum, factor = _spectra(K)
     return factor * float(np.max(np.linalg.norm(np.moveaxis(spectrum, -1, 0), 2, axis=(1, 2))))
 
 
 def row_gains(K: np.ndarray) -> np.ndarray:
-    """Proven gains from ℓ2 to ℓ2 of every row of a kernel (rows, inputs, steps)."""
+    """Proven gains from ℓ2 to ℓ2 of every row of a kernel (rows, inputs, steps); theory, eq. (10.1)."""
     spectrum, factor = _spectra(K)
     return factor * np.sqrt(np.max(np.sum(np.abs(spectrum) ** 2, axis=1), axis=-1))
 
@@ -122,7 +123,8 @@ class SystemGains:
     def gain(self, *factors: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Gains from ℓ2 to ℓ2 of each output, or for each of all together, the least over bounds on the factors of the products.
 
-        ``p̂q̂ - pq = p(q̂ - q) + q̂(p̂ - p)``: the left factor is that of one run, and the right one that of the other.
+        ``p̂q̂ - pq = p(q̂ - q) + q̂(p̂ - p)``: the left factor is that of one run, and the right one that of the other; theory,
+        eq. (10.4).
         """
         K, U, V = self.gains
         changes = [self.products(left, right, U, V) for left, right in factors]

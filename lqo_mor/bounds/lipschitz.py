@@ -65,7 +65,7 @@ def gate_range(b: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def chord(ratio: ArrayLike) -> np.ndarray:
-    """The factor `c` of ``‖n(x) - n(y)‖ ≤ c ‖x - y‖ / ρ(x)``, if ``‖x - y‖ ≤ ratio √d ρ(x)``.
+    """The factor `c` of ``‖n(x) - n(y)‖ ≤ c ‖x - y‖ / ρ(x)``, if ``‖x - y‖ ≤ ratio √d ρ(x)``; theory, eq. (10.7).
 
     For ``n(x) = (x - mean x) / ρ(x)`` with ``ρ² = var + eps`` only the variance of *one* of the two tokens enters: with
     ``X = ((x - mean x) / √d, √eps)``, of norm ρ(x), ``n(x) / √d`` is part of the unit vector ``X / |X|``. A point Y within
@@ -116,7 +116,7 @@ class TokenMap:
         return times(np.abs(self.value), y) + np.abs(self.value_bias)
 
     def gain(self, peaks: np.ndarray) -> float:
-        """Lipschitz constant in the 2-norm if the values that the gate multiplies are at most `peaks` in size."""
+        """Lipschitz constant in the 2-norm if the values that the gate multiplies are at most `peaks`; theory, eq. (10.5)."""
         steepest = largest_slope(self.activation)
         if self.gate is None:
             return steepest * spectral(self.value)
@@ -185,7 +185,7 @@ class TokenMap:
             for name, scale in scales.items():
                 scaled = J * scale
                 gram = scaled.swapaxes(1, 2) @ scaled
-                norms = np.linalg.norm(gram @ gram, axis=(1, 2)) ** 0.25  # the Schatten 8-norm is at least the 2-norm
+                norms = np.linalg.norm(gram @ gram, axis=(1, 2)) ** 0.25  # Schatten 8-norm; theory, eq. (10.6)
                 squares[name] += float(np.sum(norms**2))
                 for i in np.argsort(-norms):
                     if norms[i] <= best[name]:
@@ -199,7 +199,7 @@ class TokenMap:
         return found
 
     def jacobians(self, y: np.ndarray, peak: np.ndarray, token: float) -> tuple[np.ndarray, np.ndarray]:
-        """Matrices `J` that enclose every secant of the map from the tokens `y` to points close by.
+        """Matrices `J` that enclose every secant of the map from the tokens `y` to points close by; theory, eq. (10.6).
 
         ``f(ŷ) - f(y) = J̄ (ŷ - y)`` with ``|J̄ - J| ≤ radius`` elementwise, for all ŷ with ``|ŷ_h - y_h| ≤ peak_h`` and
         ``‖ŷ - y‖ ≤ token``. With the gate, ``âσ(b̂) - aσ(b) = σ(b̂)(â - a) + a(σ(b̂) - σ(b))``.

@@ -288,7 +288,7 @@ def _curve(
 
 
 def split_slots(sizes: Sequence[int], curves: list[np.ndarray], budget: int) -> list[np.ndarray]:
-    """For every channel the index of its size, so that the summed squared errors are small within the budget.
+    """For every channel the index of its size, so that the summed squared errors are small within the budget; theory, eq. (9.8).
 
     The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
     budget that is used up, but for what the last step would not fit.

@@ -125,7 +125,7 @@ def _c_exp(z, time):
 
 @njit(cache=True, error_model="numpy")
 def _pair(code, parameters, lam, f_lam, mu, f_mu):
-    """The pairing ``g(λ, μ)`` of `pairing_kernels._pair`, from the poles and their features ``λ^L`` or ``e^{λT}``."""
+    """The pairing ``g(λ, μ)`` of `pairing_kernels._pairing`, from the poles and their features; theory, eq. (2.1)."""
     one = (1.0, 0.0, 0.0, 0.0)
     left, right = (lam.real, 0.0, lam.imag, 0.0), (mu.real, 0.0, mu.imag, 0.0)
     if code < CONTINUOUS:
@@ -171,7 +171,7 @@ def _products(B, i, j, conjugate):
 
 @njit(cache=True, error_model="numpy")
 def gramian(code, parameters, poles, B, real, high, low):
-    """The Gramian in the real coordinates ``√2 Re x`` (``x`` at a real pole), then ``√2 Im x``, as two matrices."""
+    """The Gramian in the real coordinates ``√2 Re x`` (real pole: ``x``), ``√2 Im x``, as two matrices; theory, eq. (1.6)."""
     s = poles.size
     features = np.zeros((s, 4))
     for i in range(s):
@@ -222,7 +222,7 @@ def _put(high, low, i, j, value, rest):
 
 @njit(cache=True, error_model="numpy")
 def cholesky(high, low, tolerance, pivots):
-    """Cholesky decomposition with complete pivoting, its factor in place of the lower part; the rank.
+    """Cholesky decomposition with complete pivoting, its factor in place of the lower part; the rank; theory, eq. (4.8).
 
     Pivots below `tolerance` times the first one end the decomposition.
     """
@@ -261,7 +261,7 @@ def cholesky(high, low, tolerance, pivots):
 
 @njit(cache=True, error_model="numpy")
 def _update(high, low, k):
-    """Subtract the outer product of column `k` from the lower part behind it."""
+    """Subtract the outer product of column `k` from the lower part behind it; theory, eq. (4.8)."""
     n = high.shape[0]
     for i in range(k + 1, n):
         a, al = -high[i, k], -low[i, k]

@@ -1,7 +1,7 @@
 """Low-rank solutions of large Lyapunov equations by pyMOR's ADI iteration, and the same iteration for a small system.
 
-All of it is for one pencil ``(A, E)`` in continuous time, ``A P Eᵀ + E P Aᵀ + F Fᵀ = 0``. A discrete equation has this form,
-too: with ``A_c = A − E`` and ``E_c = A + E``,
+All of it is for one pencil ``(A, E)`` in continuous time, ``A P Eᵀ + E P Aᵀ + F Fᵀ = 0``: theory, eq. (4.10) and (4.11). A
+discrete equation has this form, too: with ``A_c = A − E`` and ``E_c = A + E``,
 
 ``A P Aᵀ − E P Eᵀ + F Fᵀ = 0``  is  ``A_c P E_cᵀ + E_c P A_cᵀ + 2 F Fᵀ = 0``,
 

@@ -93,7 +93,7 @@ def _solve_by_cayley(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray 
 
 
 def cayley_transform(A: np.ndarray, shift: float | None = None) -> tuple[np.ndarray, Map, Map]:
-    """``(A − σI)⁻¹(A + σI)``, and the maps of input and of adjoint output factors that keep both Gramians.
+    """``(A − σI)⁻¹(A + σI)``, and the maps of input and of adjoint output factors that keep both Gramians; theory, eq. (4.5).
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _shift(A: np.ndarray) -> float:
 
 
 def _integrate(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float) -> np.ndarray:
-    """``∫₀^T e^{At} Q e^{Bᴴt} dt``: a Taylor series over a short step, then doubling of the step."""
+    """``∫₀^T e^{At} Q e^{Bᴴt} dt``: a Taylor series over a short step, then doubling of the step; theory, eq. (4.6)."""
     step, doublings = _short_step(duration, A, B)
     adjoint = B.conj().T
     term = step * Q
@@ -190,7 +190,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     -----
     Infinite horizon: the Cayley transform ``A ← (A − σI)⁻¹(A + σI)``, ``B ← √(2σ) (A − σI)⁻¹ B`` keeps `P` and
     turns the equation into a Stein equation, solved by `stein_factor`. Finite horizon: Gauss–Legendre
-    quadrature, exact to rounding over a short step, then doubling of the step.
+    quadrature, exact to rounding over a short step, then doubling of the step. Theory, eq. (4.4) to (4.6).
     """
     A, B = operands(A, B)
     if duration is None:

@@ -2,7 +2,7 @@
 
 Everything about a norm of diagonal systems is in one scalar function of two poles, the *pairing*
 ``g(λ, μ) = ⟨λ^k, μ^k⟩``: Gramians, cross Gramians, norms, gradients and reducers are written once for all
-pairings (theory: sums over sets of poles closed under conjugation, with the plain transpose).
+pairings (theory, eq. (1.5): sums over sets of poles closed under conjugation, with the plain transpose).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def check_horizon(continuous: bool, horizon: float) -> None:
 
 
 def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray, B_r: np.ndarray) -> np.ndarray:
-    """Cross Gramian of two diagonal systems, ``X_ij = (b_i · b_rj) g(λ_i, μ_j)``, with the plain transpose.
+    """Cross Gramian of two diagonal systems, ``X_ij = (b_i · b_rj) g(λ_i, μ_j)``, with the plain transpose; theory, eq. (3.1).
 
     In discrete time over the infinite horizon it solves ``diag(λ) X diag(μ) − X + B B_rᵀ = 0`` (solvable
     if no ``λ_i μ_j = 1``), in continuous time ``diag(λ) X + X diag(μ) + B B_rᵀ = 0`` (no ``λ_i + μ_j = 0``).
@@ -153,7 +153,7 @@ def _flat(array: np.ndarray, batch: tuple[int, ...], size: tuple[int, ...]) -> n
 
 
 def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, real_right: np.ndarray) -> np.ndarray:
-    """A (cross) Gramian of half storage in real coordinates.
+    """A (cross) Gramian of half storage in real coordinates; theory, eq. (1.6).
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, r
 
 
 def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """A factor `R` of the Gramian ``P = R Rᵀ`` of one diagonal system, accurate column by column.
+    """A factor `R` of the Gramian ``P = R Rᵀ`` of one diagonal system, accurate column by column; theory, eq. (4.8).
 
     Formed and factored in twice the working precision, with complete pivoting, so that the columns, which become
     smaller and smaller, all have nearly full relative accuracy; parts of `P` below 1e-30 of its largest pivot are

@@ -9,7 +9,7 @@ system and the covariance of its output with `u`, where the feedthrough is free.
 feedthrough times ``R_0``, whose response to `u` is taken from the full one.
 
 A feature is ``Φ`` with two derivatives, for the autocovariances and then for the cross covariances, (6,); of the other
-pairings only its first entry counts.
+pairings only its first entry counts. Theory, section 2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DOUBTFUL = 5e-3  # |1 − λμ| below which one rounding of the product costs a
 
 @njit(cache=True, error_model="numpy")
 def _pairing_derivatives(code, parameters, lam, mu, feature):
-    """``g(λ, μ)`` and its first and second derivative by ``log μ``, in continuous time by `μ`.
+    """``g(λ, μ)`` and its first and second derivative by ``log μ``, in continuous time by `μ`; theory, eq. (2.3), (2.4).
 
     `feature` is the product of the features of both poles.
     """
@@ -67,7 +67,7 @@ def _own_features(code, parameters, poles, out):
 
 @njit(cache=True, error_model="numpy")
 def _correlation_series(R, poles, out):
-    """``Φ(μ) = Σ_j R_j μ^j`` and two derivatives by ``log μ``, by Horner's rule for all poles at once."""
+    """``Φ(μ) = Σ_j R_j μ^j`` and two derivatives by ``log μ``, by Horner's rule for all poles at once; theory, eq. (2.8)."""
     s = poles.size
     re, im, sums = poles.real.copy(), poles.imag.copy(), np.zeros((6, s))
     for j in range(R.size - 1, -1, -1):
@@ -88,7 +88,7 @@ def _correlation_series(R, poles, out):
 
 @njit(cache=True, error_model="numpy")
 def _weighted_pair(code, parameters, lam, mu, f_lam, f_mu):
-    """``w(λ, μ)``, its derivatives by the logarithm of μ (first, second), and the mixed one by those of λ and of μ."""
+    """``w(λ, μ)``, two derivatives by the logarithm of μ, and the mixed one by those of λ and of μ; theory, eq. (2.8), (2.9)."""
     d = _one_minus_product(lam, mu)
     p, inverse = 1.0 - d, d.conjugate() / (d.real * d.real + d.imag * d.imag)
     w = (f_lam[0] + f_mu[0] - parameters[0]) * inverse
@@ -104,7 +104,7 @@ def _weighted_pair(code, parameters, lam, mu, f_lam, f_mu):
 
 @njit(cache=True, error_model="numpy")
 def _weighted_rows(code, parameters, lam, f_lam, mu, f_mu, out):
-    """`_pairing_rows` of a weighted pairing."""
+    """`_pairing_rows` of a weighted pairing; theory, eq. (2.8), (2.9)."""
     for i in range(lam.size):
         p = lam[i] * mu
         d = 1.0 - p
@@ -121,7 +121,7 @@ def _weighted_rows(code, parameters, lam, f_lam, mu, f_mu, out):
 
 @njit(cache=True, error_model="numpy")
 def _crossed_rows(start, lam, f_lam, mu, f_mu, out):
-    """`_pairing_rows` of the responses of `lam` to one input with those of `mu` to another; `start` is their covariance."""
+    """`_pairing_rows` of responses of `lam` to one input with those of `mu` to another, ``c_0 = start``; theory, eq. (2.10)."""
     for i in range(lam.size):
         p = lam[i] * mu
         d = 1.0 - p
@@ -204,7 +204,10 @@ def _weighted_sums(weights, a, rows, out):
 
 @njit(cache=True, error_model="numpy")
 def _observed(code, parameters, lam, f_lam, outputs, mu, feature, H):
-    """Transfer function of the full system and its first two derivatives at the slots, (3, q, s)."""
+    """Cross rows of the full system with the slots (white input: its transfer function) and two derivatives, (3, q, s).
+
+    Without what a free feedthrough takes of them, of two inputs also a fixed one; `H` of theory, eq. (6.10), and (2.10).
+    """
     rows, sums, lags = np.empty((6, lam.size)), np.empty(3, np.complex128), (parameters.size - 2) // 2
     f = np.empty(N_FEATURES, np.complex128)
     for j in range(mu.size):

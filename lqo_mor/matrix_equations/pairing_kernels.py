@@ -29,7 +29,7 @@ _CLOSE = 0.05  # |1 − λμ| below which the product needs more than one roundi
 
 @njit(cache=True, error_model="numpy")
 def _product(a, b):
-    """The product of two doubles and its rounding error (Dekker)."""
+    """The product of two doubles and its rounding error (Dekker); theory, eq. (2.5)."""
     p = a * b
     c = _SPLITTER * a
     a_high = c - (c - a)
@@ -42,7 +42,7 @@ def _product(a, b):
 
 @njit(cache=True, error_model="numpy")
 def _sum(a, b):
-    """The sum of two doubles and its rounding error (Knuth)."""
+    """The sum of two doubles and its rounding error (Knuth); theory, eq. (2.5)."""
     s = a + b
     z = s - a
     return s, (a - (s - z)) + (b - z)
@@ -50,7 +50,7 @@ def _sum(a, b):
 
 @njit(cache=True, error_model="numpy")
 def _one_minus_product(lam, mu):
-    """``1 − λμ`` to full relative accuracy, also where λμ is close to 1."""
+    """``1 − λμ`` to full relative accuracy, also where λμ is close to 1; theory, eq. (2.5)."""
     d = 1.0 - lam * mu
     if abs(d.real) + abs(d.imag) > _CLOSE:
         return d
@@ -66,7 +66,7 @@ def _one_minus_product(lam, mu):
 
 @njit(cache=True, error_model="numpy")
 def _features(code, parameters, poles, out, derivative):
-    """Feature of every pole and its derivative with respect to the pole."""
+    """Feature of every pole and its derivative with respect to the pole; theory, eq. (2.1)."""
     for i in range(poles.size):
         z = poles[i]
         if code == DISCRETE_FINITE:
@@ -84,7 +84,10 @@ def _features(code, parameters, poles, out, derivative):
 
 @njit(cache=True, error_model="numpy")
 def _series(first, L, t):
-    """``Σ a_j t^j`` and two derivatives; ``a_0 = first``, ``a_{j+1}/a_j = (L − j − 1)/(j + 2)``, or ``1/(j + 2)`` for L = 0."""
+    """``Σ a_j t^j`` and two derivatives; ``a_0 = first``, ``a_{j+1}/a_j = (L − j − 1)/(j + 2)``, or ``1/(j + 2)`` for L = 0.
+
+    Theory, eq. (2.6), (2.7).
+    """
     g, slope, bend, a, j = 0.0j, 0.0j, 0.0j, first, 0.0
     power, lower, lowest = 1.0 + 0.0j, 0.0j, 0.0j
     while a != 0.0 and j < 60.0:
@@ -99,7 +102,7 @@ def _series(first, L, t):
 
 @njit(cache=True, error_model="numpy")
 def _pairing(code, parameters, lam, mu, feature):
-    """``g(λ, μ)`` for the product of the features of both poles, and what its derivatives follow from.
+    """``g(λ, μ)`` for the product of the features of both poles, and what its derivatives follow from; theory, eq. (2.3), (2.4).
 
     Whether the poles are next to the removable singularity of a finite horizon; the product ``λμ``; and there the first and
     second derivative of `g` by that product (continuous time: by the sum), elsewhere ``1/(1 − λμ)`` (``1/(λ + μ)``) and nothing.
@@ -123,7 +126,7 @@ def _pairing(code, parameters, lam, mu, feature):
 
 @njit(cache=True, error_model="numpy")
 def _pair(code, parameters, lam, f_lam, mu, f_mu, df_mu):
-    """``g(λ, μ)`` and ``∂g/∂μ`` from the two poles and their features."""
+    """``g(λ, μ)`` and ``∂g/∂μ`` from the two poles and their features; theory, eq. (2.2)."""
     g, near, _, first, _ = _pairing(code, parameters, lam, mu, f_lam * f_mu)
     if code <= DISCRETE_FINITE:
         return g, lam * first if near else (lam * g - f_lam * df_mu) * first
@@ -167,7 +170,7 @@ def _careful_radius(code, parameters):
 
 @njit(cache=True, error_model="numpy")
 def _cross_row(code, parameters, lam, f_lam, B, mu, f_mu, right, scratch, out, h, i):
-    """Row `i` of the cross Gramian of channel `h`, ``(b · b_rj) g(λ, μ_j)``, real and imaginary parts interleaved.
+    """Row `i` of the cross Gramian of channel `h` (theory, eq. (3.1)), real and imaginary parts interleaved.
 
     `right` (2 + 2 m, r) holds the poles and the input rows of the right system, real parts and imaginary parts in
     turn. The loops over `j` have neither branch nor call, so that the compiler makes vector instructions of them; the

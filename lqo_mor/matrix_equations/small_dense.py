@@ -1,6 +1,7 @@
 """Small dense linear algebra in compiled code, where a call to LAPACK would cost more than the work: Cholesky and its solves.
 
-The same as `scipy.linalg.cho_factor` and `cho_solve`, for the matrices of up to some hundred rows of a reduced system.
+The same as `scipy.linalg.cho_factor` and `cho_solve`, for the matrices of up to some hundred rows of a reduced system: `G`, `K`
+and the damped Hessian of theory, eq. (6.1), (6.11) and (6.14).
 """
 
 from __future__ import annotations

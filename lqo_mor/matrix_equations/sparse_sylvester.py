@@ -105,7 +105,7 @@ def _schur(A_r: np.ndarray) -> _SmallMatrix:
 def _substituted(
     L: scipy.sparse.csc_array, N: scipy.sparse.csc_array, small: _SmallMatrix, Q: np.ndarray, adjoint: bool, permutation: str
 ) -> np.ndarray:
-    """Block by block: ``(L + N · T_bb) X_b = −Q_b − N Σ X_c T_cb`` over the blocks before (after it for ``Tᵀ``)."""
+    """Block by block, from the last one (`adjoint`: the first); theory, eq. (4.13), (4.14)."""
     S, trans = (small.T, "T") if adjoint else (small.T.T, "N")
     N_side = N.T if adjoint else N
     rest = -(Q @ small.U)

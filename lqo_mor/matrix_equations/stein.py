@@ -79,7 +79,7 @@ def operands(*arrays: np.ndarray) -> list[np.ndarray]:
 
 
 def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The infinite sum by doubling, and whether it converged.
+    """The infinite sum by doubling, and whether it converged; theory, eq. (4.1).
 
     A step is about the square of the one before, relative to the sum; so the iteration stops one step early, when
     the next step would be below rounding. Where that guess is wrong, the residual of the caller shows it.
@@ -100,7 +100,7 @@ def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, boo
 
 
 def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int) -> np.ndarray:
-    """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first."""
+    """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first; theory, eq. (4.3)."""
     X, power_A, power_B, same = Q, A, B, B is A
     for digit in bin(terms)[3:]:
         step = power_A @ X @ power_B.conj().T
@@ -117,7 +117,7 @@ def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int) -> np.nd
 
 
 def _solve_by_schur(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    """Column by column in the Schur bases of both coefficients, from the last column backwards."""
+    """Column by column in the Schur bases of both coefficients, from the last column backwards; theory, eq. (4.2)."""
     T, U = scipy.linalg.schur(A, output="complex")
     S, V = (T, U) if B is A else scipy.linalg.schur(B, output="complex")
     F = U.conj().T @ Q @ V
@@ -168,7 +168,7 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: float | None = None, squar
 
     Notes
     -----
-    Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by QR decompositions.
+    Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by QR decompositions; theory, eq. (4.4).
     """
     A, B = operands(A, B)
     if terms is not None:

@@ -16,7 +16,7 @@ _TINY = 1e-280  # below this a decaying response no longer counts, and subnormal
 
 @njit(cache=True, error_model="numpy", parallel=True)
 def impulse_responses(poles, residues, out):
-    """Write ``Re Σ_s residues[h, q, s] poles[h, s]^k`` to `out` (h, q, steps)."""
+    """Write ``Re Σ_s residues[h, q, s] poles[h, s]^k`` to `out` (h, q, steps); theory, eq. (1.4)."""
     for h in prange(poles.shape[0]):
         out[h] = 0.0
         for s in range(poles.shape[1]):
@@ -38,7 +38,7 @@ def impulse_responses_numpy(poles, residues, out):
 
 @njit(cache=True, error_model="numpy", parallel=True)
 def scan(poles, states):
-    """Turn forcings into states in place, ``x[k] = pole x[k-1] + f[k]``.
+    """Turn forcings into states in place, ``x[k] = pole x[k-1] + f[k]``; theory, eq. (1.4).
 
     `states` (2 s, batch, steps) holds the real parts of the `s` slots, then their imaginary parts.
     """

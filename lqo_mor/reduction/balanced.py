@@ -196,7 +196,7 @@ def _cut(balanced: Balancing, budget: Budget) -> DiagonalLQOSystem:
 
 
 def _projections(R: np.ndarray, S: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Balancing projections `V`, `W` (n, ≤ order) and all Hankel singular values."""
+    """Balancing projections `V`, `W` (n, ≤ order) and all Hankel singular values; theory, eq. (7.7)."""
     Z, hsv, Yt = np.linalg.svd(S.T @ R, full_matrices=False)
     rank = np.count_nonzero(hsv > hsv[0] * np.finfo(float).eps) if hsv.size and hsv[0] > 0 else 0
     if rank == 0:

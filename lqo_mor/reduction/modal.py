@@ -32,8 +32,8 @@ def modal_truncation(
 ) -> Reduction:
     """Keep the modes that contribute most and refit the outputs in closed form.
 
-    The contribution of a mode is the energy that it gives to the outputs by itself; it does not depend on the scaling
-    of the states.
+    The contribution of a mode is the energy that it gives to the outputs by itself, of a pair the mean over the phase of its
+    residue; it does not depend on the scaling of the states.
 
     Parameters
     ----------
@@ -158,7 +158,8 @@ def fresh(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progre
 def mode_scores(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     """Energy that every slot by itself gives to the outputs, (..., s): its covariance times its weight in the outputs.
 
-    The weight is the diagonal of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
+    Of a pair it is the mean over the phase of its residue (theory, eq. (7.9)), at a real pole exact. The weight is the diagonal
+    of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
     """
     _, hermitian = half_gramians(sys, norm)
     rows = stack_rows(sys.C, sys.quadratic)

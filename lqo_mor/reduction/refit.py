@@ -28,7 +28,7 @@ from lqo_mor.systems.system import System
 
 
 def fit_outputs(sys: System, poles: np.ndarray, B: np.ndarray, norm: Norm, ridge: float = 0.0) -> DiagonalLQOSystem:
-    """The reduced system with given poles and inputs whose outputs minimise the h² error.
+    """The reduced system with given poles and inputs whose outputs minimise the h² error; theory, eq. (6.1).
 
     For fixed ``(A_r, B_r)`` the error is a linear least-squares problem in the outputs with the solution
     ``C_r = C X P_r⁻¹``, ``U_r = U X P_r⁻¹``, ``V_r = V X P_r⁻¹``, ``W_r = W``.
@@ -147,7 +147,7 @@ def _fit_batch(sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, norm: N
 
 
 def stabilise(sys: System, reduced: DiagonalLQOSystem, norm: Norm) -> tuple[DiagonalLQOSystem, np.ndarray]:
-    """A stable version of a reduced system, and which members of its batch were repaired.
+    """A stable version of a reduced system, and which members of its batch were repaired; theory, eq. (7.8).
 
     Unstable poles are reflected at the stability boundary and the outputs refitted in closed form.
 

@@ -21,7 +21,7 @@ def clamped(poles: np.ndarray, continuous: bool, margin: float) -> np.ndarray:
 
 
 def reflect(poles: np.ndarray, continuous: bool) -> np.ndarray:
-    """Poles with the unstable ones mirrored at the stability boundary, ``1/conj(μ)`` or ``−conj(μ)``."""
+    """Poles with the unstable ones mirrored at the stability boundary, ``1/conj(μ)`` or ``−conj(μ)``; theory, eq. (7.8)."""
     if continuous:
         least = MARGIN * np.where(poles == 0, 1.0, np.abs(poles))
         return np.where(poles.real < 0, poles, -np.maximum(np.abs(poles.real), least) + 1j * poles.imag)

@@ -177,7 +177,7 @@ def _window_means(x: np.ndarray) -> np.ndarray:
 
 
 def _refitted(mixing: Linear, gram: np.ndarray, target: np.ndarray) -> Linear:
-    """The linear map of features that comes closest to the wanted outputs, with a ridge towards the old one."""
+    """The linear map of features that comes closest to the wanted outputs, with a ridge to the old one; theory, eq. (9.9)."""
     bias = mixing.bias
     if bias is None:
         gram, target = gram[:-1, :-1], target[:, :-1]

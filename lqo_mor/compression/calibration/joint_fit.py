@@ -36,7 +36,7 @@ def jointly_fitted(
     The Gauss-Newton method for least squares with a penalty on the change, in which the kinds of parameters have equal shares in
     what they can move: one step where the model is close to its linearisation, more where that leaves out much. The penalty is
     chosen by cross-validation over sequences, in the first step. Outputs are fitted along the principal directions of what is
-    missing in them, as many as the number of equations allows.
+    missing in them, as many as the number of equations allows. Theory, eq. (9.10).
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ def refitted_decoder(decoder: Linear, pieces: Iterable[tuple[np.ndarray, np.ndar
     """The decoder with which the outputs come closest to the wanted ones on sequences that it was not fitted to.
 
     A change of weights is penalised, one of the bias is not (a decoder without one gets none). The penalty is chosen by
-    cross-validation over sequences, the old decoder being among the candidates.
+    cross-validation over sequences, the old decoder being among the candidates. Theory, eq. (9.9).
 
     Parameters
     ----------

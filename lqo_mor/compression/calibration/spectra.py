@@ -136,7 +136,7 @@ def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool, out
     Its outputs are appended to `outputs`.
 
     The sensitivities follow from gradients of the output in random directions. An error that is independent of them adds
-    the sum over frequencies of its power times theirs to the squared error of the output.
+    the sum over frequencies of its power times theirs to the squared error of the output (theory, eq. (9.7)).
     """
     rng, count, power = np.random.default_rng(0), 0, 0.0
     grid: Grid | None = None

@@ -11,7 +11,7 @@ from lqo_mor.reduction.objective.error_kernels import _error_and_forms, _gram_an
 
 @njit(cache=True, error_model="numpy")
 def _free_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, gamma, delta, d_rows, d_W):
-    """Squared error with every reduced quantity free, and its gradient in poles, inputs, rows and mixing."""
+    """Squared error with everything free; gradient in poles, inputs, rows and mixing; theory, eq. (5.5) to (5.7)."""
     s, q, r = mu.size, rows.shape[0], rows_r.shape[1]
     G, D = np.empty((r, r)), np.empty((q, r))
     plain, d_plain = np.empty((s, s), np.complex128), np.empty((s, s), np.complex128)
@@ -28,7 +28,7 @@ def _free_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, b, r
 
 @njit(cache=True, error_model="numpy")
 def _project_pole(code, z, margin):
-    """The nearest pole with ``|z| ≤ 1 − margin``, or ``Re z ≤ −margin`` in continuous time."""
+    """The nearest pole with ``|z| ≤ 1 − margin``, or ``Re z ≤ −margin`` in continuous time; theory, eq. (8.1)."""
     if code >= CONTINUOUS:
         return complex(min(z.real, -margin), z.imag)
     size = abs(z)
@@ -39,7 +39,7 @@ def _project_pole(code, z, margin):
 def _descend_channel(
     code, parameters, lam, rows, p, W, squared_norm, mu, b, real, rows_r, W_r, margin, armijo, max_iterations, tolerance, history
 ):  # fmt: skip
-    """Armijo projected gradient for one channel, in place; status (as `_optimise_channel`) and iterations."""
+    """Armijo projected gradient for one channel, in place; status (as `_optimise_channel`) and iterations; theory, eq. (8.2)."""
     s = mu.size
     f_lam, unused = np.empty_like(lam), np.empty_like(lam)
     _features(code, parameters, lam, f_lam, unused)

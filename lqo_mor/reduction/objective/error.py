@@ -125,7 +125,7 @@ def without_feedthrough(sys: System) -> System:
 
 
 def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) -> Evaluation:
-    """Gramian and cross rows of the reduced model with poles `mu` (s,) and input rows `B` (s, m)."""
+    """Gramian and cross rows of the reduced model with poles `mu` (s,) and input rows `B` (s, m); theory, eq. (1.6), (5.4)."""
     plain = problem.pairing.outer_with_derivative(mu, mu)
     hermitian = problem.pairing.outer_with_derivative(mu.conj(), mu)
     inputs = problem.inputs(mu, B)
@@ -139,7 +139,7 @@ def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) 
 
 
 def solve_rows(G: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """The optimal output rows ``Θ = D G⁻¹`` (variable projection: outputs in closed form).
+    """The optimal output rows ``Θ = D G⁻¹`` (variable projection: outputs in closed form); theory, eq. (6.1).
 
     By a Cholesky decomposition of `G` scaled to unit diagonal; with eigenvalues below rounding cut off where
     that fails.
@@ -157,7 +157,7 @@ def solve_rows(G: np.ndarray, D: np.ndarray) -> np.ndarray:
 
 
 def with_ridge(e: Evaluation, ridge: float) -> np.ndarray:
-    """The Gramian with `ridge` times the size of each slot on its diagonal, which bounds the fitted residues."""
+    """The Gramian with `ridge` times the size of each slot on its diagonal, to bound the residues; theory, eq. (6.2)."""
     G = e.G.copy()
     error_kernels._add_ridge(e.real, ridge, G)
     return G
@@ -168,7 +168,8 @@ def error_and_forms(
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Squared error, and its derivatives by the row covariances ``Θ G Θᵀ`` and ``D Θᵀ`` and by `W`.
 
-    Of a Gaussian input with a spectrum the quadratic part counts twice, and the difference of the means is added.
+    Of a Gaussian input with a spectrum the quadratic part counts twice, and the difference of the means is added; theory,
+    eq. (5.5), (5.6) and (9.4).
     """
     p, c = problem.p, problem.c
     own, cross = rows @ G @ rows.T, D @ rows.T
@@ -200,7 +201,7 @@ def _mean_excess(problem: Problem, own: np.ndarray, W: np.ndarray) -> tuple[np.n
 
 
 def pole_gradients(e: Evaluation, d_G: np.ndarray, d_D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``γ`` (s,) and ``δ`` (s, m) with ``df = Re Σ γ dμ + Re Σ δ dB``, from ``∂f/∂G`` (symmetric) and ``∂f/∂D``."""
+    """``γ`` (s,) and ``δ`` (s, m), ``df = Re Σ γ dμ + Re Σ δ dB``, from ``∂f/∂G`` (symmetric), ``∂f/∂D``; theory, eq. (5.7)."""
     s, real = e.real.size, e.real
     scale = np.where(real, np.sqrt(0.5), 1.0)
     outer = np.outer(scale, scale)
@@ -226,7 +227,7 @@ def projected_error(
 
     By the envelope theorem the gradient is the partial one at the optimal outputs; where the outputs have a mean, these
     rows are not those that minimise it, and what their change makes of it is added. A `ridge` enters the Gramian of the
-    reduced model throughout, so that the gradient stays exact. Infinite where the numbers overflow.
+    reduced model throughout, so that the gradient stays exact. Infinite where the numbers overflow. Theory, eq. (6.1), (9.5).
     """
     with np.errstate(over="ignore", invalid="ignore"):
         e = evaluate(problem, mu, B, real)

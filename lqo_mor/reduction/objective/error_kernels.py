@@ -49,7 +49,7 @@ def _drop_lost_coordinates(real, G, D):
 
 @njit(cache=True, error_model="numpy")
 def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain, d_plain, hermitian, d_hermitian, H, dH):
-    """Gramian `G` (r, r) and cross rows `D` (q, r) in real coordinates, with the parts their derivatives need."""
+    """Gramian `G` (r, r), cross rows `D` (q, r) and the parts of their derivatives; theory, eq. (1.6), (5.4)."""
     s, n, q = mu.size, lam.size, rows.shape[0]
     f_mu, df_mu = np.empty_like(mu), np.empty_like(mu)
     _features(code, parameters, mu, f_mu, df_mu)
@@ -97,7 +97,7 @@ def _gram_and_cross(code, parameters, lam, f_lam, rows, mu, b, real, G, D, plain
 
 @njit(cache=True, error_model="numpy")
 def _add_ridge(real, ridge, G):
-    """Add `ridge` times the size of each slot, ``Σ |μ^k|²``, to its diagonal entries.
+    """Add `ridge` times the size of each slot, ``Σ |μ^k|²``, to its diagonal entries; theory, eq. (6.2).
 
     Both coordinates of a pair get the same, so that it is the residues that stay bounded, also where a pair
     comes close to the real axis and one of its coordinates is small. The map is its own adjoint, so that the same
@@ -116,7 +116,7 @@ def _add_ridge(real, ridge, G):
 
 @njit(cache=True, error_model="numpy")
 def _solve_rows(G, D, rows):
-    """``Θ = D G⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding."""
+    """``Θ = D G⁻¹`` by Cholesky; False if the Gramian is not positive definite to rounding; theory, eq. (6.1)."""
     L, columns = np.empty(G.shape), np.ascontiguousarray(D.T)
     if not _cholesky(G, L, _rounding(G)):
         return False
@@ -128,7 +128,7 @@ def _solve_rows(G, D, rows):
 
 @njit(cache=True, error_model="numpy")
 def _error_and_forms(squared_norm, p, W, G, D, rows, W_r, d_own, d_cross, d_W):
-    """Squared error and its derivatives by the row covariances and by the mixing matrix `W_r`."""
+    """Squared error and its derivatives by the row covariances and by the mixing matrix `W_r`; theory, eq. (5.5), (5.6)."""
     c = W.shape[1]
     transposed = np.ascontiguousarray(rows.T)
     own, cross = rows @ G @ transposed, D @ transposed
@@ -165,7 +165,7 @@ def _error_and_forms(squared_norm, p, W, G, D, rows, W_r, d_own, d_cross, d_W):
 
 @njit(cache=True, error_model="numpy")
 def _pole_gradients(d_G, d_D, b, real, plain, d_plain, hermitian, d_hermitian, H, dH, gamma, delta):
-    """``γ`` and ``δ`` with ``df = Re Σ γ dμ + Re Σ δ db``, from ``∂f/∂G`` (symmetric) and ``∂f/∂D``."""
+    """``γ`` and ``δ`` with ``df = Re Σ γ dμ + Re Σ δ db``, from ``∂f/∂G`` (symmetric) and ``∂f/∂D``; theory, eq. (5.7)."""
     s, q = b.size, H.shape[0]
     im_i = s
     for i in range(s):
@@ -198,7 +198,7 @@ def _pole_gradients(d_G, d_D, b, real, plain, d_plain, hermitian, d_hermitian, H
 
 @njit(cache=True, error_model="numpy")
 def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu, real, ridge, optimal, gamma):
-    """Squared error with the optimal outputs (input entries 1), which go to `optimal`; gradient to `gamma`."""
+    """Squared error with the optimal outputs (input entries 1), into `optimal`; gradient into `gamma`; theory, section 6."""
     s, q, r = mu.size, rows.shape[0], _real_size(real)
     b = np.ones(s, np.complex128)
     G, D = np.empty((r, r)), np.empty((q, r))
@@ -220,7 +220,7 @@ def _projected_error(code, parameters, lam, f_lam, rows, p, W, squared_norm, mu,
 
 @njit(cache=True, error_model="numpy")
 def _fit_channel(code, parameters, lam, rows, mu, b, real, ridge, optimal):
-    """Optimal output rows of given poles and input entries into `optimal` (q, r)."""
+    """Optimal output rows of given poles and input entries into `optimal` (q, r); theory, eq. (6.1)."""
     s, q, r = mu.size, rows.shape[0], _real_size(real)
     f_lam, unused = np.empty_like(lam), np.empty_like(lam)
     _features(code, parameters, lam, f_lam, unused)

@@ -1,7 +1,7 @@
 """The input rows of a reduced diagonal model and what its Gramian makes of them, for white input and for one with a spectrum.
 
 The Gramians of half storage are ``P_ij = (b_i · f_j + f_i · b_j) g(μ_i, μ_j)``, and with conjugates on the right, where
-``f = b G(μ)ᵀ`` with ``G(μ) = Σ_{j≥0} R_j μ^j − ½ R_0`` (see `analysis.weighted`). White input has ``f = ½ b``.
+``f = b G(μ)ᵀ`` with ``G(μ) = Σ_{j≥0} R_j μ^j − ½ R_0`` (theory, eq. (9.2)). White input has ``f = ½ b``.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def well_conditioned_modes(sys: LQOSystem) -> DiagonalLQOSystem | None:
 
 
 def dense_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
-    """Two triangular solves per pole, in a Schur basis of `A`; for norms that are not over a horizon, `general_transfer`."""
+    """Triangular solves in a Schur basis of `A`, theory, eq. (5.4); for norms that are not over a horizon, `general_transfer`."""
     if not isinstance(norm, HorizonNorm):
         return general_transfer(sys, rows, norm)
     horizon = norm.horizon
@@ -171,7 +171,7 @@ def _through_states(
 
 
 def weighted_dense_transfer(sys: LQOSystem, F: np.ndarray, rows: np.ndarray) -> Transfer:
-    """A triangular solve per pole and input, in a Schur basis of `A`, for an input with a spectrum."""
+    """A triangular solve per pole and input, in a Schur basis of `A`, for an input with a spectrum; theory, eq. (9.2)."""
     identity = np.eye(sys.order)
     T, basis = scipy.linalg.schur(sys.A, output="complex")
     rows, B, F = rows @ basis, basis.conj().T @ sys.B, basis.conj().T @ F

@@ -3,10 +3,12 @@
 For one input, project the full system off the span of the reduced poles: what is left is the full system with its
 inputs ``b`` replaced by ``τ = Π σ ∘ b``, where ``σ`` are the all-pass factors of the sections at the full poles
 (Beurling, Walsh). So the linear part of the error is ``‖R τ‖²`` with a factor of the observability Gramian of the full system,
-computed once: no reduced Gramian, nothing to invert, and no difference of large numbers, however small the error.
+computed once: no reduced Gramian, nothing to invert, and no difference of large numbers, however small the error (theory,
+section 6).
 
 A quadratic output lives on two copies of that space; projected on both it leaves ``2 E₁ − E₂``, with one and with both
-copies off the span. ``E₁`` joins the linear part in `root`, ``E₂ = Σ tr(M_i P_τ M_i P_τ)`` with the Gramian of ``(A, τ)``.
+copies off the span. ``2 E₁`` joins the linear part in `root`, the Gramian of which contains ``Σ M_i P M_i`` twice;
+``E₂ = Σ tr(M_i P_τ M_i P_τ)`` with the Gramian of ``(A, τ)``.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def _parameter_count(kinds):
 
 @njit(cache=True, error_model="numpy")
 def _to_real(real, slots, out):
-    """Columns of half storage in the real coordinates of `systems.convert`."""
+    """Columns of half storage in the real coordinates of `systems.convert`; theory, eq. (1.6)."""
     im = real.size
     for i in range(real.size):
         scale = 1.0 if real[i] else _ROOT2
@@ -44,7 +46,7 @@ def _to_real(real, slots, out):
 
 @njit(cache=True, error_model="numpy")
 def _covector(real, gradient, out):
-    """``ω`` with ``df = Re Σ ω dτ``, from the gradient in real coordinates."""
+    """``ω`` with ``df = Re Σ ω dτ``, from the gradient in real coordinates; theory, eq. (1.7)."""
     im = real.size
     for i in range(real.size):
         if real[i]:
@@ -56,7 +58,7 @@ def _covector(real, gradient, out):
 
 @njit(cache=True, error_model="numpy")
 def _gramian(real, plain, hermitian, tau, out):
-    """Gramian of ``(A, τ)`` in real coordinates, from the pairings of the full poles."""
+    """Gramian of ``(A, τ)`` in real coordinates, from the pairings of the full poles; theory, eq. (1.6)."""
     im_i = real.size
     for i in range(real.size):
         im_j = real.size
@@ -79,7 +81,7 @@ def _gramian(real, plain, hermitian, tau, out):
 
 @njit(cache=True, error_model="numpy")
 def _adjoint_gramian(real, plain, hermitian, d_P, left, right):
-    """``left``, ``right`` with ``tr(d_P · P_τ)`` having the covector ``2 (left τ + right conj τ)``: adjoint of `_gramian`."""
+    """``left``, ``right``: ``tr(d_P · P_τ)`` has the covector ``2 (left τ + right conj τ)``; Λ and Ρ of theory, eq. (6.9)."""
     im_i = real.size
     for i in range(real.size):
         im_j = real.size
@@ -103,7 +105,7 @@ def _adjoint_gramian(real, plain, hermitian, d_P, left, right):
 
 @njit(cache=True, error_model="numpy")
 def _twice_projected(real, plain, hermitian, rows, T, tau, left, right):
-    """``E₂`` of the quadratic output with factors `rows` ``[U; V]`` and ``T = WᵀW``, and its derivative as `left`, `right`."""
+    """``E₂`` (theory, eq. (6.7)) for `rows` ``[U; V]`` and ``T = WᵀW``, and its derivative as `left`, `right`."""
     c = T.shape[0]
     n = rows.shape[1]
     P = np.empty((n, n))
@@ -124,7 +126,7 @@ def _twice_projected(real, plain, hermitian, rows, T, tau, left, right):
 
 @njit(cache=True, error_model="numpy")
 def _factors(data, kinds, x, least, sigma, d1, d2, d11, d12, d22):
-    """All-pass factors (sections, n) of all sections at the full poles, and their derivatives."""
+    """All-pass factors (sections, n) of all sections at the full poles, and their derivatives; theory, eq. (6.8)."""
     continuous, lam = data[0], data[1]
     constants, k = np.empty(N_CONSTANTS), 0
     for p in range(kinds.size):
@@ -138,7 +140,7 @@ def _factors(data, kinds, x, least, sigma, d1, d2, d11, d12, d22):
 
 @njit(cache=True, error_model="numpy")
 def _without_each(sigma, b, tau, others):
-    """``τ``, and for every section the product of the other factors with `b`, (sections, n)."""
+    """``τ``, and for every section the product of the other factors with `b`, (sections, n); theory, eq. (6.6)."""
     s, n = sigma.shape
     for i in range(n):
         product = b[i]
@@ -154,7 +156,7 @@ def _without_each(sigma, b, tau, others):
 
 @njit(cache=True, error_model="numpy")
 def _inner_error(data, kinds, x, least, gradient, hessian):
-    """Squared error of the best outputs, its gradient, and its Hessian without the second derivative of `E₂` by ``τ``.
+    """Squared error of the best outputs, gradient and Hessian without ``−2 Σ tr(M_i dP_τ M_i dP_τ)``; theory, eq. (6.9).
 
     `data` is ``(continuous, lam, b, real, root, rows, T, plain, hermitian)``: per full slot the pole, the input entry and
     whether it is real; `root` (k, n) in real coordinates; ``[U; V]`` in real coordinates, ``WᵀW`` and the pairings.

@@ -1,4 +1,7 @@
-"""What one more section would remove of the squared error, and what each section removes, without moving the others."""
+"""What one more section would remove of the squared error, and what each section removes, without moving the others.
+
+Of quadratic outputs (all-pass form) ``E₂`` is left out, so that their scores are upper bounds, up to a constant.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ _ALREADY_THERE = 1e-10  # squared sine of the angle between a candidate and the 
 def _candidate_parts(data, kind, parameters, least):
     """What the scores need of candidate sections of one kind with the parameters (candidates, 2), computed once.
 
-    Their all-pass factors at the full poles (inner form), or poles, features, own Hessian and right-hand sides (projection).
+    Their all-pass factors at the full poles (inner form), or poles, features, `K_cc` and `r_c` (projection); theory, eq. (6.16).
     """
     code, lam, inner = data[CODE], data[LAM], data[ALLPASS]
     count = parameters.shape[0]
@@ -78,7 +81,7 @@ def _candidate_parts(data, kind, parameters, least):
 
 @njit(cache=True, error_model="numpy")
 def _energies(data, tau, factors):
-    """``‖R (σ_c ∘ τ)‖²`` of the inner form for every row `c` of `factors`."""
+    """``‖R (σ_c ∘ τ)‖²`` of the inner form for every row `c` of `factors`; theory, eq. (6.15)."""
     columns = np.empty((tau.size, factors.shape[0]), np.complex128)
     for c in range(factors.shape[0]):
         for i in range(tau.size):
@@ -96,7 +99,7 @@ def _energies(data, tau, factors):
 
 @njit(cache=True, error_model="numpy")
 def _without(data, kinds, x, least, tau):
-    """``τ`` of all sections into `tau`, and for each section that of the others, (sections, n)."""
+    """``τ`` of all sections into `tau`, and for each section that of the others, (sections, n); theory, eq. (6.15)."""
     s, n = kinds.size, data[LAM].size
     own = (data[CODE] >= CONTINUOUS, data[LAM])
     sigma, d1, d2 = np.empty((s, n), np.complex128), np.empty((s, n), np.complex128), np.empty((s, n), np.complex128)
@@ -108,7 +111,7 @@ def _without(data, kinds, x, least, tau):
 
 @njit(cache=True, error_model="numpy")
 def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
-    """Slots of the sections, the Cholesky factor of the Hessian by the residues and ``L⁻¹`` times the right-hand sides.
+    """Slots of the sections, Cholesky factor `L` of `K` and ``L⁻¹ r`` for every output; theory, eq. (6.11).
 
     Returns the number of slots, 0 if there is no factor.
     """
@@ -133,7 +136,7 @@ def _normal_equations(data, kinds, x, least, mu, slot, unit, L, right):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _additions(data, kinds, x, least, parts):
-    """Squared error, up to a constant, after adding each of the candidates to the sections `x`."""
+    """Squared error (or its bound), up to a constant, with each candidate beside the sections `x`; theory, eq. (6.15), (6.16)."""
     factors, mu_c, feature_c, slots_c, block, right_c = parts
     if data[ALLPASS]:
         tau = np.empty(data[LAM].size, np.complex128)
@@ -178,7 +181,7 @@ def _additions(data, kinds, x, least, parts):
 
 @njit(cache=True, error_model="numpy")
 def _coupling(code, parameters, mu, feature, slot, unit, mu_c, feature_c, slots_c):
-    """Second derivatives of the squared error by a residue of the sections and one of the candidates, (r, candidates size)."""
+    """Second derivatives by residues of sections and of candidates, (r, candidates size): `K_·c` of theory, eq. (6.16)."""
     count, size = mu_c.shape
     flat, flat_feature = mu_c.reshape(-1), np.empty((N_FEATURES, count * size), np.complex128)
     which, along = np.empty(count * size, np.int64), np.empty(count * size, np.complex128)
@@ -208,7 +211,7 @@ def _coupling(code, parameters, mu, feature, slot, unit, mu_c, feature_c, slots_
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _removals(data, kinds, x, least):
-    """Squared error, up to a constant, after taking each of the sections away."""
+    """Squared error (or its bound), up to a constant, after taking each of the sections away; theory, eq. (6.15), (6.16)."""
     if data[ALLPASS]:
         tau = np.empty(data[LAM].size, np.complex128)
         others = _without(data, kinds, x, least, tau)
@@ -246,7 +249,7 @@ def _removals(data, kinds, x, least):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _squared_norm(code, parameters, lam, f_lam, outputs):
-    """Squared norm of the systems with the output rows `outputs` (times input entries and pair weights), summed."""
+    """Squared norm (theory, eq. (3.2)) of systems with the rows `outputs` (times input entries and pair weights), summed."""
     rows, total = np.empty((6, lam.size)), 0.0
     for j in range(lam.size):
         for half in range(2):
@@ -263,7 +266,10 @@ def _squared_norm(code, parameters, lam, f_lam, outputs):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _optimal_residues(data, mu, residues, total):
-    """Residues of a single output row for given poles in half storage; squared error and change of a free feedthrough."""
+    """Residues of a single output row for given poles in half storage; theory, eq. (6.11), (9.6).
+
+    Into `total` the squared error, and the change of a free feedthrough, of two inputs the feedthrough itself.
+    """
     s, r = mu.size, 0
     slot, unit = np.empty(2 * s, np.int64), np.empty(2 * s, np.complex128)
     for j in range(s):

@@ -25,7 +25,7 @@ def _largest(values):
 
 @njit(cache=True, error_model="numpy")
 def _damped_step(gradient, hessian, scale, damping, step):
-    """``−(H + damping diag(scale))⁻¹ g`` by Cholesky; False if that matrix is not positive definite."""
+    """``−(H + damping diag(scale))⁻¹ g`` by Cholesky; False if that matrix is not positive definite; theory, eq. (6.14)."""
     L, damped, column = np.empty(hessian.shape), hessian.copy(), np.empty((gradient.size, 1))
     for i in range(gradient.size):
         damped[i, i] += damping * scale[i]
@@ -63,7 +63,7 @@ def _objective(data, kinds, x, least, gradient, hessian):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _newton(data, kinds, x, least, limit, max_iterations, tolerance, history):
-    """Damped Newton steps on `x`, in place; the squared error, a status and the number of accepted steps.
+    """Damped Newton steps on `x`, in place; the squared error, a status and the number of accepted steps; theory, eq. (6.14).
 
     Status 0: no component of the gradient exceeds `tolerance` times the squared error; 1: steps used up; 2: no decrease.
     """

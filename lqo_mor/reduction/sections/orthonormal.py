@@ -23,7 +23,7 @@ _CONDITION = 1e9  # of the modes of an image; it is searched, not believed
 
 
 def input_normal(poles: np.ndarray, continuous: bool) -> tuple[np.ndarray, np.ndarray]:
-    """State matrix (r, r) and input (r, 1) with the given poles in half storage and the identity as Gramian."""
+    """State matrix (r, r) and input (r, 1) of given poles in half storage, with the Gramian I; theory, eq. (6.17)."""
     A, B, C, D = np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)), np.ones((1, 1))
     for pole in sorted(poles, key=abs):
         a, b, c, d = _section(pole, continuous)
@@ -52,7 +52,7 @@ def _section(pole: complex, continuous: bool) -> tuple[np.ndarray, np.ndarray, n
 
 
 def cross_rows(full: DiagonalLQOSystem, rows: np.ndarray, A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """``rows X`` (q, r) with the cross Gramian of a diagonal system with one input and a small dense one, all time."""
+    """``rows X`` (q, r) with the cross Gramian of a diagonal system with one input and a small dense one; theory, eq. (6.18)."""
     T, basis = scipy.linalg.schur(A.T, output="complex")
     right = (B.T @ basis)[0]
     lam, b = full.poles, full.B[:, 0]

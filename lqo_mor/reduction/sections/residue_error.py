@@ -27,7 +27,7 @@ from lqo_mor.reduction.sections.sections import _size
 
 @njit(cache=True, error_model="numpy")
 def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
-    """Pairings of the slots with each other and with their conjugates, (4, s, s).
+    """Pairings of the slots with each other and with their conjugates, (4, s, s); theory, eq. (6.10).
 
     Values, first and second derivatives by the second pole, and mixed ones by both (in `hermitian` by the conjugate of the
     second).
@@ -61,7 +61,7 @@ def _own_pairings(code, parameters, mu, feature, ridge, plain, hermitian):
 
 @njit(cache=True, error_model="numpy")
 def _residue_hessian(slot, unit, mu, plain, hermitian, G):
-    """Second derivatives of the squared error by the real coordinates of the residues, twice a Gramian."""
+    """Second derivatives of the squared error by the real coordinates of the residues, twice a Gramian; theory, eq. (6.11)."""
     for u in range(slot.size):
         i = slot[u]
         left = unit[u] if mu[i].imag != 0.0 else 0.5
@@ -76,7 +76,7 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
     """Squared error with optimal outputs, its gradient and its Hessian by the parameters `x` of the sections.
 
     `lam` (n,) are the full poles, `f_lam` their features, `outputs` (q, n) their output rows times input entries and pair
-    weights.
+    weights. Theory, eq. (6.11), (6.12).
     """
     r, q = x.size, outputs.shape[0]
     mu, slot, unit = np.empty(r, np.complex128), np.empty(r, np.int64), np.empty(r, np.complex128)
@@ -145,7 +145,7 @@ def _projected_newton(code, parameters, lam, f_lam, outputs, squared_norm, ridge
 
 @njit(cache=True, error_model="numpy")
 def _by_parameters(kinds, slopes, bends, slope, bend, gradient, hessian):
-    """Chain rule from the coordinates of the poles to the parameters of their sections, section by section."""
+    """Chain rule from the coordinates of the poles to the parameters of their sections, by theory, eq. (6.13)."""
     r, k = slope.size, 0
     half = np.zeros((r, r))  # the chain rule on the left only: rows of parameters, columns of coordinates
     for kind in kinds:

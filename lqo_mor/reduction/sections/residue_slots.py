@@ -14,7 +14,7 @@ _PARTED = 2e-3  # distance of the two poles of a section, in units of the decay,
 
 @njit(cache=True, error_model="numpy")
 def _root_jet(continuous, mu, a1, first, second, out):
-    """Derivatives of ``log μ`` (continuous time: of ``μ``) for a root of ``μ² − a₁ μ + a₂``, by two parameters.
+    """Derivatives of ``log μ`` (continuous: ``μ``) for a root of ``μ² − a₁ μ + a₂``, by two parameters; theory, eq. (6.13).
 
     `first` and `second` hold the derivatives of the coefficients: by each parameter, then second ones, (5,). `out` (5,) too.
     """
@@ -35,7 +35,7 @@ def _root_jet(continuous, mu, a1, first, second, out):
 
 @njit(cache=True, error_model="numpy")
 def _coefficients(continuous, c, first, second):
-    """Derivatives of both coefficients of a free section by its parameters, as `_root_jet` takes them."""
+    """Derivatives of both coefficients of a free section by its parameters, as `_root_jet` takes them; theory, eq. (6.13)."""
     first[:] = 0.0
     second[:] = 0.0
     if continuous:
@@ -66,7 +66,8 @@ def _slots(code, kinds, x, least, mu, slot, unit, slopes, bends):
     """Slots of all sections, their number, and per real coordinate of the residues and poles its slot and derivatives.
 
     A pair has the coordinates ``Re c, Im c`` and ``Re z, Im z`` along `unit` 1 and i; a real pole ``c`` and ``z``. `slopes`
-    (r, 2) and `bends` (r, 3) are the derivatives of the coordinates of ``z`` by the parameters of their section.
+    (r, 2) and `bends` (r, 3) are the derivatives of the coordinates of ``z`` by the parameters of their section: theory,
+    eq. (6.13).
     """
     continuous, constants = code >= CONTINUOUS, np.empty(N_CONSTANTS)
     first, second, jet, other = np.empty(5), np.empty(5), np.zeros(5, np.complex128), np.zeros(5, np.complex128)

@@ -123,7 +123,7 @@ class Candidates(NamedTuple):
         return cls(sections, parts, reals, _candidate_parts(data, np.int64(REAL), reals, size.least))
 
     def scores(self, data: Data, kinds: np.ndarray, x: np.ndarray, kind: int, least: float) -> tuple[np.ndarray, np.ndarray]:
-        """The candidates of a kind, and the squared error with each of them beside the sections `x`, up to a constant."""
+        """The candidates of a kind, and the squared error (or its bound) with each beside the sections `x`, up to a constant."""
         if kind == REAL:
             return self.reals[:, :1], _additions(data, kinds, x, least, self.real_parts)
         return self.sections, _additions(data, kinds, x, least, self.parts)

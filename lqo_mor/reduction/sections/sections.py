@@ -6,7 +6,7 @@ coefficients of ``z² − k₁(1 + k₂) z + k₂`` through ``k = tanh y``, or t
 Where a format has no place for two real poles a section stays a pair, with a decay and an angle; an odd pole is alone.
 
 The all-pass factor of a section at a pole λ of the full system is ``Π (λ − μ)/(1 − μλ)`` over its poles μ (continuous
-time: ``Π (λ − μ)/(λ + μ)``).
+time: ``Π (λ − μ)/(λ + μ)``). Theory, section 6.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _size(kind):
 
 @njit(cache=True, error_model="numpy")
 def _constants(continuous, kind, first, second, least, out):
-    """What `_factor` needs of a section with the parameters `first` and `second`; `least` is the smallest decay of a pair."""
+    """What `_factor` needs of a section, from its parameters; theory, eq. (6.4). `least` is the smallest decay of a pair."""
     if kind == PAIR:
         slope = np.exp(first)
         z = complex(-slope - least, second)
@@ -52,7 +52,7 @@ def _constants(continuous, kind, first, second, least, out):
 
 @njit(cache=True, error_model="numpy")
 def _poles(continuous, kind, constants):
-    """The two poles of a section; the second of a single real pole is not used."""
+    """The two poles of a section; the second of a single real pole is not used; theory, eq. (6.4)."""
     c = constants
     if kind == PAIR:
         return complex(c[0], c[1]), complex(c[0], -c[1])
@@ -71,7 +71,7 @@ def _poles(continuous, kind, constants):
 
 @njit(cache=True, error_model="numpy")
 def _factor(continuous, kind, c, lam):
-    """All-pass factor of a section at `lam`, its two derivatives and its three second derivatives by the parameters."""
+    """All-pass factor of a section at `lam`, its derivatives (2) and second ones (3) by the parameters; theory, eq. (6.8)."""
     if kind == FREE and continuous:
         den = lam * lam - c[0] * lam + c[1]
         num = lam * lam + c[0] * lam + c[1]
@@ -118,7 +118,7 @@ def _factor(continuous, kind, c, lam):
 
 @njit(cache=True, error_model="numpy")
 def _single(continuous, mu, lam):
-    """The factor of one pole, and its first two derivatives by `mu` (continuous time) or by ``log mu``."""
+    """The factor of one pole, and its first two derivatives by `mu` (continuous time) or by ``log mu``; theory, eq. (6.5)."""
     if continuous:
         inverse = 1.0 / (lam + mu)
         first = -2.0 * lam * inverse * inverse
@@ -130,7 +130,7 @@ def _single(continuous, mu, lam):
 
 @njit(cache=True, error_model="numpy")
 def _parameters_of(continuous, kind, mu, nu, least, limit):
-    """Parameters of a section with the poles `mu` and `nu` (a pair: its conjugate); at most `limit` in discrete time."""
+    """Parameters of a section with the poles `mu`, `nu`; at most `limit` in discrete time; theory, eq. (6.3)."""
     if kind == PAIR:
         decay = -mu.real if continuous else -np.log(max(abs(mu), 1e-300))
         angle = mu.imag if continuous else np.arctan2(mu.imag, mu.real)

@@ -1,4 +1,7 @@
-"""Where the search for sections begins: balanced truncation in double precision, and candidates for single sections."""
+"""Where the search for sections begins: balanced truncation in double precision, and candidates for single sections.
+
+Poles become parameters of sections, and parameters poles, by theory, eq. (6.3) and (6.4).
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def _candidates(continuous, kind, lam, least, limit, sections, reals):
 
 @njit(cache=True, error_model="numpy")
 def _pivoted_factor(P):
-    """``R`` (n, rank) with ``P ≈ R Rᵀ``, by Cholesky with complete pivoting; overwrites `P`."""
+    """``R`` (n, rank) with ``P ≈ R Rᵀ``, by Cholesky with complete pivoting; overwrites `P`; theory, eq. (4.8)."""
     n = P.shape[0]
     columns = np.zeros((n, n))
     rank, first = 0, 0.0
@@ -131,7 +134,7 @@ def _pairing_matrices(code, parameters, lam, f_lam, plain, hermitian):
 def _balanced_poles(code, parameters, lam, f_lam, b, outputs, real, order):
     """Poles of the (time-limited) balanced truncation to at most `order` states, stable ones as they are, others reflected.
 
-    `outputs` (q, n) are the output rows times input entries and pair weights.
+    `outputs` (q, n) are the output rows times input entries and pair weights. Theory, eq. (7.7), (7.8).
     """
     n, states = lam.size, 0
     for flag in real:

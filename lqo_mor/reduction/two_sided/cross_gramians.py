@@ -72,7 +72,7 @@ def cross_solver(sys: System, norm: Norm) -> CrossSolver:
 def modal_solver(sys: System, norm: Norm) -> ModalSolver | None:
     """``solve(Q, poles, T, adjoint)``: the sums with the eigenvalues of both matrices, ``A_r = T diag(poles) T⁻¹``.
 
-    In the half storage of the full system; None if its eigenvectors are ill conditioned.
+    In the half storage of the full system (theory, eq. (4.7)); None if its eigenvectors are ill conditioned.
     """
     basis = (sys.poles, *slot_maps(sys.is_real_pole)) if isinstance(sys, DiagonalLQOSystem) else _modal_basis(sys)
     if basis is None:
@@ -160,7 +160,7 @@ def _infinite_discrete(A: np.ndarray) -> CrossSolver:
 
 
 def _infinite_continuous(A: np.ndarray) -> CrossSolver:
-    """By the Cayley transform of both matrices, which keeps the solution."""
+    """By the Cayley transform of both matrices, which keeps the solution; theory, eq. (4.5)."""
     modulus = np.abs(np.linalg.eigvals(A))
     shift = float(np.sqrt(modulus.min() * modulus.max()))
     transform, apply, apply_adjoint = cayley_transform(A, shift)
@@ -188,7 +188,7 @@ def _infinite_continuous(A: np.ndarray) -> CrossSolver:
 
 
 def _sum_with_squares(squares: list[np.ndarray], Q: np.ndarray, S: np.ndarray, adjoint: bool) -> tuple[np.ndarray, bool]:
-    """``Σ_k P^k Q S^k`` for `P` (its transpose if `adjoint`) with the powers ``P^(2^k)`` that are known; more are added."""
+    """``Σ_k P^k Q S^k`` (`adjoint`: with ``Pᵀ``) from the powers ``P^(2^k)``, which are added to; theory, eq. (4.1)."""
     X = Q
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(_MAX_DOUBLINGS):
@@ -206,7 +206,7 @@ def _sum_with_squares(squares: list[np.ndarray], Q: np.ndarray, S: np.ndarray, a
 
 
 def _finite_discrete(A: np.ndarray, terms: int) -> CrossSolver:
-    """Doubling over the binary digits of `terms`, leading digit first."""
+    """Doubling over the binary digits of `terms`, leading digit first; theory, eq. (4.3)."""
     digits, powers = bin(terms)[3:], [A]
     for digit in digits[:-1]:
         square = powers[-1] @ powers[-1]
@@ -227,7 +227,7 @@ def _finite_discrete(A: np.ndarray, terms: int) -> CrossSolver:
 
 
 def _finite_continuous(A: np.ndarray, duration: float) -> CrossSolver:
-    """A Taylor series over a short step, then doubling of the step."""
+    """A Taylor series over a short step, then doubling of the step; theory, eq. (4.6)."""
     doublings = max(0, int(np.ceil(np.log2(np.linalg.norm(A, 1) * duration))) + 1) if np.any(A) else 0
     step = duration / 2**doublings
     flows = [scipy.linalg.expm(step * A)]

@@ -166,7 +166,7 @@ def outputs(full: FullSystem, V: np.ndarray) -> tuple[np.ndarray, np.ndarray | Q
 
 
 def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None) -> np.ndarray:
-    """``G = CᵀC_r + 2 Σ_i M_i X M_{r,i}``, (n, r), for reduced outputs `C` and `M`.
+    """``G = CᵀC_r + 2 Σ_i M_i X M_{r,i}``, (n, r), for reduced outputs `C` and `M`; theory, eq. (7.1).
 
     Minus half the derivative of the squared error by `X`; hence the factor 2, and another one for a Gaussian input.
     """
@@ -182,7 +182,7 @@ def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M: np.ndarray | Qua
 
 
 def squared_error(full: FullSystem, P: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None) -> float:
-    """Squared error of the reduced system with Gramian `P` and projected outputs: what its own norm leaves of the full one."""
+    """Squared error of the reduced system with Gramian `P` and projected outputs; theory, eq. (6.1), (9.4)."""
     total = full.squared_norm - np.sum((C @ P) * C)
     quadratic: float = 0.0
     mean: np.ndarray | float = 0.0

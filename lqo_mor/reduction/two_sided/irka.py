@@ -135,7 +135,7 @@ def _have_modes(vectors: np.ndarray) -> bool:
 
 
 def _shifted_solver(sys: System, norm: Norm) -> CrossSolver:
-    """Cross Gramians over the infinite horizon with one shifted solve per pole of the reduced system, see `cross_solver`.
+    """Cross Gramians over all time with one shifted solve per reduced pole, see `cross_solver`; theory, eq. (7.6).
 
     Elementwise where the eigenvectors of `A` are known and well conditioned; in a Schur basis of `A`, O(n²) per pole,
     otherwise.
@@ -157,7 +157,7 @@ def _shifted_solver(sys: System, norm: Norm) -> CrossSolver:
 
 
 def _schur_solver(sys: LQOSystem) -> ModalSolver:
-    """Cross Gramians by triangular solves in a Schur basis of `A`, from the modes of the reduced state matrix."""
+    """Cross Gramians by triangular solves in a Schur basis of `A`, from the reduced modes; theory, eq. (7.6)."""
     triangular, basis = scipy.linalg.schur(sys.A, output="complex")
     identity = np.eye(sys.order)
 

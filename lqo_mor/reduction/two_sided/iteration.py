@@ -163,7 +163,7 @@ def evaluate(full: FullSystem, A: np.ndarray, B: np.ndarray, **fields: Any) -> I
 
 
 def direction(full: FullSystem, now: Iterate) -> Direction | None:
-    """The `Direction` from an iterate; None if not all its states are seen in the outputs."""
+    """The `Direction` from an iterate; None if not all its states are seen in the outputs; theory, eq. (7.3)."""
     G = observed(full, now.X, now.C, now.M)
     own = now.V.T @ G
     try:

@@ -9,7 +9,8 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.compression.allocation import split_slots
 from lqo_mor.compression.calibration.options import CalibrationOptions
-from lqo_mor.compression.calibration.spectra import Grid, Spool, layer_signals, measure
+from lqo_mor.compression.calibration.spectra import Grid, layer_signals, measure
+from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError
 from lqo_mor.network.blocks import block_input, block_output
@@ -63,7 +64,7 @@ def test_gradients_by_the_outputs_of_the_systems(prenorm, pooling, activation, r
 
 def test_spectra_and_covariances(rng):
     grid, a, b = Grid.of(9), rng.normal(size=(2, 3, 9)), rng.normal(size=(2, 3, 9))
-    later, sooner = np.moveaxis(grid.both_sides(grid.cross(a, b)), 1, 0)
+    later, sooner = np.moveaxis(grid.both_sides(grid.cross_and_power(a, b)[0]), 1, 0)
     for j in range(9):
         np.testing.assert_allclose(later[:, j], np.sum(a[..., j:] * b[..., : 9 - j], axis=(1, 2)), atol=1e-12)
         np.testing.assert_allclose(sooner[:, j], np.sum(b[..., j:] * a[..., : 9 - j], axis=(1, 2)), atol=1e-12)

@@ -99,7 +99,7 @@ def test_the_fit_finds_outputs_that_answer_exactly(rng):
     wrong = lqo.DiagonalLQOSystem(full.poles[kept], full.B[kept], 0.8 * full.C[:, kept], 1.1 * full.D, small)
     with SystemCalibration(model, slow(rng), CalibrationOptions(), lambda *_: None) as work:
         stream = _stream(model, work)
-        fitted = work._fitted(model.blocks[0], wrong, stream, stream)
+        fitted = work._fit_outputs(model.blocks[0], wrong, stream, stream)
     exact = lqo.DiagonalLQOSystem(wrong.poles, wrong.B, full.C[:, kept], full.D, lqo.QuadraticOutput(small.U, small.V, q.W))
     u = block_input(model.blocks[0], encode(model.encoder, slow(rng)))
     answer = system_map(silent, STEPS)(u)

@@ -5,7 +5,14 @@ import pytest
 from scipy.signal import lfilter
 
 import lqo_mor as lqo
-from lqo_mor.compression.calibration.channel_curves import _fitted, adapted, assembled, weighted_curves
+from lqo_mor.compression.calibration.channel_curves import (
+    ChannelSearch,
+    InputCovariances,
+    _fitted,
+    assembled,
+    refit_channels,
+    weighted_curves,
+)
 from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
 from lqo_mor.reduction.sections.data import _data, _weighted_data
@@ -133,7 +140,7 @@ def test_curves(free, discount, rng):
     sys = channels(rng, count=3)
     v, _ = inputs(rng, 3)
     R = np.array([covariances(row, row)[0] for row in v])
-    curves = weighted_curves(sys, R, [0, 1, 2, 3, 5, 7], free=free, discount=discount, ridge=1e-11, exchanges=1)
+    curves = weighted_curves(sys, R, [0, 1, 2, 3, 5, 7], ChannelSearch(free, discount=discount, ridge=1e-11, exchanges=1))
     assert np.all(np.diff(curves.squared, axis=1) <= 0)
     assert np.all(curves.squared[:, -1] == 0)
     for k, slots in enumerate(curves.slots[:-1]):
@@ -156,14 +163,15 @@ def test_curves(free, discount, rng):
 
 @pytest.mark.parametrize("discount", [1.0, 0.95])
 @pytest.mark.parametrize("free", [False, True])
-def test_adaptation_to_another_input(free, discount, rng):
+def test_refit_to_another_input(free, discount, rng):
     sys = channels(rng, count=2)
     v, u = inputs(rng, 2)
     R = np.array([covariances(row, row)[0] for row in v])
-    systems = weighted_curves(sys, R, [1, 2], free=free, discount=discount, ridge=0.0).pick([1, 1])
+    systems = weighted_curves(sys, R, [1, 2], ChannelSearch(free, discount=discount, ridge=0.0)).pick([1, 1])
     new = np.array([covariances(row, row)[0] for row in u])
     crossed = np.array([covariances(a, b) for a, b in zip(v, u, strict=True)])
-    moved, squared = adapted(sys, systems, R, new, crossed, free=free, discount=discount, ridge=1e-11)
+    options = ChannelSearch(free, discount=discount, ridge=1e-11)
+    refitted, squared = refit_channels(sys, systems, InputCovariances(R, new, crossed), options)
 
     def error(system, h):
         full = response(discount * sys.poles[h], sys.C[h, 0], FEEDTHROUGH, v[h])
@@ -171,7 +179,7 @@ def test_adaptation_to_another_input(free, discount, rng):
         return np.sum((full - small) ** 2)
 
     for h in range(2):
-        assert squared[h] == pytest.approx(error(moved[h], h), rel=1e-3)
+        assert squared[h] == pytest.approx(error(refitted[h], h), rel=1e-3)
         assert squared[h] <= error(systems[h], h) * (1 + 1e-6)
 
 
@@ -186,8 +194,9 @@ def test_fast_modes_do_not_grow_against_the_feedthrough(code, rng):
 def test_channels_without_input_or_output(rng):
     sys = channels(rng, count=2)
     silent = lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C * np.array([0.0, 1.0])[:, np.newaxis, np.newaxis], sys.D)
-    curves = weighted_curves(silent, np.array([[1.0, 0.5], [0.0, 0.0]]), [0, 1, 2], free=True)
+    curves = weighted_curves(silent, np.array([[1.0, 0.5], [0.0, 0.0]]), [0, 1, 2], ChannelSearch(True))
     assert np.all(curves.squared == 0)
-    moved, squared = adapted(silent, curves.pick([1, 1]), *np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), free=True)
+    nothing = InputCovariances(*np.zeros((2, 2, 2)), np.zeros((2, 2, 2)))
+    refitted, squared = refit_channels(silent, curves.pick([1, 1]), nothing, ChannelSearch(True))
     assert np.all(squared == 0)
-    assert all(np.all(np.isfinite(part)) for system in moved for part in system)
+    assert all(np.all(np.isfinite(part)) for system in refitted for part in system)

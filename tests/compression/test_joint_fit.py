@@ -8,8 +8,8 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.compression.calibration import joint_fit
 from lqo_mor.compression.calibration.joint_fit import jointly_fitted
-from lqo_mor.compression.calibration.linear_parameters import differentiate, linear_parameters, moved
-from lqo_mor.compression.calibration.spectra import Spool
+from lqo_mor.compression.calibration.linear_parameters import differentiate, linear_parameters, with_changes
+from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.network.layers import Linear
 from tests.compression.test_calibrated_systems import model_of as model_of_systems
 from tests.network.random_models import random_model
@@ -65,7 +65,7 @@ def check_gradients(model, rng):
     differentiate(model, [u[:3], u[3:]], directions, True, parts, arrays, lambda done: None)
     for k, part in enumerate(parts):
         moves = [rng.normal(size=p.size) if p is part else np.zeros(p.size) for p in parts]
-        ends = [moved(model, parts, [sign * 1e-5 * move for move in moves], 9)(u) for sign in (1, -1)]
+        ends = [with_changes(model, parts, [sign * 1e-5 * move for move in moves], 9)(u) for sign in (1, -1)]
         slopes = ((ends[0] - ends[1]) / 2e-5 @ directions.T).ravel()
         assert np.max(np.abs(slopes)) > 1e-3
         np.testing.assert_allclose(arrays[k] @ moves[k], slopes, rtol=1e-4, atol=1e-4 * np.max(np.abs(slopes)))
@@ -98,7 +98,7 @@ def test_gradients_where_some_parameters_are_fixed(rng):
     model = replace(model, blocks=tuple(blocks))
     check_gradients(model, rng)
     parts = linear_parameters(model, True)
-    changed = moved(model, parts, [rng.normal(size=part.size) for part in parts], 9)
+    changed = with_changes(model, parts, [rng.normal(size=part.size) for part in parts], 9)
     for new, old in zip(changed.blocks, model.blocks, strict=True):
         np.testing.assert_array_equal(new.mixing.weight[: old.width], old.mixing.weight[: old.width])
         assert np.all(new.mixing.weight[old.width :] != old.mixing.weight[old.width :])

@@ -1,12 +1,13 @@
-"""What a calibrated compression may do, what it gives, and the search for a wanted error: for layers of any kind."""
+"""A calibration of layers of any kind: what it measures and gives, the choice of sizes, and the search for a wanted error."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from lqo_mor.compression.allocation import split, squared_errors
 from lqo_mor.compression.calibration.joint_fit import FEWEST, jointly_fitted
 from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.ridge import refitted_decoder
-from lqo_mor.compression.calibration.spectra import Spool
+from lqo_mor.compression.calibration.spectra import Statistics, measure
+from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.errors import OrderError
 from lqo_mor.network.blocks import Block
 from lqo_mor.network.inputs import CalibrationInputs, chunks
@@ -62,39 +64,46 @@ class Calibrated:
     validated: bool = False
 
 
-class Calibration:
-    """The inputs of a calibrated compression, in files, and the choice of sizes: what is the same for layers of any kind.
+class Calibration(ABC):
+    """The inputs of a calibrated compression, in files, what is measured with them on the full model, and the choice of sizes.
 
-    A context manager: the files live as long as it is open. The kinds of layers add error curves (`curves`), with `slots` and
-    `squared` errors for each channel or system, models with chosen sizes (`assemble`), and `output_power`, the mean squared
-    2-norm of the model's output.
+    A context manager: the files live as long as it is open. The kinds of layers add error curves, with `slots` and `squared`
+    errors for each channel or system, and models with chosen sizes.
     """
 
-    output_power: float
-
-    if TYPE_CHECKING:  # by the kind of layers
-
-        def curves(self, largest: int | None, exact: set[int]) -> list[Any]:
-            """Error curves of all channels or systems."""
-            ...
-
-        def assemble(self, curves: list[Any], chosen: list[np.ndarray]) -> Calibrated:
-            """The model with chosen sizes."""
-            ...
-
-    def __init__(self, model: DeepSSM, calibration: CalibrationInputs, options: CalibrationOptions, progress: Phases) -> None:
+    def __init__(
+        self,
+        model: DeepSSM,
+        calibration: CalibrationInputs,
+        options: CalibrationOptions,
+        progress: Phases,
+        keep_gradients: bool = False,
+    ) -> None:
         check_supported(model, "a calibration")
-        self.model, self.options, self._progress = model, options, progress
-        self._inputs, self._outputs = Spool(), Spool()
+        self.model, self.options, self._progress, self._files = model, options, progress, ExitStack()
+        self._inputs, self._outputs = self._spool(), self._spool()
+        self._gradients = [self._spool() for _ in model.blocks] if keep_gradients else []
         for u in chunks(model, calibration):
             self._inputs.append(u)
+        pieces = self._reported(self._inputs, "statistics")
+        self.statistics: Statistics = measure(model, pieces, options.sensitivity, self._outputs, self._gradients)
 
     def __enter__(self) -> Calibration:
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._inputs.__exit__(*details)
-        self._outputs.__exit__(*details)
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def _spool(self) -> Spool:
+        return self._files.enter_context(Spool())
+
+    @abstractmethod
+    def curves(self, largest: int | None, exact: set[int]) -> list[Any]:
+        """Error curves of all channels or systems, up to `largest` slots (None: to all), through those of `exact`."""
+
+    @abstractmethod
+    def assemble(self, curves: list[Any], chosen: list[np.ndarray]) -> Calibrated:
+        """The model with chosen sizes."""
 
     def _reported(self, pieces: Iterable[np.ndarray], what: str) -> Iterator[np.ndarray]:
         for done, piece in enumerate(pieces):
@@ -103,7 +112,7 @@ class Calibration:
 
     def predicted(self, squared: list[np.ndarray]) -> float | None:
         """The relative rms error of the output that belongs to squared errors of all channels or systems."""
-        return float(np.sqrt(sum(map(np.sum, squared)) / self.output_power)) if self.options.sensitivity else None
+        return float(np.sqrt(sum(map(np.sum, squared)) / self.statistics.output_power)) if self.options.sensitivity else None
 
     def chosen(self, curves: list[Any], mean: float) -> list[np.ndarray]:
         """The indices of sizes that keep `mean` slots per channel or system."""

@@ -8,10 +8,9 @@ eq. (2.11)).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import get_num_threads
@@ -30,7 +29,9 @@ from lqo_mor.systems.poles import closed
 from lqo_mor.types import Progress
 
 _TRIAL = 8  # steps that every start gets before the best goes on
-
+_STEPS = 200  # of a search for the best system of one size, at most
+_REFIT_STEPS = 100  # from a system that is best for a similar input
+_TOLERANCE = 1e-4
 
 Channel = tuple[np.ndarray, np.ndarray, float]  # poles and residues in half storage, feedthrough
 
@@ -41,8 +42,6 @@ class WeightedCurves:
 
     Attributes
     ----------
-    full : DiagonalLQOSystem
-        The batch (channels,).
     slots : tuple of int
         The sizes, in slots; 0 keeps the feedthrough alone.
     squared : (channels, sizes) ndarray
@@ -51,7 +50,6 @@ class WeightedCurves:
         Per channel and size.
     """
 
-    full: DiagonalLQOSystem
     slots: tuple[int, ...]
     squared: np.ndarray
     systems: list[list[Channel]]
@@ -61,18 +59,60 @@ class WeightedCurves:
         return [self.systems[h][k] for h, k in enumerate(which)]
 
 
+@dataclass(frozen=True)
+class ChannelSearch:
+    """What reduced channels may be.
+
+    Attributes
+    ----------
+    free : bool
+        Whether their feedthrough may change.
+    margin : float
+        How far their poles stay from the unit circle.
+    discount : float
+        Factor per step, at most 1, by which late answers count less.
+    ridge : float
+        Of the residues, relative.
+    exchanges : int
+        How many sections are exchanged on the way at most.
+    """
+
+    free: bool
+    margin: float = 1e-12
+    discount: float = 1.0
+    ridge: float = 1e-6
+    exchanges: int = 0
+
+    def layout(self, slots: int) -> Layout:
+        """The layout of a channel, whose poles are multiplied by the discount."""
+        return layout_of(Budget(slots=slots), False, 1 - self.discount * (1 - self.margin))
+
+
+@dataclass(frozen=True, eq=False)
+class InputCovariances:
+    """Covariances of what full channels read, `v`, and the reduced ones in their place, `u`.
+
+    Attributes
+    ----------
+    full, reduced : (channels, lags) ndarray
+        Autocovariances of `v` and of `u`, as for `weighted_curves`.
+    crossed : (channels, 2, lags) ndarray
+        ``E[v_{t+j} u_t]`` and ``E[v_{t-j} u_t]``.
+    """
+
+    full: np.ndarray
+    reduced: np.ndarray
+    crossed: np.ndarray
+
+    def __getitem__(self, cut: slice) -> InputCovariances:
+        return InputCovariances(self.full[cut], self.reduced[cut], self.crossed[cut])
+
+
 def weighted_curves(
     sys: DiagonalLQOSystem,
     covariances: np.ndarray,
     slots: Sequence[int],
-    *,
-    free: bool,
-    margin: float = 1e-12,
-    discount: float = 1.0,
-    ridge: float = 1e-6,
-    exchanges: int = 0,
-    max_iterations: int = 200,
-    tolerance: float = 1e-4,
+    options: ChannelSearch,
     progress: Progress | None = None,
 ) -> WeightedCurves:
     """The error curves of a discrete batch (channels,) of linear systems with delay 0, for inputs with given autocovariances.
@@ -85,26 +125,18 @@ def weighted_curves(
         ``R_j = E[u_{t+j} u_t]`` of the input of every channel.
     slots : sequence of int
         Sizes, growing.
-    free : bool
-        Whether the feedthrough of the reduced systems may change.
-    margin : float
-        How far poles stay from the unit circle.
-    discount : float
-        Factor per step, at most 1, by which late answers count less.
     """
-    count, slots = sys.batch[0], tuple(slots)
-    outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
-    squared = np.zeros((count, len(slots)))
-    systems: list[list[Channel]] = [[] for _ in range(count)]
-    margin = 1 - discount * (1 - margin)
+    slots, discount, rows = tuple(slots), options.discount, _rows(sys)
+    squared = np.zeros((sys.batch[0], len(slots)))
+    systems: list[list[Channel]] = [[] for _ in range(sys.batch[0])]
 
     def channel(h: int) -> None:
-        poles, own, feedthrough = np.array(sys.poles[h]), np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
+        poles, feedthrough = np.array(sys.poles[h]), float(sys.D[h, 0, 0])
         nothing = np.zeros(0, complex)
         if not covariances[h, 0] > 0:  # no input: nothing is needed
             systems[h] = [(nothing, nothing, feedthrough)] * len(slots)
             return
-        data = _weighted_data(discount * poles, own, covariances[h], ridge, free)
+        data = _weighted_data(discount * poles, rows[h], covariances[h], options.ridge, options.free)
         best, candidates = (nothing, nothing, _alone(data, feedthrough)), None
         for k, size in enumerate(slots):
             if size >= poles.size:
@@ -112,39 +144,26 @@ def weighted_curves(
             elif size == 0 or not data[12] > 0:
                 squared[h, k] = data[12]
             else:
-                layout = layout_of(Budget(slots=size), False, margin)
+                layout = options.layout(size)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
-                options: dict[str, Any] = {"exchanges": exchanges, "max_iterations": max_iterations, "tolerance": tolerance}
-                run = search(
-                    data, layout, [closed(discount * best[0])], _TRIAL, None, candidates=candidates, swaps=True, **options
-                )
-                mu = _poles(layout, run)
+                steps = _TRIAL, None, options.exchanges, _STEPS, _TOLERANCE
+                mu = _poles(layout, search(data, layout, [closed(discount * best[0])], *steps, candidates, True))
                 residues, change, squared[h, k] = _fitted(data, mu)
                 best = (mu / discount, residues, feedthrough + change)
             systems[h].append(best)
 
-    with ThreadPoolExecutor(get_num_threads()) as pool:
-        for done, _ in enumerate(pool.map(channel, range(count))):
-            if progress is not None:
-                progress(done + 1, count)
-    return WeightedCurves(sys, slots, np.minimum.accumulate(squared, axis=1), systems)
+    _in_threads(channel, sys.batch[0], progress)
+    return WeightedCurves(slots, np.minimum.accumulate(squared, axis=1), systems)
 
 
-def adapted(
+def refit_channels(
     sys: DiagonalLQOSystem,
     systems: list[Channel],
-    covariances: np.ndarray,
-    new: np.ndarray,
-    crossed: np.ndarray,
-    *,
-    free: bool,
-    margin: float = 1e-12,
-    discount: float = 1.0,
-    ridge: float = 1e-6,
-    max_iterations: int = 100,
-    tolerance: float = 1e-4,
+    inputs: InputCovariances,
+    options: ChannelSearch,
+    progress: Progress | None = None,
 ) -> tuple[list[Channel], np.ndarray]:
-    """Reduced channels moved to where they imitate the full ones best while they read another input, and their squared errors.
+    """Reduced channels that imitate the full ones best while they read another input, and their squared errors.
 
     Parameters
     ----------
@@ -152,47 +171,45 @@ def adapted(
         The full batch (channels,), as for `weighted_curves`.
     systems : list of Channel
         The reduced systems, where the steps start.
-    covariances, new : (channels, lags) ndarray
-        Autocovariances of the inputs of the full and of the reduced systems.
-    crossed : (channels, 2, lags) ndarray
-        ``E[v_{t+j} u_t]`` and ``E[v_{t-j} u_t]`` of the full systems' inputs `v` and the reduced ones' `u`.
-    free : bool
-        Whether the feedthrough may change.
-    margin, discount : float
-        As for `weighted_curves`.
     """
-    outputs = sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0]
-    found, squared = list(systems), np.zeros(len(systems))
-    margin = 1 - discount * (1 - margin)
+    refitted, squared, rows = list(systems), np.zeros(len(systems)), _rows(sys)
 
     def channel(h: int) -> None:
-        lam, own, D = discount * sys.poles[h], np.ascontiguousarray(outputs[h : h + 1]), float(sys.D[h, 0, 0])
-        energy, start, power = _output_energy(lam, own, D, covariances[h]), float(crossed[h, 0, 0]), float(new[h, 0])
+        lam, outputs, D = options.discount * sys.poles[h], rows[h], float(sys.D[h, 0, 0])
+        crossed, own = inputs.crossed[h], inputs.reduced[h]
+        energy, start, power = _output_energy(lam, outputs, D, inputs.full[h]), float(crossed[0, 0]), float(own[0])
         if not (energy > 0 and power > 0):
             return
         features = np.zeros((pairing_jets.N_FEATURES, lam.size), complex)
-        pairing_jets._correlation_series(np.ascontiguousarray(crossed[h, 1]), lam, features[:3])
-        shared = 2 * float(np.sum(own[0] * features[0]).real) + D * start  # covariance of the full output and the new input
+        pairing_jets._correlation_series(np.ascontiguousarray(crossed[1]), lam, features[:3])
+        shared = 2 * float(np.sum(outputs[0] * features[0]).real) + D * start  # covariance of the full output and the new input
         code, last, left = TWO_INPUTS_FREE, shared, energy - shared**2 / power
-        if not free:
+        if not options.free:
             code, last, left = TWO_INPUTS, D * power, energy - 2 * D * shared + D * D * power
-        parameters = np.concatenate([new[h], crossed[h, 0], [D, last]])
-        data, (mu, _, feedthrough) = (
-            kernel_data((code, parameters), lam, features, own, max(left, 0.0), max(ridge, _LEAST_RIDGE)),
-            systems[h],
-        )
-        mu = discount * mu
+        parameters = np.concatenate([own, crossed[0], [D, last]])
+        ridge, (mu, _, feedthrough) = max(options.ridge, _LEAST_RIDGE), systems[h]
+        data = kernel_data((code, parameters), lam, features, outputs, max(left, 0.0), ridge)
+        mu = options.discount * mu
         if mu.size:
-            layout = layout_of(Budget(slots=mu.size), False, margin)
-            options: dict[str, Any] = {"exchanges": 0, "max_iterations": max_iterations, "tolerance": tolerance}
-            run = search(data, layout, [closed(mu)], max_iterations, None, swaps=False, **options)
-            mu = _poles(layout, run)
+            layout, steps = options.layout(mu.size), (_REFIT_STEPS, None, 0, _REFIT_STEPS, _TOLERANCE)
+            mu = _poles(layout, search(data, layout, [closed(mu)], *steps))
         residues, change, squared[h] = _fitted(data, mu)
-        found[h] = (mu / discount, residues, change if free else feedthrough)
+        refitted[h] = (mu / options.discount, residues, change if options.free else feedthrough)
 
+    _in_threads(channel, len(systems), progress)
+    return refitted, squared
+
+
+def _in_threads(task: Callable[[int], None], count: int, progress: Progress | None) -> None:
     with ThreadPoolExecutor(get_num_threads()) as pool:
-        list(pool.map(channel, range(len(systems))))
-    return found, squared
+        for done, _ in enumerate(pool.map(task, range(count))):
+            if progress is not None:
+                progress(done + 1, count)
+
+
+def _rows(sys: DiagonalLQOSystem) -> np.ndarray:
+    """Output rows (channels, 1, slots) for inputs of one, each pair as a whole."""
+    return (sys.C[:, 0] * pair_weights(sys) * sys.B[:, :, 0])[:, np.newaxis]
 
 
 def assembled(systems: list[Channel], dt: float | bool) -> DiagonalLQOSystem:

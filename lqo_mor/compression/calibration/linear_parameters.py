@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lqo_mor.compression.calibration.output_weights import Gradient, Weights, n_weights, output_weights, with_moved
+from lqo_mor.compression.calibration.output_weights import Gradient, n_weights, output_gradients, with_changed_weights
 from lqo_mor.network.backward import Passed, decode_backward, pass_model
 from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import DeepSSM, ends, pooled
@@ -49,13 +49,13 @@ def differentiate(
     row, count = 0, len(directions)
     arrays = {(part.kind, part.block): array for part, array in zip(parts, gradients, strict=True)}
     maps: list[Map] = []
-    weights: list[Weights] = []
+    by_weights: list[Callable[[np.ndarray], Gradient]] = []
     for u in pieces:
         if not maps:
             maps = [system_map(block.ssm, u.shape[1]) for block in model.blocks]
-            weights = [output_weights(block.ssm, u.shape[1], feedthrough) for block in model.blocks]
+            by_weights = [output_gradients(block.ssm, u.shape[1], feedthrough) for block in model.blocks]
         x, passed = pass_model(model, u, maps, np.float32)
-        by_system = [one.of_inputs(kept.read) for one, kept in zip(weights, passed, strict=True)]
+        by_system = [of_inputs(kept.read) for of_inputs, kept in zip(by_weights, passed, strict=True)]
         by_map = [_gradient_by_map(kept) if ("mixing", k) in arrays else None for k, kept in enumerate(passed)]
         read = _with_one(pooled(model, x)[..., 0].T, ends(model)[1])
         for d, direction in enumerate(directions):
@@ -87,21 +87,21 @@ def _with_one(features: np.ndarray, mapping: Linear) -> np.ndarray:
     return np.concatenate([features, one], axis=-1)
 
 
-def moved(model: DeepSSM, parts: list[Part], moves: list[np.ndarray], steps: int) -> DeepSSM:
+def with_changes(model: DeepSSM, parts: list[Part], changes: list[np.ndarray], steps: int) -> DeepSSM:
     """The model with its parameters changed, in the units of `differentiate` for sequences of so many steps."""
     blocks, decoder = list(model.blocks), ends(model)[1]
-    for part, move in zip(parts, moves, strict=True):
+    for part, change in zip(parts, changes, strict=True):
         if part.kind == "decoder":
-            decoder = _added(decoder, move)
+            decoder = _added(decoder, change)
         elif part.kind == "mixing":
-            blocks[part.block] = replace(blocks[part.block], mixing=_added(blocks[part.block].mixing, move))
+            blocks[part.block] = replace(blocks[part.block], mixing=_added(blocks[part.block].mixing, change))
         else:
-            blocks[part.block] = replace(blocks[part.block], ssm=with_moved(blocks[part.block].ssm, move, steps))
+            blocks[part.block] = replace(blocks[part.block], ssm=with_changed_weights(blocks[part.block].ssm, change, steps))
     return replace(model, blocks=tuple(blocks), decoder=decoder)
 
 
-def _added(mapping: Linear | None, move: np.ndarray) -> Linear:
+def _added(mapping: Linear | None, change: np.ndarray) -> Linear:
     assert mapping is not None  # by `linear_parameters`
-    move = np.pad(move.reshape(-1, mapping.n_inputs + 1), ((mapping.fixed, 0), (0, 0)))
-    bias = None if mapping.bias is None else mapping.bias + move[:, -1]
-    return replace(mapping, weight=mapping.weight + move[:, :-1], bias=bias)
+    change = np.pad(change.reshape(-1, mapping.n_inputs + 1), ((mapping.fixed, 0), (0, 0)))
+    bias = None if mapping.bias is None else mapping.bias + change[:, -1]
+    return replace(mapping, weight=mapping.weight + change[:, :-1], bias=bias)

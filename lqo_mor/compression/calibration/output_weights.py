@@ -7,7 +7,7 @@ Of a channel they are its feedthrough and residues, which add up kernels; of a s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -23,99 +23,58 @@ Gradient: TypeAlias = Callable[[np.ndarray], np.ndarray]  # by parameters, (batc
 _WINDOW = 256  # steps for which powers of poles are kept
 
 
-@dataclass(frozen=True, eq=False)
-class ChannelWeights:
-    """Kernels that feedthroughs and output weights of channels add up: a unit impulse, and powers of the poles with norm 1.
+def output_gradients(ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> Callable[[np.ndarray], Gradient]:
+    """A function from inputs (width, batch, steps) to gradients by the output weights, zero by a feedthrough that stays."""
+    return _channel_gradients(ssm, steps, feedthrough) if ssm.batch else _system_gradients(ssm, steps, feedthrough)
 
-    Attributes
-    ----------
-    impulse : float
-        1, or 0 where feedthroughs stay.
-    powers : (width, window, 2 slots) ndarray
-        Real and imaginary parts of the first powers.
-    later : (width, windows, slots) ndarray
-        The first power of every window, times what makes the norm 1.
-    steps : int
+
+def _channel_gradients(ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> Callable[[np.ndarray], Gradient]:
+    """Of channels, (batch, width (1 + 2 slots)): kernels are a unit impulse, and powers of the poles with norm 1.
+
+    The powers are the first ones, those of a window, times the first power of every window.
     """
+    window, poles, n = min(steps, _WINDOW), ssm.poles[:, np.newaxis], ssm.n_slots
+    first = poles ** np.arange(window)[:, np.newaxis]
+    later = poles ** np.arange(0, steps, window)[:, np.newaxis] * _pole_norms(ssm, steps)[:, np.newaxis]
+    first, later = np.concatenate([first.real, first.imag], axis=-1).astype(np.float32), later.astype(np.complex64)
+    size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
 
-    impulse: float
-    powers: np.ndarray
-    later: np.ndarray
-    steps: int
+    def products(by_kernel: np.ndarray) -> np.ndarray:  # with the kernels, of gradients by that of every channel
+        width, batch, _ = by_kernel.shape
+        padded = np.pad(by_kernel, ((0, 0), (0, 0), (0, -steps % window)))
+        z = np.matmul(padded.reshape(width, -1, window), first).reshape(width, batch, -1, 2 * n)
+        z = np.einsum("hbws,hws->bhs", z[..., :n] + 1j * z[..., n:], later)
+        impulse = float(feedthrough) * by_kernel[:, :, :1].transpose(1, 0, 2)
+        return np.concatenate([impulse, z.real, -z.imag], axis=-1).reshape(batch, -1)
 
-    @classmethod
-    def of(cls, ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> ChannelWeights:
-        """Those of channels, for so many steps."""
-        window, poles = min(steps, _WINDOW), ssm.poles[:, np.newaxis]
-        powers = poles ** np.arange(window)[:, np.newaxis]
-        later = poles ** np.arange(0, steps, window)[:, np.newaxis] * _pole_norms(ssm, steps)[:, np.newaxis]
-        powers = np.concatenate([powers.real, powers.imag], axis=-1)
-        return cls(float(feedthrough), powers.astype(np.float32), later.astype(np.complex64), steps)
-
-    def of_inputs(self, read: np.ndarray) -> Gradient:
-        """The gradients, (batch, width (1 + 2 slots)), for inputs (width, batch, steps)."""
-        size = scipy.fft.next_fast_len(2 * self.steps - 1, real=True)
+    def of_inputs(read: np.ndarray) -> Gradient:
         conjugate = scipy.fft.rfft(read.astype(np.float32), size, workers=-1).conj()
 
         def gradient(own: np.ndarray) -> np.ndarray:
             by_kernel = scipy.fft.irfft(scipy.fft.rfft(own, size, workers=-1) * conjugate, size, workers=-1)
-            return self._products(by_kernel[..., : self.steps])
+            return products(by_kernel[..., :steps])
 
         return gradient
 
-    def _products(self, by_kernel: np.ndarray) -> np.ndarray:
-        """Products with the kernels, of gradients by the kernel of every channel (width, batch, steps)."""
-        width, batch, steps = by_kernel.shape
-        n, window = self.later.shape[-1], self.powers.shape[1]
-        padded = np.pad(by_kernel, ((0, 0), (0, 0), (0, -steps % window)))
-        z = np.matmul(padded.reshape(width, -1, window), self.powers).reshape(width, batch, -1, 2 * n)
-        z = np.einsum("hbws,hws->bhs", z[..., :n] + 1j * z[..., n:], self.later)
-        first = self.impulse * by_kernel[:, :, :1].transpose(1, 0, 2)
-        return np.concatenate([first, z.real, -z.imag], axis=-1).reshape(batch, -1)
+    return of_inputs
 
 
-@dataclass(frozen=True, eq=False)
-class SystemWeights:
-    """Signals that the outputs of one system add up, each divided by the h2 norm of what it answers.
+def _system_gradients(ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> Callable[[np.ndarray], Gradient]:
+    """Of one system, (batch, p (count + 1)), or (batch, p count) unless square: of `features` with norm 1, and of inputs."""
+    own_features, units = features(ssm), _units(ssm, steps)[:, np.newaxis, np.newaxis]
 
-    Attributes
-    ----------
-    features : callable
-        See `features`.
-    units : (count,) ndarray
-        One over the norms.
-    through : float
-        1, or 0 where the feedthrough stays.
-    """
-
-    features: Map
-    units: np.ndarray
-    through: float
-
-    @classmethod
-    def of(cls, ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> SystemWeights:
-        """Those of a system, for so many steps."""
-        return cls(features(ssm), _units(ssm, steps), float(feedthrough))
-
-    def of_inputs(self, read: np.ndarray) -> Gradient:
-        """The gradients, (batch, p (count + 1)) or (batch, p count) unless square, for inputs (width, batch, steps)."""
-        signals = (self.features(read) * self.units[:, np.newaxis, np.newaxis]).astype(np.float32).transpose(1, 2, 0)
+    def of_inputs(read: np.ndarray) -> Gradient:
+        signals = (own_features(read) * units).astype(np.float32).transpose(1, 2, 0)
 
         def gradient(own: np.ndarray) -> np.ndarray:
-            found = np.matmul(own.transpose(1, 0, 2), signals).reshape(len(signals), -1)
+            by_features = np.matmul(own.transpose(1, 0, 2), signals).reshape(len(signals), -1)
             if len(read) != len(own):
-                return found
-            return np.concatenate([found, self.through * np.einsum("pbt,pbt->bp", own, read)], axis=1)
+                return by_features
+            return np.concatenate([by_features, float(feedthrough) * np.einsum("pbt,pbt->bp", own, read)], axis=1)
 
         return gradient
 
-
-Weights: TypeAlias = ChannelWeights | SystemWeights
-
-
-def output_weights(ssm: DiagonalLQOSystem, steps: int, feedthrough: bool) -> Weights:
-    """The output weights of channels or of one system, for so many steps."""
-    return (ChannelWeights if ssm.batch else SystemWeights).of(ssm, steps, feedthrough)
+    return of_inputs
 
 
 def n_weights(ssm: DiagonalLQOSystem) -> int:
@@ -126,13 +85,13 @@ def n_weights(ssm: DiagonalLQOSystem) -> int:
     return ssm.n_outputs * (2 * ssm.n_slots + products + (ssm.n_inputs == ssm.n_outputs))
 
 
-def with_moved(ssm: DiagonalLQOSystem, move: np.ndarray, steps: int) -> DiagonalLQOSystem:
-    """The system with its output weights changed, in the units of `output_weights` for so many steps."""
+def with_changed_weights(ssm: DiagonalLQOSystem, change: np.ndarray, steps: int) -> DiagonalLQOSystem:
+    """The system with its output weights changed, in the units of `output_gradients` for so many steps."""
     if ssm.batch:
-        return _with_kernels(ssm, move.reshape(ssm.batch[0], -1), steps)
+        return _with_kernels(ssm, change.reshape(ssm.batch[0], -1), steps)
     old, square = coefficients(ssm), ssm.n_inputs == ssm.n_outputs
-    new = old + move[: old.size].reshape(old.shape) * _units(ssm, steps)
-    return with_coefficients(ssm, new, ssm.D + np.diag(move[old.size :]) if square else ssm.D)
+    new = old + change[: old.size].reshape(old.shape) * _units(ssm, steps)
+    return with_coefficients(ssm, new, ssm.D + np.diag(change[old.size :]) if square else ssm.D)
 
 
 def _pole_norms(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
@@ -141,13 +100,13 @@ def _pole_norms(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     return np.where(np.any(ssm.B != 0, axis=-1), np.sqrt((1 - squared) / (1 - squared**steps)), 0.0)
 
 
-def _with_kernels(ssm: DiagonalLQOSystem, move: np.ndarray, steps: int) -> DiagonalLQOSystem:
-    """The channels with multiples of the kernels of `ChannelWeights` added, by their output weights."""
+def _with_kernels(ssm: DiagonalLQOSystem, change: np.ndarray, steps: int) -> DiagonalLQOSystem:
+    """The channels with multiples of the kernels of `_channel_gradients` added, by their output weights."""
     n, norms = ssm.n_slots, _pole_norms(ssm, steps)
-    residues = (move[:, 1 : 1 + n] + 1j * move[:, 1 + n :]) * norms
+    residues = (change[:, 1 : 1 + n] + 1j * change[:, 1 + n :]) * norms
     residues = np.where(ssm.is_real_pole, residues.real, 0.5 * residues)
     C = ssm.C + np.divide(residues, ssm.B[..., 0], out=np.zeros_like(residues), where=norms != 0)[:, np.newaxis]
-    D = ssm.D + move[:, :1, np.newaxis]
+    D = ssm.D + change[:, :1, np.newaxis]
     return replace(ssm, C=C, D=D)
 
 

@@ -1,53 +1,20 @@
-"""What calibration inputs tell of a model: spectra of what its systems read, and how much its outputs move with theirs."""
+"""What calibration inputs measure: spectra of what the systems read, and sensitivities of the model's output to theirs."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import scipy.fft
 
+from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.network.backward import decode_backward, pass_model
 from lqo_mor.network.model import DeepSSM, decode, ends
 from lqo_mor.network.signals import system_map
 
-_WINDOW = 256  # lags of the sensitivities' autocovariance that are told from chance
-
-
-class Spool:
-    """Arrays that are kept in files, in single precision: calibration data may be larger than memory."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._files: list[Path] = []
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[k] for k in range(len(self)))
-
-    def __getitem__(self, k: int) -> np.ndarray:
-        array = np.load(self._files[k])
-        return array.astype(np.float64) if array.dtype == np.float32 else array
-
-    def append(self, array: np.ndarray) -> None:
-        """Keep one more array."""
-        self._files.append(Path(self._folder.name) / f"{len(self)}.npy")
-        self[len(self) - 1] = array
-
-    def __setitem__(self, k: int, array: np.ndarray) -> None:
-        np.save(self._files[k], array.astype(np.float32) if array.dtype.kind == "f" else array)
+_WINDOW = 256  # lags of the sensitivities' autocovariance that are significant
 
 
 @dataclass(frozen=True)
@@ -72,20 +39,21 @@ class Grid:
         """Lags of a weighted autocovariance that can differ from zero."""
         return self.steps + self.window - 1
 
-    def cross(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cross spectra of signals (features, batch, steps), summed over the batch."""
-        return self.cross_and_power(a, b)[0]
-
     def power(self, a: np.ndarray) -> np.ndarray:
-        """Power spectra, summed over the batch."""
+        """Power spectra (features, frequencies) of signals (features, batch, steps), summed over the batch."""
         a = scipy.fft.rfft(a, self.size, workers=-1)
         return np.einsum("hbf,hbf->hf", a, a.conj()).real
 
     def cross_and_power(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cross spectra of both, and power spectra of the second, summed over the batch."""
+        """Cross spectra of each feature of two signals, and power spectra of the second, summed over the batch."""
         a, b = (scipy.fft.rfft(one, self.size, workers=-1) for one in (a, b))
         conjugate = b.conj()
         return np.einsum("hbf,hbf->hf", a, conjugate), np.einsum("hbf,hbf->hf", b, conjugate).real
+
+    def matrices(self, a: np.ndarray) -> np.ndarray:
+        """Spectra (frequencies, features, features) of all pairs of features, summed over the batch."""
+        a = scipy.fft.rfft(a, self.size, workers=-1)
+        return np.matmul(a.transpose(2, 0, 1), a.conj().transpose(2, 1, 0))
 
     def smooth(self, spectra: np.ndarray) -> np.ndarray:
         """Power spectra with the fine structure of chance removed (Bartlett's window)."""
@@ -114,11 +82,11 @@ class Statistics:
         Frequencies of the spectra.
     count : int
         Number of sequences.
-    inputs : list of (width, frequencies) ndarray
-        Power spectra of what the systems of each block read, per step.
-    sensitivity : list of (width, frequencies) ndarray
-        Weights that turn the power spectrum of a small error at a system's output into the mean squared error of the model's
-        output; all one where they were not measured.
+    inputs : list of (width, frequencies) or (frequencies, width, width) ndarray
+        Spectra of what the systems of each block read, per step: power spectra of channels, matrices of a single system.
+    sensitivity : list of (width, frequencies) or (frequencies, width, width) ndarray
+        Weights that turn the spectrum of a small error at a system's output into the mean squared error of the model's output;
+        smooth ones for channels. All one where they were not measured.
     output_power : float
         Mean squared 2-norm of the model's output.
     """
@@ -130,38 +98,43 @@ class Statistics:
     output_power: float
 
 
-def measure(model: DeepSSM, pieces: Iterable[np.ndarray], sensitivity: bool, outputs: Spool) -> Statistics:
+def measure(
+    model: DeepSSM,
+    pieces: Iterable[np.ndarray],
+    sensitivity: bool,
+    outputs: Spool,
+    gradients: Sequence[Spool] = (),
+) -> Statistics:
     """Statistics of a model over pieces of calibration inputs, by a forward and a backward pass through each.
 
-    Its outputs are appended to `outputs`.
+    Its outputs, if they are pooled, are appended to `outputs`, and what the backward passes give for every block to `gradients`.
 
     The sensitivities follow from gradients of the output in random directions. An error that is independent of them adds
     the sum over frequencies of its power times theirs to the squared error of the output (theory, eq. (9.7)).
     """
-    rng, count, power = np.random.default_rng(0), 0, 0.0
+    rng, count, power = np.random.default_rng(0) if sensitivity else None, 0, 0.0
     grid: Grid | None = None
     inputs: list[np.ndarray] = []
-    gradients: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for u in pieces:
         grid = Grid.of(u.shape[1]) if grid is None else grid
-        read, moved, x = layer_signals(model, u, rng if sensitivity else None)
+        spectra = [grid.power if block.ssm.batch else grid.matrices for block in model.blocks]
+        read, own, x = layer_signals(model, u, rng)
         output = decode(model, x)
-        outputs.append(output)
+        if model.pooling is not None:
+            outputs.append(output)
         power += np.sum(output**2) / output[0, ..., 0].size
-        inputs = _sums(inputs, [grid.power(v) for v in read])
-        gradients = _sums(gradients, [grid.power(g) for g in moved])
+        inputs = _sums(inputs, [spectrum(v) for spectrum, v in zip(spectra, read, strict=True)])
+        weights = _sums(weights, [spectrum(g) for spectrum, g in zip(spectra, own, strict=sensitivity)])
+        for spool, gradient in zip(gradients, own, strict=False):
+            spool.append(gradient)
         count += len(u)
     grid = cast(Grid, grid)  # there are inputs, see `chunks`
     if model.pooling is None:  # the output is a sequence, its error a mean over the steps
-        gradients = [g / grid.steps for g in gradients]
-    ones = [np.ones_like(s) for s in inputs]
-    return Statistics(
-        grid,
-        count,
-        [s / (count * grid.steps) for s in inputs],
-        [grid.smooth(g / count) for g in gradients] if sensitivity else ones,
-        float(power / count),
-    )
+        weights = [g / grid.steps for g in weights]
+    weights = [grid.smooth(g / count) if block.ssm.batch else g / count for block, g in zip(model.blocks, weights, strict=False)]
+    inputs = [s / (count * grid.steps) for s in inputs]
+    return Statistics(grid, count, inputs, weights or [np.ones_like(s) for s in inputs], float(power / count))
 
 
 def _sums(totals: list[np.ndarray], parts: list[np.ndarray]) -> list[np.ndarray]:

@@ -9,8 +9,8 @@ from lqo_mor.analysis.low_rank_norms import low_rank_h2_error, low_rank_h2_norm
 from lqo_mor.analysis.norms import h2_inner, h2_norm
 from lqo_mor.analysis.simulate import simulate
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.bounds.conformal import conformal_error_bound
-from lqo_mor.bounds.output_error import output_error_bound
+from lqo_mor.bounds.conformal import ConformalBound, conformal_error_bound
+from lqo_mor.bounds.output_error import OutputErrorBound, output_error_bound
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.streaming import compress_file
 from lqo_mor.compression.allocation import Allocation, allocate
@@ -51,6 +51,7 @@ __all__ = [
     "CalibrationOptions",
     "CompressionReport",
     "CompressionResult",
+    "ConformalBound",
     "DeepSSM",
     "DiagonalLQOSystem",
     "ErrorCurve",
@@ -61,6 +62,7 @@ __all__ = [
     "LayerReport",
     "LowRankBalancing",
     "LowRankGramian",
+    "OutputErrorBound",
     "QuadraticOutput",
     "Reduction",
     "SparseLQOSystem",

@@ -131,7 +131,7 @@ def bounds(model: lqo.DeepSSM, small: lqo.DeepSSM, windows: np.ndarray) -> dict:
     ``sum`` is the published form, a weighted sum of the h2 errors of the layers; ``bound`` the least of all estimates, which
     is often the range of the normalised outputs, the same for all reduced models.
     """
-    found = lqo.output_error_bound(model, small, HORIZON, calibration=windows)
+    found = lqo.output_error_bound(model, small, horizon=HORIZON, calibration=windows)
     observed = np.linalg.norm(small(windows) - model(windows), axis=1)
 
     def weighted(weights, terms):

@@ -24,7 +24,7 @@ class Layer:
 
     block: Block
     other: Block
-    moved: bool  # whether the map of tokens of the reduced block is another one
+    changed: bool  # whether the map of tokens of the reduced block is another one
     gains: SystemGains
     tokens: TokenMap
     limits: Limits
@@ -73,7 +73,7 @@ class Analysis:
         return Linear(self.decoder.weight - old.weight, bias)
 
     @property
-    def decoder_moved(self) -> bool:
+    def decoder_changed(self) -> bool:
         """Whether the reduced model has another decoder."""
         change = self.decoder_change
         return bool(np.any(change.weight)) or (change.bias is not None and bool(np.any(change.bias)))
@@ -137,8 +137,8 @@ def _layer(block: Block, other: Block, scale: np.ndarray, sizes: np.ndarray, tot
     old, tokens = (TokenMap.of(one, ssm.batch[0] if batch else ssm.n_outputs) for one in (block, other))
     products = times(W, (peaks(parts[1]) * peaks(parts[2]))[..., np.newaxis]).ravel()
     outputs, change = peaks(parts[0]).ravel() + products, np.zeros(3)
-    moved = any(not np.array_equal(part, getattr(old, name)) for name, part in vars(tokens).items())
-    if moved:
+    changed = any(not np.array_equal(part, getattr(old, name)) for name, part in vars(tokens).items())
+    if changed:
         rows = times_each(channel_gains(parts[0])[:, 0], sizes) if batch else times_each(row_gains(parts[0]), total)
         change = tokens.change(old, outputs, rows + np.sqrt(steps) * products, steps)
     limits = {
@@ -153,7 +153,7 @@ def _layer(block: Block, other: Block, scale: np.ndarray, sizes: np.ndarray, tot
         "pre": steepest_slope(layer_norm(block.norm)) if block.prenorm else np.inf,
         "post": np.inf if block.prenorm else steepest_slope(layer_norm(block.norm)),
     }
-    return Layer(block, other, moved, SystemGains(small, parts_r, scale), tokens, limits, centred)
+    return Layer(block, other, changed, SystemGains(small, parts_r, scale), tokens, limits, centred)
 
 
 def _h2_of_products(ssm: DiagonalLQOSystem, small: DiagonalLQOSystem, steps: int) -> np.ndarray:

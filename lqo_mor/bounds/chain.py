@@ -1,8 +1,9 @@
-"""The error of a reduced model, followed from block to block; `bound` says how."""
+"""The error of a reduced model, followed from block to block; `output_error` says how."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +16,30 @@ from lqo_mor.network.model import ends, layer_norm
 
 Neighbourhood: TypeAlias = tuple[Any, ...]  # of tokens: see `_neighbourhood`, and the gains of the system behind it
 Record: TypeAlias = tuple[dict[str, Any], Neighbourhood | None]
-Seen: TypeAlias = Generator[dict[str, np.ndarray], Neighbourhood | None, None]  # see `_signals.measure`
-Known: TypeAlias = Callable[..., Limits]
+Seen: TypeAlias = Generator[dict[str, np.ndarray], Neighbourhood | None, None]  # see `measured.measure`
+Known: TypeAlias = Callable[..., Limits]  # limits with what is measured beside them
+
+
+@dataclass(frozen=True, eq=False)
+class _Error:
+    """The error between two blocks.
+
+    Attributes
+    ----------
+    size : (3,) ndarray
+        ℓ2 norm, largest token, mean over the steps.
+    weights : (2, layers so far) ndarray
+        The gains from the h2 errors to that ℓ2 norm, and what the changes of the maps of tokens add to it.
+    scale : (width,) ndarray
+        What the error is yet to be multiplied with, by feature.
+    capped : bool
+        Whether it is the last normalisation that keeps the error down.
+    """
+
+    size: np.ndarray
+    weights: np.ndarray
+    scale: np.ndarray
+    capped: bool = False
 
 
 def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) -> tuple[float, np.ndarray, list[Record], bool]:
@@ -44,9 +67,10 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
         records.append((found, neighbourhood))
         return {**before, **found}
 
-    error, weights, scale, capped = np.zeros(3), np.zeros((2, 0)), np.ones(encoder.n_outputs), False
+    state = _Error(np.zeros(3), np.zeros((2, 0)), np.ones(encoder.n_outputs))
     for layer in analysis.layers:
-        error, weights, scale, capped = _through_block(layer, known, steps, error, weights, scale, capped)
+        state = _through_block(layer, known, steps, state)
+    error, weights, scale, capped = state.size, state.weights, state.scale, state.capped
     final = layer_norm(model.norm)
     if final is not None:
         most, limits = float(np.max(scale)), known(analysis.final)
@@ -64,7 +88,7 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
         reach += float(known({"output": reach})["output"])
         bound, capped = min(bound, reach), bool(capped or bound > reach)
     weights = (steepest / np.sqrt(steps) if mean else steepest) * weights
-    if analysis.decoder_moved:
+    if analysis.decoder_changed:
         change = float(known({"decoder": _decoder_limit(analysis)})["decoder"])
         bound += change
         weights[1, -1:] += change
@@ -72,7 +96,7 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
 
 
 def _decoder_limit(analysis: Analysis) -> float:
-    """How far the decoder of the reduced model moves the output at most, at the same features."""
+    """How far the decoder of the reduced model changes the output at most, at the same features."""
     change, norm = analysis.decoder_change, analysis.last_norm
     if norm is None:
         return np.inf
@@ -82,34 +106,12 @@ def _decoder_limit(analysis: Analysis) -> float:
     return float(spectral(weight) * np.sqrt(norm.weight.size) + np.linalg.norm(offset))
 
 
-def _through_block(
-    layer: Layer, known: Known, steps: int, error: np.ndarray, weights: np.ndarray, scale: np.ndarray, capped: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Follow the error through a block; theory, eq. (10.8).
-
-    Parameters
-    ----------
-    layer : Layer
-    known : callable
-        Gives limits and, if there are any, what is measured.
-    steps : int
-    error : (3,) ndarray
-        ℓ2 norm, largest token, mean over the steps.
-    weights : (2, layers so far) ndarray
-        The gains from the h2 errors to that ℓ2 norm, and what the changes of the maps of tokens add to it.
-    scale : (width,) ndarray
-        What the error is yet to be multiplied with, by feature.
-    capped : bool
-        Whether it is the last normalisation that keeps the error down.
-
-    Returns
-    -------
-    error, weights, scale, capped
-    """
-    block, most, limits = layer.block, float(np.max(scale)), known(layer.limits)
-    norm, keep = layer.norm, float(block.residual)
-    inside, inside_weights = error, weights  # the gains of the system have the scale in them
-    error, weights = times_each(most, error), times_each(most, weights)
+def _through_block(layer: Layer, known: Known, steps: int, before: _Error) -> _Error:
+    """Follow the error through a block; theory, eq. (10.8)."""
+    block, most, limits = layer.block, float(np.max(before.scale)), known(layer.limits)
+    norm, keep, capped = layer.norm, float(block.residual), before.capped
+    inside, inside_weights = before.size, before.weights  # the gains of the system have the scale in them
+    error, weights = times_each(most, before.size), times_each(most, before.weights)
     if norm is not None and layer.before:
         gain, inside, capped = _through_norm(norm, steps, error, limits["pre"])
         inside_weights = times_each(gain, weights)
@@ -144,7 +146,7 @@ def _through_block(
     weights = np.column_stack([weights, [system, change[0]]])
     if norm is not None and layer.after:
         error, capped = _capped(norm, steps, error)
-    return error, weights, scale, capped
+    return _Error(error, weights, scale, capped)
 
 
 def _neighbourhood(grown: float, peak: np.ndarray, near: float, limits: Limits) -> tuple[np.ndarray, float]:

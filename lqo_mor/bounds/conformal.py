@@ -15,7 +15,7 @@ from lqo_mor.network.model import DeepSSM, check_models
 
 @dataclass(frozen=True)
 class ConformalBound:
-    """What the error of one more input is below, with a probability.
+    """What the error of one more input is below, with a probability; ``float`` gives the bound.
 
     Attributes
     ----------
@@ -30,6 +30,9 @@ class ConformalBound:
     bound: float
     risk: float
     count: int
+
+    def __float__(self) -> float:
+        return self.bound
 
     def __str__(self) -> str:
         return f"output error at most {self.bound:.3e} with probability {1 - self.risk:.4g}, by {self.count} held-out inputs"

@@ -14,7 +14,7 @@ import scipy.fft
 from numpy.typing import ArrayLike
 from scipy.linalg import toeplitz
 
-from lqo_mor.network.signals import output_rows
+from lqo_mor.network.signals import impulse_responses
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _EXACT = 128  # horizon up to which the gain of a channel is the norm of its Toeplitz matrix
@@ -39,19 +39,8 @@ def spectral(matrix: np.ndarray) -> float:
 
 
 def kernels(ssm: DiagonalLQOSystem, steps: int) -> list[np.ndarray]:
-    """Impulse responses of the rows `C` (with `D` at lag 0), `U` and `V`.
-
-    Of a batch (width, rows, steps), of a single system (rows, inputs, steps).
-    """
-    rows, axis = output_rows(ssm), 1 if ssm.batch else 0
-    current = rows * ssm.B.swapaxes(-1, -2) if ssm.batch else rows
-    poles = ssm.poles[..., np.newaxis, :] if ssm.batch else ssm.poles
-    K = np.empty((*(rows.shape[:-1] if ssm.batch else (len(rows), ssm.n_inputs)), steps))
-    for k in range(steps):
-        K[..., k] = current.real.sum(axis=-1) if ssm.batch else (current @ ssm.B).real
-        current = current * poles
-    p = ssm.n_outputs
-    K[(slice(None), slice(p)) if ssm.batch else slice(p)][..., 0] += ssm.D[..., 0] if ssm.batch else ssm.D
+    """Impulse responses of the rows `C`, `U` and `V`, of a batch (width, rows, steps), of a system (rows, inputs, steps)."""
+    K, p, axis = impulse_responses(ssm, steps), ssm.n_outputs, 1 if ssm.batch else 0
     return np.split(K, [p, (p + K.shape[axis]) // 2], axis=axis)
 
 

@@ -7,13 +7,12 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import erf, expit
+from scipy.special import expit
 
 from lqo_mor.bounds.gains import ROUND, spectral, times, times_each
 from lqo_mor.network.blocks import Block
-from lqo_mor.network.signals import activation_slope
+from lqo_mor.network.signals import activate, activation_slope
 
-_TANH = np.sqrt(2.0 / np.pi)
 # Stationary points of the slope, ±x: gelu'' = φ(x)(2 - x²); for the tanh form the only root of its second derivative.
 _TURN = {"gelu": np.sqrt(2.0), "gelu_tanh": 1.4185040087908284}
 
@@ -153,8 +152,8 @@ class TokenMap:
             found = times(np.abs(self.value - old.value), y) + one * np.abs(self.value_bias - old.value_bias)
             if self.gate is not None and old.gate is not None:
                 bias, old_bias = (cast(np.ndarray, part.gate_bias) for part in (self, old))
-                moved = times(np.abs(self.gate - old.gate), y) + one * np.abs(bias - old_bias)
-                found = found + times_each(values, np.minimum(0.25 * moved, one))
+                gates = times(np.abs(self.gate - old.gate), y) + one * np.abs(bias - old_bias)
+                found = found + times_each(values, np.minimum(0.25 * gates, one))
             return float(np.linalg.norm(found)) * ROUND
 
         token = size(peaks, 1.0)
@@ -163,7 +162,7 @@ class TokenMap:
 
     def largest(self, y: np.ndarray) -> np.ndarray:
         """The largest values that the gate multiplies, (batch, values), of signals `y` (features, batch, steps)."""
-        values = self.value @ _activation(self.activation, y).reshape(len(y), -1) + self.value_bias[:, np.newaxis]
+        values = self.value @ activate(self.activation, np.array(y)).reshape(len(y), -1) + self.value_bias[:, np.newaxis]
         return np.max(np.abs(values.reshape(-1, *y.shape[1:])), axis=2).T
 
     def steepest(
@@ -221,7 +220,7 @@ class TokenMap:
         g, rg = 0.5 * (high + low), 0.5 * (high - low)
         if self.gate is None:
             return self.value * g[:, np.newaxis], np.abs(self.value) * rg[:, np.newaxis]
-        active = _activation(self.activation, y)
+        active = activate(self.activation, np.array(y))
         a, b = active @ self.value.T + self.value_bias, active @ self.gate.T + self.gate_bias
         steepest = largest_slope(self.activation)
         reach = np.minimum(times(np.abs(self.gate), steepest * peak), steepest * token * np.linalg.norm(self.gate, axis=1))
@@ -233,11 +232,3 @@ class TokenMap:
         rX = rs[:, :, np.newaxis] * np.abs(self.value) + rt[:, :, np.newaxis] * np.abs(self.gate)
         g, rg = g[:, np.newaxis], rg[:, np.newaxis]
         return X * g, np.abs(X) * rg + rX * (np.abs(g) + rg)
-
-
-def _activation(name: str, y: np.ndarray) -> np.ndarray:
-    if name == "gelu":
-        return 0.5 * y * (1 + erf(y * np.sqrt(0.5)))
-    if name == "gelu_tanh":
-        return 0.5 * y * (1 + np.tanh(_TANH * (y + 0.044715 * y**3)))
-    return np.maximum(y, 0.0) if name == "relu" else y

@@ -60,7 +60,7 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
     if analysis.last_norm is not None:
         centred = x - analysis.last_norm.bias[:, np.newaxis, np.newaxis]
         yield {"output": _largest_outputs(model, Linear(analysis.decoder.weight), centred)}
-    if analysis.decoder_moved:
+    if analysis.decoder_changed:
         yield {"decoder": _largest_outputs(model, analysis.decoder_change, x)}
 
 
@@ -73,7 +73,7 @@ def _largest_outputs(model: DeepSSM, decoder: Linear, x: np.ndarray) -> np.ndarr
 
 def _change_of_map(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """2-norms (batch, steps) of what the map of tokens of the reduced block gives differently, at the same outputs `y`."""
-    if not layer.moved:
+    if not layer.changed:
         return np.zeros(y.shape[1:])
     alone = replace(layer.block, norm=None, residual=False)
     change = block_output(replace(alone, mixing=layer.other.mixing), x, y.copy())

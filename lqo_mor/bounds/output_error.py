@@ -35,7 +35,7 @@ _SLACK = 1 + 1e-9  # of the run-time check, for rounding
 
 @dataclass(frozen=True, eq=False)
 class OutputErrorBound:
-    """Bounds on the error of the outputs of a reduced model; printing them gives a table.
+    """Bounds on the error of the outputs of a reduced model; printing them gives a table, ``float`` the bound for all inputs.
 
     They bound the 2-norm of the difference of two output vectors, after the pooling and the decoder; without pooling, that of
     every step.
@@ -58,7 +58,7 @@ class OutputErrorBound:
         of h2 norms; or "range", since normalised tokens are never further apart than that, whatever the layers do.
     names : tuple of str
         Names of the blocks.
-    steps : int
+    horizon : int
         Length of the sequences.
     mixing_terms : (layers,) ndarray
         What a change of the linear map behind the systems (`mixing`) adds to the sum, and to the last of them one of the decoder;
@@ -74,11 +74,14 @@ class OutputErrorBound:
     calibrated_weights: np.ndarray | None
     used: dict[str, str]
     names: tuple[str, ...]
-    steps: int
+    horizon: int
     mixing_terms: np.ndarray | float = 0.0
     calibrated_mixing_terms: np.ndarray | float | None = None
     _analysis: Analysis = field(init=False, repr=False)
     _records: list[Record] = field(init=False, repr=False)
+
+    def __float__(self) -> float:
+        return self.bound
 
     def membership(self, inputs: ArrayLike) -> np.ndarray:
         """Whether each input lies in the set on which `calibrated` is proven.
@@ -128,7 +131,7 @@ class OutputErrorBound:
         if np.any(self.mixing_terms):
             terms = [self.mixing_terms] + ([] if self.calibrated_mixing_terms is None else [self.calibrated_mixing_terms])
             lines.append("the changes of the mixing add " + " and ".join(f"{np.sum(term):.2e}" for term in terms))
-        lines.append(f"output error at most {self.bound:.3e} for all inputs of {self.steps} steps ({self.used['bound']})")
+        lines.append(f"output error at most {self.bound:.3e} for all inputs of {self.horizon} steps ({self.used['bound']})")
         if self.calibrated is not None:
             lines.append(f"and at most {self.calibrated:.3e} for inputs like the calibration ({self.used['calibrated']})")
         return "\n".join(lines)
@@ -137,7 +140,7 @@ class OutputErrorBound:
 def output_error_bound(
     model: DeepSSM,
     reduced: DeepSSM,
-    steps: int,
+    horizon: int,
     *,
     calibration: CalibrationInputs | None = None,
     margin: float = 1.0,
@@ -152,7 +155,7 @@ def output_error_bound(
     ----------
     model, reduced : DeepSSM
         They differ in the systems of their blocks, and in weights and biases of `mixing` and decoder of the same shapes, only.
-    steps : int
+    horizon : int
         Length of the sequences.
     calibration : array_like or iterator of array_like, optional
         Inputs as for the model, at once or in batches; all are held in memory.
@@ -175,7 +178,7 @@ def output_error_bound(
     Proven up to rounding, for every kind of `Block`. What each step takes:
 
     - the system's own error ``(Σ_r - Σ)(v)``: ℓ2 gain of the difference of the kernels times ``‖v‖`` and, for quadratic outputs,
-      ``√steps ‖·‖_h2 ‖v‖²``; measured with calibration. In the sum ``√steps ‖Σ - Σ_r‖_h2 sqrt(‖v‖² + ‖v‖⁴)``, the second term
+      ``√horizon ‖·‖_h2 ‖v‖²``; measured with calibration. In the sum ``√horizon ‖Σ - Σ_r‖_h2 sqrt(‖v‖² + ‖v‖⁴)``, the second term
       for quadratic outputs only;
     - propagation by ``Σ_r``: ℓ2 gain over the steps, the least of the sum of absolute values and the H∞ norm of the kernel (the
       norm of the Toeplitz matrix for short sequences), by channel; the factors of products are those of the full model plus
@@ -188,7 +191,7 @@ def output_error_bound(
       the largest values and the ℓ2 norms that the outputs of the system can have;
     - a normalisation: ``c / sqrt(var + eps)`` with the variance of the full model alone and c between 1 and 2 by the size of
       the error, ``1 / sqrt(eps)`` for all inputs, and at most ``2 √width`` in any case;
-    - the mean over time: an ℓ2 norm divided by ``√steps``;
+    - the mean over time: an ℓ2 norm divided by ``√horizon``;
     - a change of the decoder, ``D_r(x̂) - D(x) = [D_r(x̂) - D_r(x)] + [D_r(x) - D(x)]``, as for a map of tokens.
 
     By induction over the layers an input that keeps within the limits of one stage has no larger error at the next, so that
@@ -198,20 +201,19 @@ def output_error_bound(
     --------
     >>> import numpy as np, lqo_mor as lqo
     >>> from lqo_mor.network import Block, Embedding, LayerNorm, Linear
-    >>> from lqo_mor.bounds.output_error import output_error_bound
     >>> ssm = lqo.DiagonalLQOSystem([[0.9, 0.1], [0.8, 0.2]], np.ones((2, 2, 1)), [[[1.0, 0.01]], [[1.0, 0.01]]])
     >>> block = Block("layer", ssm, norm=LayerNorm([1.0, 1.0], [0.0, 0.0]))
     >>> model = lqo.DeepSSM(Embedding([[1.0, 0.0], [0.0, 2.0]]), (block,), Linear([[1.0, 2.0]]))
-    >>> bound = output_error_bound(model, lqo.compress(model, state_size=2).model, steps=8)
-    >>> bool(bound.bound > 0)
+    >>> bound = lqo.output_error_bound(model, lqo.compress(model, state_size=2).model, horizon=8)
+    >>> bool(float(bound) > 0)
     True
     """
-    _check_pair(model, reduced, steps)
-    analysis = Analysis.of(model, reduced, steps)
+    _check_pair(model, reduced, horizon)
+    analysis = Analysis.of(model, reduced, horizon)
     if not np.isfinite(margin) or margin < 1:
         raise InvalidInputError(f"margin must be a finite number of at least 1, got {margin!r}")
     pairs = [(block.ssm, other.ssm) for block, other in zip(model.blocks, reduced.blocks, strict=True)]
-    errors = np.array([np.linalg.norm(h2_error(*pair, horizon=steps, delay=0)) for pair in pairs])
+    errors = np.array([np.linalg.norm(h2_error(*pair, horizon=horizon, delay=0)) for pair in pairs])
     chain, weights, _, capped = follow(analysis)
     used: dict[str, str] = {}
     calibrated, calibrated_weights, calibrated_terms = None, None, None
@@ -231,7 +233,7 @@ def output_error_bound(
             calibrated, used["calibrated"] = bound, used["bound"]
     names = tuple(block.name for block in model.blocks)
     result = OutputErrorBound(
-        bound, calibrated, errors, layer_weights, calibrated_weights, used, names, int(steps), terms, calibrated_terms
+        bound, calibrated, errors, layer_weights, calibrated_weights, used, names, int(horizon), terms, calibrated_terms
     )
     object.__setattr__(result, "_analysis", analysis)
     object.__setattr__(result, "_records", records)
@@ -251,12 +253,12 @@ def _checked(analysis: Analysis, inputs: ArrayLike) -> np.ndarray:
     return inputs
 
 
-def _check_pair(model: DeepSSM, reduced: DeepSSM, steps: int) -> None:
+def _check_pair(model: DeepSSM, reduced: DeepSSM, horizon: int) -> None:
     check_models(model, reduced)
     check_supported(model, "the bound")
     check_supported(reduced, "the bound")
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
-        raise InvalidInputError(f"steps must be a positive integer, got {steps!r}")
+    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        raise InvalidInputError(f"horizon must be a positive integer, got {horizon!r}")
     if len(model.blocks) != len(reduced.blocks):
         raise InvalidInputError(f"the models have {len(model.blocks)} and {len(reduced.blocks)} blocks")
     parts = ("encoder", "norm", "pooling")

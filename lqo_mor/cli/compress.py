@@ -96,7 +96,8 @@ def run(arguments: Namespace) -> None:
     if arguments.report:
         bound = None
         if calibration is not None:
-            bound = output_error_bound(model, result.model, calibration.shape[1], calibration=calibration[:_BOUND_INPUTS])
+            seen = calibration[:_BOUND_INPUTS]
+            bound = output_error_bound(model, result.model, horizon=seen.shape[1], calibration=seen)
         result.save_html(arguments.report, bound=bound)
         console.print(f"report: {arguments.report}", markup=False)
     note_assumptions(console, model)

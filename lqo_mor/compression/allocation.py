@@ -133,7 +133,7 @@ def allocate(
     if not isinstance(model, DeepSSM) or not model.blocks:
         raise InvalidInputError("allocate takes a DeepSSM with at least one block")
     if weights is None:
-        bound = output_error_bound(model, model, horizon, calibration=calibration)
+        bound = output_error_bound(model, model, horizon=horizon, calibration=calibration)
         weights = bound.layer_weights if bound.calibrated_weights is None else bound.calibrated_weights
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != (len(model.blocks),):

@@ -85,17 +85,29 @@ def system_map(ssm: DiagonalLQOSystem, steps: int) -> Map:
     return _convolution(ssm, steps) if ssm.batch else _recursion(ssm)
 
 
-def kernel_spectra(ssm: DiagonalLQOSystem, steps: int) -> tuple[np.ndarray, int]:
-    """Fourier transforms of the kernels of channels, a row each for the linear outputs, `U` and `V`, and their length.
+def impulse_responses(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
+    """The kernels of the rows `C` (with `D` at lag 0), then `U` and `V`.
 
-    They are padded so that nothing wraps around.
+    Of a batch (width, rows, steps), of a single system (rows, inputs, steps).
     """
-    residues = output_rows(ssm) * ssm.B.transpose(0, 2, 1)
-    kernels = np.empty((*residues.shape[:2], steps))
-    signal_kernels.impulse_responses(ssm.poles, residues, kernels)
-    kernels[:, : ssm.n_outputs, 0] += ssm.D[:, :, 0]
+    rows, p = output_rows(ssm), ssm.n_outputs
+    if ssm.batch:
+        kernels = np.empty((*rows.shape[:2], steps))
+        signal_kernels.impulse_responses(ssm.poles, rows * ssm.B.transpose(0, 2, 1), kernels)
+        kernels[:, :p, 0] += ssm.D[:, :, 0]
+        return kernels
+    kernels = np.empty((len(rows), ssm.n_inputs, steps))
+    for k in range(steps):
+        kernels[..., k] = (rows @ ssm.B).real
+        rows = rows * ssm.poles
+    kernels[:p, :, 0] += ssm.D
+    return kernels
+
+
+def kernel_spectra(ssm: DiagonalLQOSystem, steps: int) -> tuple[np.ndarray, int]:
+    """Fourier transforms of the `impulse_responses` of channels, and their length; padded so that nothing wraps around."""
     size = scipy.fft.next_fast_len(2 * steps - 1, real=True)
-    return scipy.fft.rfft(kernels, size, workers=os.cpu_count()), size
+    return scipy.fft.rfft(impulse_responses(ssm, steps), size, workers=os.cpu_count()), size
 
 
 def _convolution(ssm: DiagonalLQOSystem, steps: int) -> Map:

@@ -194,7 +194,7 @@ def test_what_else_is_there_makes_the_structure_unknown(tmp_path):
     with pytest.raises(lqo.LQOError, match="only the systems"):
         model(np.zeros((1, 4, 2)))
     with pytest.raises(lqo.LQOError, match="needs the whole model"):
-        lqo.output_error_bound(model, model, 8)
+        lqo.output_error_bound(model, model, horizon=8)
 
 
 def test_a_final_norm_belongs_to_pre_norm(tmp_path):

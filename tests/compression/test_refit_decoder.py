@@ -86,11 +86,11 @@ def test_the_bound_holds_for_a_changed_decoder(pooling, prenorm):
     moved = replace(small, decoder=decoder)
     width = model.encoder.n_outputs if not hasattr(model.encoder, "n_inputs") else model.encoder.n_inputs
     u = rng.normal(size=(30, 12, width))
-    bound = lqo.output_error_bound(model, moved, 12, calibration=u)
+    bound = lqo.output_error_bound(model, moved, horizon=12, calibration=u)
     seen = np.linalg.norm(moved(u) - model(u), axis=-1)
     assert np.max(seen) <= bound.calibrated <= bound.bound
-    unmoved = lqo.output_error_bound(model, small, 12, calibration=u)
+    unmoved = lqo.output_error_bound(model, small, horizon=12, calibration=u)
     assert np.all(bound.membership(u)) and unmoved.calibrated <= bound.calibrated
-    same = lqo.output_error_bound(model, replace(model, decoder=decoder), 12, calibration=u)
+    same = lqo.output_error_bound(model, replace(model, decoder=decoder), horizon=12, calibration=u)
     change = np.linalg.norm(replace(model, decoder=decoder)(u) - model(u), axis=-1)
     np.testing.assert_allclose(same.calibrated, np.max(change), rtol=1e-6)  # nothing else differs

@@ -153,7 +153,7 @@ def _layers(report: CompressionReport) -> str:
 
 
 def _bound(bound: OutputErrorBound) -> str:
-    steps = f"{bound.steps} steps"
+    steps = f"{bound.horizon} steps"
     cards = [(f"For all inputs of {steps}", _number(bound.bound), _ESTIMATES.get(bound.used["bound"], ""))]
     if bound.calibrated is not None:
         note = _ESTIMATES.get(bound.used["calibrated"], "")

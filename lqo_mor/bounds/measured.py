@@ -99,11 +99,6 @@ def _slopes(norm: LayerNorm, x: np.ndarray) -> np.ndarray:
 
 def _row_peaks(ssm: DiagonalLQOSystem, rows: np.ndarray, v: np.ndarray, steps: int) -> np.ndarray:
     """Largest values over time of the signals of `rows`, (batch, c) or (batch, width, c)."""
-    if not ssm.batch:
-        signals = system_map(replace(ssm, C=rows, D=np.zeros((len(rows), ssm.n_inputs)), quadratic=None), steps)(v)
-        return np.max(np.abs(signals), axis=2).T
-    peaks = []
-    for j in range(rows.shape[1]):
-        channel = replace(ssm, C=rows[:, j : j + 1], D=np.zeros_like(ssm.D), quadratic=None)
-        peaks.append(np.max(np.abs(system_map(channel, steps)(v)), axis=2).T)
-    return np.stack(peaks, axis=-1)
+    plain = replace(ssm, C=rows, D=np.zeros((*rows.shape[:-1], ssm.n_inputs)), quadratic=None)
+    peaks = np.max(np.abs(system_map(plain, steps)(v)), axis=2).T
+    return peaks.reshape(len(peaks), -1, ssm.batch[0]).swapaxes(1, 2) if ssm.batch else peaks

@@ -40,7 +40,7 @@ def test_pieces_and_steps(pair):
     model, small, inputs = pair
     whole = lqo.conformal_error_bound(model, small, inputs[:50])
     pieces = lqo.conformal_error_bound(model, small, (inputs[k : k + 20] for k in (0, 20)))
-    assert whole.count == 50 and pieces.count == 40
+    assert whole.count == 50 and pieces.count == 40 and float(whole) == whole.bound
     model, small = replace(model, pooling=None), replace(small, pooling=None)
     found = lqo.conformal_error_bound(model, small, inputs[:50], risk=0.04)
     assert found.bound == pytest.approx(np.sort(errors(model, small, inputs[:50]).max(axis=1))[-2], rel=1e-12)

@@ -229,7 +229,7 @@ def test_small_changes_need_no_cap(case):
 def test_a_model_that_does_not_change_has_no_error():
     model = random_model(np.random.default_rng(3), tokens=5)
     bound = output_error_bound(model, model, horizon=STEPS)
-    assert bound.bound == 0
+    assert bound.bound == float(bound) == 0
     assert np.all(bound.layer_errors < 1e-14)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.compression.calibration.ridge import refitted_decoder
+from lqo_mor.compression.calibration.ridge import refitted_decoder, ridge_solve
 from lqo_mor.network.layers import Linear
 from tests.network.random_models import random_model
 
@@ -71,6 +71,15 @@ def test_a_decoder_without_bias_gets_none():
     found, _ = refitted_decoder(Linear(0.5 * true), pieces(features, np.tensordot(true, features, axes=1)))
     assert found.bias is None
     np.testing.assert_allclose(found.weight, true, atol=0.1)
+
+
+@pytest.mark.parametrize("gram", [np.zeros((2, 2)), [[1.0, 2.0], [2.0, 1.0]], [[2.0, 1.0], [1.0, 2.0]]])
+def test_equations_with_a_ridge(gram):
+    """Also where nothing is left of the features but what rounding makes of it, which may be indefinite."""
+    gram = np.array(gram)
+    right = gram @ np.array([[1.0], [-2.0]])
+    ridge = 0.1 * np.trace(gram) / 2
+    np.testing.assert_allclose((gram + ridge * np.eye(2)) @ ridge_solve(gram, right, 0.1), right, atol=1e-14)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", None])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numba import get_num_threads
@@ -38,7 +38,7 @@ Channel = tuple[np.ndarray, np.ndarray, float]  # poles and residues in half sto
 
 @dataclass(frozen=True, eq=False)
 class WeightedCurves:
-    """Reduced systems of several sizes for every channel of a batch.
+    """Errors of several sizes for every channel of a batch, or for one system.
 
     Attributes
     ----------
@@ -47,12 +47,12 @@ class WeightedCurves:
     squared : (channels, sizes) ndarray
         Squared errors, never growing with the size.
     systems : list of list of Channel
-        Per channel and size.
+        Reduced channels, per channel and size; of one system none, which is reduced when its size is known.
     """
 
     slots: tuple[int, ...]
     squared: np.ndarray
-    systems: list[list[Channel]]
+    systems: list[list[Channel]] = field(default_factory=list)
 
     def pick(self, which: Sequence[int]) -> list[Channel]:
         """The systems with the size of index ``which[h]`` for channel `h`."""

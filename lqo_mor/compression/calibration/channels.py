@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,7 +20,7 @@ from lqo_mor.compression.calibration.channel_curves import (
     refit_channels,
     weighted_curves,
 )
-from lqo_mor.compression.calibration.ridge import penalties, ridge_towards
+from lqo_mor.compression.calibration.ridge import normal_equations, penalties, ridge_towards
 from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.network.blocks import Block, block_input, block_output
 from lqo_mor.network.layers import Linear
@@ -135,21 +136,21 @@ class ChannelCalibration(Calibration):
 
     def _refit_mixing(self, block: Block, mixing: Linear, small: Block, full: Spool, reduced: Spool) -> Linear:
         """The map behind reduced channels that comes closest to the outputs it had behind the full ones."""
-        gram: FloatOrBatch = 0.0
-        target: FloatOrBatch = 0.0
         full_map, reduced_map = (system_map(one.ssm, self.statistics.grid.steps) for one in (block, small))
-        for x, y in zip(full, reduced, strict=True):
-            own, new = full_map(block_input(block, x)), reduced_map(block_input(block, y))
-            features = _window_means(activate(block.activation, new))
-            if mixing.bias is not None:
-                features = np.concatenate([features, np.ones((1, features.shape[1]))])
-            wanted = _window_means(linear(mixing, activate(block.activation, own)))
-            gram, target = gram + features @ features.T, target + wanted @ features.T
-        bias, gram = mixing.bias, np.asarray(gram)
-        old = mixing.weight if bias is None else np.column_stack([mixing.weight, bias])
-        new = ridge_towards(old, gram, np.asarray(target), penalties(gram, _RIDGE, 1e-12))
+
+        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for x, y in zip(full, reduced, strict=True):
+                own, new = full_map(block_input(block, x)), reduced_map(block_input(block, y))
+                features = _window_means(activate(block.activation, new))
+                if mixing.bias is not None:
+                    features = np.concatenate([features, np.ones((1, features.shape[1]))])
+                yield features, _window_means(linear(mixing, activate(block.activation, own)))
+
+        gram, target = normal_equations(pieces())
+        old = mixing.weight if mixing.bias is None else np.column_stack([mixing.weight, mixing.bias])
+        new = ridge_towards(old, gram, target, penalties(gram, _RIDGE, 1e-12))
         new[: mixing.fixed] = old[: mixing.fixed]
-        return replace(mixing, weight=new) if bias is None else replace(mixing, weight=new[:, :-1], bias=new[:, -1])
+        return replace(mixing, weight=new) if mixing.bias is None else replace(mixing, weight=new[:, :-1], bias=new[:, -1])
 
 
 def _window_means(x: np.ndarray) -> np.ndarray:

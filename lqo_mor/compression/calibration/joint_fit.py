@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,9 +63,14 @@ def jointly_fitted(
     parts = linear_parameters(model, mixing)
     if _room(parts) < _FEW:  # a wide model
         parts = [part for part in parts if part.kind != "mixing"]
-    problem = _Problem(model, parts, inputs, wanted, float(sum(np.sum(y**2) for y in wanted)))
-    point = _Point([np.zeros(part.size) for part in parts], model, problem.missing(model))
-    before = problem.relative(point)
+
+    def at(changes: list[np.ndarray]) -> _Point:
+        changed = with_changes(model, parts, changes, inputs[0].shape[1])
+        return _Point(changes, changed, _missing(changed, inputs, wanted))
+
+    power = float(sum(np.sum(y**2) for y in wanted))
+    point = _Point([np.zeros(part.size) for part in parts], model, _missing(model, inputs, wanted))
+    before = point.relative(power)
     stride = math.ceil(sum(map(len, point.missing)) / max(1, _room(parts)))
     errors = np.concatenate(point.missing)[::stride]
     if before == 0.0 or len(errors) < FEWEST:
@@ -92,7 +97,7 @@ def jointly_fitted(
         weights = ridge_solve(gram, right, ridges[0])
         single = weights.astype(np.float32)
         goal = [scale * (array.T @ single).astype(float) for scale, array in zip(scales, gradients, strict=True)]
-        closer = problem.closer(point, goal)
+        closer = _closer(point, goal, at)
         if closer is None:
             break
         point = closer
@@ -102,7 +107,7 @@ def jointly_fitted(
         squared = float(left[chosen]) + neglected + float(np.sum(rest**2) - np.sum(along**2))
         if squared < least:
             expected = before * float(np.sqrt(squared / np.sum(errors**2)))
-            best, least = (point.model, problem.relative(point), expected), squared
+            best, least = (point.model, point.relative(power), expected), squared
         if neglected < _STRAIGHT * squared or squared > _PROGRESS * last:
             break
         last = squared
@@ -122,34 +127,22 @@ class _Point:
         """The squared error of the outputs."""
         return float(sum(np.sum(part**2) for part in self.missing))
 
+    def relative(self, power: float) -> float:
+        """The relative rms error for outputs of that power."""
+        return float(np.sqrt(self.squared / power)) if power > 0 else 0.0
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """A model with parts that may change, and the outputs that it should have for its inputs, of that power."""
 
-    model: DeepSSM
-    parts: list[Part]
-    inputs: Spool
-    wanted: Spool
-    power: float
+def _missing(model: DeepSSM, inputs: Spool, wanted: Spool) -> list[np.ndarray]:
+    return [y - model(u) for u, y in zip(inputs, wanted, strict=True)]
 
-    def missing(self, model: DeepSSM) -> list[np.ndarray]:
-        """What the outputs of a model miss."""
-        return [y - model(u) for u, y in zip(self.inputs, self.wanted, strict=True)]
 
-    def relative(self, point: _Point) -> float:
-        """The relative rms error of the outputs."""
-        return float(np.sqrt(point.squared / self.power)) if self.power > 0 else 0.0
-
-    def closer(self, start: _Point, goal: list[np.ndarray]) -> _Point | None:
-        """The first point on the way to changes with which less is missing than at the start."""
-        for length in _LENGTHS:
-            changes = [old + length * (new - old) for old, new in zip(start.changes, goal, strict=True)]
-            model = with_changes(self.model, self.parts, changes, self.inputs[0].shape[1])
-            point = _Point(changes, model, self.missing(model))
-            if point.squared < start.squared:
-                return point
-        return None
+def _closer(start: _Point, goal: list[np.ndarray], at: Callable[[list[np.ndarray]], _Point]) -> _Point | None:
+    """The first point on the way to a goal with which less is missing than at the start."""
+    for length in _LENGTHS:
+        point = at([old + length * (new - old) for old, new in zip(start.changes, goal, strict=True)])
+        if point.squared < start.squared:
+            return point
+    return None
 
 
 def _every(pieces: Iterable[np.ndarray], stride: int) -> Iterator[np.ndarray]:

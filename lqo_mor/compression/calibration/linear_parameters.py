@@ -56,7 +56,7 @@ def differentiate(
             by_weights = [output_gradients(block.ssm, u.shape[1], feedthrough) for block in model.blocks]
         x, passed = pass_model(model, u, maps, np.float32)
         by_system = [of_inputs(kept.read) for of_inputs, kept in zip(by_weights, passed, strict=True)]
-        by_map = [_gradient_by_map(kept) if ("mixing", k) in arrays else None for k, kept in enumerate(passed)]
+        by_map = {k: _gradient_by_map(kept) for k, kept in enumerate(passed) if ("mixing", k) in arrays}
         read = _with_one(pooled(model, x)[..., 0].T, ends(model)[1])
         for d, direction in enumerate(directions):
             here = slice(row + d, row + len(u) * count, count)
@@ -66,9 +66,8 @@ def differentiate(
             for k in reversed(range(len(passed))):
                 g, own, mixed = passed[k].backward(g)
                 arrays["system", k][here] = by_system[k](own)
-                by_mixing = by_map[k]
-                if by_mixing is not None:
-                    arrays["mixing", k][here] = by_mixing(mixed)
+                if k in by_map:
+                    arrays["mixing", k][here] = by_map[k](mixed)
         row += len(u) * count
         progress(row // count)
 

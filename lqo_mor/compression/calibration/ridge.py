@@ -17,6 +17,14 @@ FOLDS = 5
 _DECODER_RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 
 
+def normal_equations(pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Products of features (features, samples) with themselves and of wanted outputs (outputs, samples) with them."""
+    gram, target = np.zeros(()), np.zeros(())
+    for features, wanted in pieces:
+        gram, target = gram + features @ features.T, target + wanted @ features.T
+    return gram, target
+
+
 def penalties(gram: np.ndarray, ridge: float, least: float) -> np.ndarray:
     """The penalty of every coefficient: `ridge` times the power of its feature, or at least `least` of the largest power."""
     power = np.diag(gram)
@@ -26,8 +34,7 @@ def penalties(gram: np.ndarray, ridge: float, least: float) -> np.ndarray:
 def ridge_towards(old: np.ndarray, gram: np.ndarray, target: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     """Coefficients (outputs, features) of least squares, with penalties (features,) on the squares of their changes.
 
-    `gram` (features, features) and `target` (outputs, features) are the products of the features with themselves and of the
-    wanted outputs with them.
+    See `normal_equations` for `gram` (features, features) and `target` (outputs, features).
     """
     return np.linalg.solve(gram + np.diag(penalty), (target + old * penalty).T).T
 

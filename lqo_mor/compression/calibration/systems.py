@@ -7,6 +7,7 @@ in front of it, reduced already, give.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -17,9 +18,10 @@ import scipy.fft
 from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, Phases, margin
+from lqo_mor.compression.calibration.channel_curves import WeightedCurves
 from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.output_weights import coefficients, features, with_coefficients
-from lqo_mor.compression.calibration.ridge import penalties, ridge_towards
+from lqo_mor.compression.calibration.ridge import normal_equations, penalties, ridge_towards
 from lqo_mor.compression.calibration.spectra import Grid
 from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.network.blocks import Block, block_input, block_output
@@ -36,14 +38,6 @@ _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # slots at which t
 _LAGS = 128  # of the autocovariances that are significant (Bartlett's window)
 _RIDGE = 1e-3  # of the fitted outputs, relative to the power of each feature: they stay near the optimal ones
 _REDUCTION_RIDGE = 1e-6  # single precision, see `compress`
-
-
-@dataclass(frozen=True, eq=False)
-class SystemCurve:
-    """Squared errors (1, sizes) of one system against its slots."""
-
-    slots: tuple[int, ...]
-    squared: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +62,7 @@ class SystemCalibration(Calibration):
             for spectra, block in zip(self.statistics.sensitivity, model.blocks, strict=True)
         ]
 
-    def curves(self, largest: int | None, exact: set[int]) -> list[SystemCurve]:
+    def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all layers, by balanced truncation, in units of the squared error of the model's output."""
         tasks = []
         for block, spectra, weight in zip(self.model.blocks, self.statistics.inputs, self._weights, strict=True):
@@ -78,11 +72,11 @@ class SystemCalibration(Calibration):
             tasks.append((_scaled(block.ssm, weight), sizes, self._spectrum(spectra, weight)))
         done = parallel.run(_balanced_errors, tasks, partial(self._progress, "curves"))
         return [
-            SystemCurve(tuple(sizes), np.minimum.accumulate(squared, axis=1))
+            WeightedCurves(tuple(sizes), np.minimum.accumulate(squared, axis=1))
             for (_, sizes, _), squared in zip(tasks, done, strict=True)
         ]
 
-    def assemble(self, curves: list[SystemCurve], chosen: list[np.ndarray]) -> Calibrated:
+    def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
         """The model with the chosen size of every layer."""
         slots = [curve.slots[which[0]] for curve, which in zip(curves, chosen, strict=True)]
         blocks, squared, effects, model = [], [], [], self.model
@@ -136,18 +130,17 @@ class SystemCalibration(Calibration):
         if free:
             through = np.diag(np.diag(system.D))
             old, fixed = np.concatenate([old, through], axis=1), fixed - through
-        gram_sum: FloatOrBatch = 0.0
-        target_sum: FloatOrBatch = 0.0
-        for x, y in zip(full, follow, strict=True):
-            v, u = block_input(block, x), block_input(block, y)
-            answer, signals = whole(v), own(u)
-            answer -= np.tensordot(fixed, u, axes=1)
-            if free:
-                signals = np.concatenate([signals, u])
-            signals = signals.reshape(len(signals), -1)
-            gram_sum = gram_sum + signals @ signals.T
-            target_sum = target_sum + answer.reshape(len(answer), -1) @ signals.T
-        gram, target, new = np.asarray(gram_sum), np.asarray(target_sum), old.copy()
+
+        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for x, y in zip(full, follow, strict=True):
+                v, u = block_input(block, x), block_input(block, y)
+                answer, signals = whole(v), own(u)
+                answer -= np.tensordot(fixed, u, axes=1)
+                if free:
+                    signals = np.concatenate([signals, u])
+                yield signals.reshape(len(signals), -1), answer.reshape(len(answer), -1)
+
+        (gram, target), new = normal_equations(pieces()), old.copy()
         penalty = penalties(gram, _RIDGE, 1e-9)
         for row in range(ssm.n_outputs):
             used = np.append(np.arange(common), common + row) if free else np.arange(common)

@@ -15,7 +15,8 @@ from lqo_mor.compression.calibration.channel_curves import (
 )
 from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, WEIGHTED, WEIGHTED_FREE
-from lqo_mor.reduction.sections.data import _data, _weighted_data
+from lqo_mor.reduction.sections.data import _LEAST_RIDGE, _weighted_data
+from lqo_mor.reduction.sections.kernel_data import SQUARED_NORM, kernel_data
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL
 from tests.brute import derivative
 from tests.reduction.section_checks import jet, parameters
@@ -79,7 +80,8 @@ def form(code, sys, v, u, ridge=0.0):
         if code == TWO_INPUTS_FREE
         else (D * own[0], np.sum((y - np.pad(D * u, (0, LONG - STEPS))) ** 2))
     )
-    return _data(code, lam, outputs, np.concatenate([own, later, [D, last]]), features, left, ridge)
+    pairing = code, np.concatenate([own, later, [D, last]])
+    return kernel_data(pairing, lam, features, outputs, left, max(ridge, _LEAST_RIDGE))
 
 
 def best(code, sys, v, u, mu):
@@ -131,7 +133,7 @@ def test_white_input_gives_the_plain_norm(rng):
         np.array(sys.poles[0]), np.array(sys.C[0]) * np.where(sys.poles[0].imag == 0, 0.5, 1.0), [1.0], 0.0, False
     )
     strictly = lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C)
-    assert data[12] == pytest.approx(lqo.h2_norm(strictly)[0] ** 2, rel=1e-12)
+    assert data[SQUARED_NORM] == pytest.approx(lqo.h2_norm(strictly)[0] ** 2, rel=1e-12)
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.95])

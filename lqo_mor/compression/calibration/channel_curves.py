@@ -21,7 +21,7 @@ from lqo_mor.matrix_equations.pairing_jets import TWO_INPUTS, TWO_INPUTS_FREE, W
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.sections import candidates
 from lqo_mor.reduction.sections.data import _LEAST_RIDGE, _weighted_data
-from lqo_mor.reduction.sections.kernel_data import Data, kernel_data
+from lqo_mor.reduction.sections.kernel_data import CODE, FEATURES, OUTPUTS, PARAMETERS, SQUARED_NORM, Data, kernel_data
 from lqo_mor.reduction.sections.layout import Layout, layout_of, poles_of
 from lqo_mor.reduction.sections.search import Candidates, Run, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -141,8 +141,8 @@ def weighted_curves(
         for k, size in enumerate(slots):
             if size >= poles.size:
                 best, squared[h, k] = (poles, np.array(sys.C[h, 0] * sys.B[h, :, 0]), feedthrough), 0.0
-            elif size == 0 or not data[12] > 0:
-                squared[h, k] = data[12]
+            elif size == 0 or not data[SQUARED_NORM] > 0:
+                squared[h, k] = data[SQUARED_NORM]
             else:
                 layout = options.layout(size)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
@@ -230,9 +230,9 @@ def _poles(layout: Layout, run: Run) -> np.ndarray:
 
 def _alone(data: Data, feedthrough: float) -> float:
     """The best feedthrough of a system without states."""
-    if data[0] == WEIGHTED or not data[1][0] > 0:
+    if data[CODE] == WEIGHTED or not data[PARAMETERS][0] > 0:
         return feedthrough
-    return feedthrough + 2 * float(np.sum(data[11][0] * data[10][0]).real) / data[1][0]
+    return feedthrough + 2 * float(np.sum(data[OUTPUTS][0] * data[FEATURES][0]).real) / data[PARAMETERS][0]
 
 
 def _fitted(data: Data, mu: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -245,4 +245,4 @@ def _fitted(data: Data, mu: np.ndarray) -> tuple[np.ndarray, float, float]:
 def _output_energy(poles: np.ndarray, outputs: np.ndarray, feedthrough: float, R: np.ndarray) -> float:
     """Expected energy of the output of a system with its feedthrough."""
     data = _weighted_data(poles, outputs, R, 0.0, False)
-    return data[12] + 4 * feedthrough * float(np.sum(outputs[0] * data[10][0]).real) + feedthrough**2 * R[0]
+    return data[SQUARED_NORM] + 4 * feedthrough * float(np.sum(outputs[0] * data[FEATURES][0]).real) + feedthrough**2 * R[0]

@@ -47,7 +47,7 @@ from benchmarks.imdb.model import (
     parameter_counts,
     without_quadratic_part,
 )
-from lqo_mor.checkpoints.families.lqo import check_config
+from lqo_mor.checkpoints.structures.lqo_model import check_config
 from lqo_mor.torch import LQODeepSSM
 
 PLACES = 255  # at so many places of a window the next byte is predicted

@@ -6,22 +6,23 @@ Where it is not, the systems of the layers can still be reduced, and everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from lqo_mor.checkpoints.contracts import Family, Layer, Structure
-from lqo_mor.checkpoints.families.native import NATIVE, layer_tensors
-from lqo_mor.checkpoints.families.registry import FAMILIES
-from lqo_mor.checkpoints.families.s4d import S4D_LAYERS
+from lqo_mor.checkpoints.contracts import Family, Layer, Original, Structure
+from lqo_mor.checkpoints.families.registry import IN_ANY_MODEL
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.registry import STRUCTURES
-from lqo_mor.checkpoints.tensors import Format, Original, Tensors, Values, listing, parameter_count, rounded
+from lqo_mor.checkpoints.tensors import Tensors, Values, listing, parameter_count, rounded
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, warn
 from lqo_mor.network.blocks import Block
-from lqo_mor.network.model import DeepSSM, ends, real_numbers
+from lqo_mor.network.layers import BatchNorm
+from lqo_mor.network.model import DeepSSM, real_numbers
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
+
+_RESTRUCTURED = "the structure of the model was changed; the format stores only changed numbers and sizes"
 
 
 def find_layers(family: Family, keys: Iterable[str]) -> dict[str, set[str]]:
@@ -74,18 +75,32 @@ def _layers_of(family: Family, state: Tensors, settings: Settings) -> dict[str, 
     return layers
 
 
-def _read(family: Family, state: Tensors, settings: Settings) -> DeepSSM:
+def recognises(family: Family, keys: Collection[str]) -> bool:
+    """Whether a file with these bare keys has layers of a family, in the structure that they need."""
+    layers = find_layers(family, keys)
+    return bool(layers) if family.structure is None else family.structure.recognises(keys, layers)
+
+
+def read(family: Family, state: Tensors, extras: Values, settings: Settings) -> DeepSSM:
+    """The model in a file with layers of a family, or only its systems."""
+    if family.structure is not None and family.structure.check is not None:
+        family.structure.check(state, extras, settings)
     layers = _layers_of(family, state, settings)
-    outside = _outside(family, state)
-    found = {other.name: [_label(prefix) for prefix in find_layers(other, outside)] for other in FAMILIES if other is not family}
-    left = [f"{prefix} ({name})" for name, prefixes in found.items() for prefix in prefixes]
-    if left:
-        warn(f"layers of another format than {family.name} are left as they are: {listing(left)}; format= picks one", LQOWarning)
-    structure = _structure(family, state)
-    model = None if structure is None else structure.read(state, layers, settings)
+    structure = structure_of(family, state)
+    if family.structure is None:
+        _warn_of_others(family, state)
+    model = None if structure is None else structure.read(state, extras, layers, settings)
     if model is not None:
         return model
     return DeepSSM(None, tuple(alone(prefix, layer) for prefix, layer in layers.items()), None)
+
+
+def _warn_of_others(family: Family, state: Tensors) -> None:
+    outside = _outside(family, state)
+    others = {other.name: find_layers(other, outside) for other in IN_ANY_MODEL if other is not family}
+    left = [f"{_label(prefix)} ({name})" for name, prefixes in others.items() for prefix in prefixes]
+    if left:
+        warn(f"layers of another format than {family.name} are left as they are: {listing(left)}; format= picks one", LQOWarning)
 
 
 def alone(prefix: str, layer: Layer) -> Block:
@@ -99,7 +114,10 @@ def _outside(family: Family, state: Tensors) -> Tensors:
     return {key: value for key, value in state.items() if key not in inside}
 
 
-def _structure(family: Family, state: Tensors) -> Structure | None:
+def structure_of(family: Family, state: Tensors) -> Structure | None:
+    """The structure around the layers of a file, where it is known."""
+    if family.structure is not None:
+        return family.structure
     layers, outside = tuple(find_layers(family, state)), _outside(family, state)
     return next((structure for structure in STRUCTURES if structure.recognises(outside, layers)), None)
 
@@ -110,26 +128,30 @@ def _tensors(family: Family, model: DeepSSM, original: Original) -> list[dict[st
     Layers that were not changed keep theirs, unless others get tensors of other shapes, for instance one row of poles for each
     head instead of a shared one: classes with one size for all layers take one shape only.
     """
+    if [block.name for block in original.model.blocks] != [block.name for block in model.blocks]:
+        raise CheckpointError(_RESTRUCTURED)
     found = find_layers(family, original.state)
-    if [_label(prefix) for prefix in found] != [block.name for block in model.blocks]:
-        raise CheckpointError("the structure of the model was changed; the format stores only changed numbers and sizes")
     layers, kept = {}, {}
-    for i, (prefix, names) in enumerate(found.items()):
-        tensors = local_tensors(family, prefix, names, original.state)
-        ssm, old = model.blocks[i].ssm, original.model.blocks[i].ssm
-        if original.kept(i, model):
-            kept[prefix] = tensors
+    for (prefix, names), block, before in zip(found.items(), model.blocks, original.model.blocks, strict=True):
+        tensors, ssm, old = local_tensors(family, prefix, names, original.state), block.ssm, before.ssm
+        if ssm is old and _is_compact(family, ssm, tensors):
+            layers[prefix] = {local_key(prefix, name): value for name, value in tensors.items()}
+            kept[prefix] = ssm, tensors
             continue
         if (old.batch, old.n_inputs, old.n_outputs) != (ssm.batch, ssm.n_inputs, ssm.n_outputs):
-            raise CheckpointError(f"{_label(prefix)}: the numbers of channels, inputs or outputs were changed")
+            raise CheckpointError(f"{block.name}: the numbers of channels, inputs or outputs were changed; {_RESTRUCTURED}")
         layers[prefix] = stored_tensors(family, prefix, ssm, tensors, original.settings)
-    shapes = [_shapes(prefix, new) for prefix, new in layers.items()]
-    for i, prefix in enumerate(found):
-        if prefix in kept:
-            layers[prefix] = {local_key(prefix, name): value for name, value in kept[prefix].items()}
-            if family.same_size and shapes and _shapes(prefix, layers[prefix]) not in shapes:
-                layers[prefix] = stored_tensors(family, prefix, model.blocks[i].ssm, kept[prefix], original.settings)
-    return [layers[prefix] for prefix in found]
+    shapes = [_shapes(prefix, new) for prefix, new in layers.items() if prefix not in kept]
+    if family.same_size and family.structure is None and shapes:  # with a structure of their own they differ in size only
+        for prefix, (ssm, tensors) in kept.items():
+            if _shapes(prefix, layers[prefix]) not in shapes:
+                layers[prefix] = stored_tensors(family, prefix, ssm, tensors, original.settings)
+    return list(layers.values())
+
+
+def _is_compact(family: Family, ssm: DiagonalLQOSystem, tensors: Tensors) -> bool:
+    """Whether the tensors of a layer hold no more numbers than its system needs."""
+    return family.parameters is None or family.parameters(ssm) == sum(value.size for value in tensors.values())
 
 
 def _shapes(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
@@ -140,55 +162,70 @@ def stored_tensors(
     family: Family, prefix: str, ssm: DiagonalLQOSystem, tensors: dict[str, np.ndarray], settings: Values
 ) -> dict[str, np.ndarray]:
     """The tensors of a reduced layer by their bare keys, in the precision of those that it had."""
-    new, real = family.write(_label(prefix), ssm, tensors, settings), _precision(tensors)
+    new, real = family.write(_label(prefix), ssm, tensors, settings), layer_precision(tensors)
     return {
         local_key(prefix, name): rounded(local_key(prefix, name), value, _dtype(tensors.get(name), value, real))
         for name, value in new.items()
     }
 
 
-def _precision(tensors: dict[str, np.ndarray]) -> np.dtype:
+def layer_precision(tensors: dict[str, np.ndarray]) -> np.dtype:
     """The real number type of a layer."""
     return next(value.real.dtype for value in tensors.values() if value.dtype.kind in "fc")
 
 
 def _dtype(old: np.ndarray | None, value: np.ndarray, real: np.dtype) -> np.dtype:
-    """The number type of a tensor: that of the one it replaces, or the precision of the layer."""
+    """The number type of a tensor: that of the one it replaces, or the precision of the layer; integers have their own."""
+    kind = np.asarray(value).dtype
+    if kind.kind not in "fc":
+        return kind
     if old is not None:
         return old.dtype
-    kind = np.asarray(value).dtype
-    return np.result_type(real, np.complex64) if kind.kind == "c" else real if kind.kind == "f" else kind
+    return np.result_type(real, np.complex64) if kind.kind == "c" else real
 
 
-def _write(family: Family, model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
-    state = _outside(family, original.state)
-    for tensors in _tensors(family, model, original):
+def write(family: Family, model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
+    """The tensors of a changed model, and the entries beside them, as like those of the file as they can be."""
+    structure = structure_of(family, original.state) if original.model.runs else None
+    layers = _tensors(family, model, original)
+    _check_outer(model, original.model, structure)
+    outer = {} if structure is None else structure.write(model, original.state)
+    state = {key: rounded(key, value, original.state[key].dtype) for key, value in outer.items()}
+    for tensors in layers:
         state |= tensors
-    _check_kept(model, original.model)
-    structure = _structure(family, original.state)
-    changed: Tensors = {}
-    for block, old in zip(model.blocks, original.model.blocks, strict=True):
-        if block.mixing is not old.mixing and structure is not None:
-            changed |= structure.mixing_tensors(block, original.state)
-    if model.decoder is not original.model.decoder and structure is not None:
-        changed |= structure.decoder_tensors(ends(model)[1], original.state)
-    state |= {key: rounded(key, value, original.state[key].dtype) for key, value in changed.items()}
+    if structure is not None and structure.finish is not None:
+        return structure.finish(model, state, original)
+    state = _outside(family, original.state) | state
     # In the order of the file, new names last.
     return {key: state[key] for key in sorted(state, key=_order(original.state))}, original.extras
 
 
-def _check_kept(model: DeepSSM, old: DeepSSM) -> None:
-    """Raise where a part was changed that `_write` takes from the file."""
-    parts = ("encoder", "norm") if old.runs else ("encoder", "norm", "decoder")
-    changed = [part for part in parts if getattr(model, part) is not getattr(old, part)]
-    changed += [f"{a.name}: norm" for a, b in zip(model.blocks, old.blocks, strict=True) if a.norm is not b.norm]
-    if not old.runs:
-        changed += [f"{a.name}: mixing" for a, b in zip(model.blocks, old.blocks, strict=True) if a.mixing is not b.mixing]
-    if changed:
+def _check_outer(model: DeepSSM, old: DeepSSM, structure: Structure | None) -> None:
+    """Raise where a part around the systems was changed to what the file cannot hold."""
+
+    def arrangement(model: DeepSSM) -> list[Any]:
+        names = ("prenorm", "activation", "gate", "residual", "backward")
+        return [model.pooling, *(getattr(block, name) for block in model.blocks for name in names)]
+
+    def outline(part: Any) -> tuple[type, dict[str, tuple[int, ...]]]:
+        return type(part), {} if part is None else {name: np.shape(value) for name, value in vars(part).items()}
+
+    parts, before = _parts(model), _parts(old)
+    changed = [name for name, part in parts.items() if part is not before[name]]
+    lost = [name for name in changed if structure is None or isinstance(parts[name], BatchNorm)]
+    if lost:
         raise CheckpointError(
-            f"{', '.join(changed)} changed, but this format stores changed systems, the maps after them and the decoder only; "
-            "keep the other parts, in training with requires_grad_(False)"
+            f"{', '.join(lost)} changed, but this format stores no changed batch normalisation, and only the systems where the "
+            "structure around them is not known; keep these parts, in training with requires_grad_(False)"
         )
+    other = arrangement(model) != arrangement(old) or any(outline(parts[name]) != outline(before[name]) for name in changed)
+    if structure is not None and other:
+        raise CheckpointError(_RESTRUCTURED)
+
+
+def _parts(model: DeepSSM) -> dict[str, Any]:
+    parts = {name: getattr(model, name) for name in ("encoder", "norm", "decoder")}
+    return parts | {f"{block.name}: {name}": getattr(block, name) for block in model.blocks for name in ("norm", "mixing")}
 
 
 def _order(keys: Iterable[str]) -> Callable[[str], int]:
@@ -196,8 +233,10 @@ def _order(keys: Iterable[str]) -> Callable[[str], int]:
     return lambda key: places.get(key, len(places))
 
 
-def _layer_parameters(family: Family, model: DeepSSM, original: Original) -> tuple[int, ...]:
-    """Real numbers in the tensors of every layer; of a system that the family cannot store, in its own arrays."""
+def layer_parameters(family: Family, model: DeepSSM, original: Original) -> tuple[int, ...]:
+    """How many numbers are stored for the system of every layer; those of its own arrays if the family cannot store it."""
+    if family.parameters is not None:
+        return tuple(family.parameters(block.ssm) for block in model.blocks)
     try:
         layers = _tensors(family, model, original)
     except InvalidInputError:
@@ -205,44 +244,6 @@ def _layer_parameters(family: Family, model: DeepSSM, original: Original) -> tup
     return tuple(sum(parameter_count(value) for value in tensors.values()) for tensors in layers)
 
 
-def _other_parameters(family: Family, original: Original) -> int:
+def other_parameters(family: Family, original: Original) -> int:
+    """How many numbers a file holds outside of its layers."""
     return sum(parameter_count(value) for value in _outside(family, original.state).values())
-
-
-def _format(family: Family) -> Format:
-    return Format(
-        name=family.name,
-        looks_like=family.looks_like,
-        recognises=lambda keys: bool(find_layers(family, keys)),
-        read=lambda state, extras, settings: _read(family, state, settings),
-        write=lambda model, original: _write(family, model, original),
-        layer_parameters=lambda model, original: _layer_parameters(family, model, original),
-        same_size=family.same_size,
-        sidecar=True,
-        other_parameters=lambda original: _other_parameters(family, original),
-        in_class=family.in_class,
-    )
-
-
-def _as_native(family: Family, original: Original) -> Original:
-    """What was read, as if it had come from a file of native layers: theirs are replaced, all other tensors stay."""
-    state = dict(original.state)
-    for block, (prefix, names) in zip(original.model.blocks, find_layers(family, original.state).items(), strict=True):
-        dtype = np.result_type(_precision(local_tensors(family, prefix, names, state)), np.float32)
-        for name in names:
-            del state[local_key(prefix, name)]
-        for name, value in layer_tensors(Layer(block.ssm, block.backward), dtype).items():
-            state[local_key(prefix, name)] = rounded(local_key(prefix, name), value, _dtype(None, value, dtype))
-    asked = Settings(original.settings)  # the structure asks for its settings again, the layers need none any more
-    _read(NATIVE, state, asked)
-    return Original(state, original.extras, original.model, asked.values)
-
-
-# By the names of two formats, as in the registry. The S4D example has S4D layers.
-TO_NATIVE = {
-    (name, NATIVE.name): partial(_as_native, family)
-    for name, family in {"s4d": S4D_LAYERS, **{family.name: family for family in FAMILIES if family is not NATIVE}}.items()
-}
-
-# From the last to the first is the registry's order, so the first family of the table comes last.
-LAYERED = tuple(_format(family) for family in reversed(FAMILIES))

@@ -66,6 +66,11 @@ class Settings:
         self.values[name] = self._given[name]
         return self._given[name]
 
+    def check_stored(self, name: str, stored: Any) -> None:
+        """Raise `CheckpointError` if something else was given than what the file itself says."""
+        if self.given(name) not in (None, stored):
+            raise CheckpointError(f"the file says {name} = {stored}, which cannot be overruled")
+
     def check_used(self, also: Collection[str] = ()) -> None:
         """Raise `InvalidInputError` if something was given that the format did not ask for, but for what is in `also`."""
         unknown = [str(name) for name in self._given if name not in self.values and name not in also]

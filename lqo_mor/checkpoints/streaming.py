@@ -15,7 +15,7 @@ from lqo_mor.checkpoints.containers.files import as_path
 from lqo_mor.checkpoints.containers.lazy_files import NUMBER_NAMES, LazyFile, Renamed, write
 from lqo_mor.checkpoints.containers.trees import find_state
 from lqo_mor.checkpoints.contracts import Family
-from lqo_mor.checkpoints.families.registry import FAMILIES
+from lqo_mor.checkpoints.families.registry import IN_ANY_MODEL
 from lqo_mor.checkpoints.layered import alone, find_layers, local_key, local_tensors, stored_tensors
 from lqo_mor.checkpoints.settings import Settings, Sidecar, check_given, read_sidecar, warn_of_assumptions
 from lqo_mor.checkpoints.tensors import Values, listing, parameter_count
@@ -156,12 +156,14 @@ def _spool(output: Path) -> Iterator[BinaryIO]:
 
 def _family(state: Mapping[str, np.ndarray], name: str | None) -> Family:
     """The family of layers by its name, or by the keys."""
-    for family in FAMILIES:
-        if name in (None, family.name) and find_layers(family, state):
+    asked = [family for family in IN_ANY_MODEL if name in (None, family.name)]
+    if not asked:
+        known = ", ".join(family.name for family in IN_ANY_MODEL)
+        raise InvalidInputError(f"there are no layers of the format {name!r}; known are {known}")
+    for family in asked:
+        if find_layers(family, state):
             return family
-    expected = " or ".join(family.looks_like for family in FAMILIES if name in (None, family.name))
-    if not expected:
-        raise InvalidInputError(f"there are no layers of the format {name!r}; known are {', '.join(f.name for f in FAMILIES)}")
+    expected = " or ".join(family.looks_like for family in asked)
     raise CheckpointError(f"no layers recognised; found {listing(list(state))}; expected {expected}")
 
 

@@ -1,80 +1,20 @@
-"""What a checkpoint format offers, and the checks that all formats share."""
+"""Tensors of checkpoints by their keys: the checks and the rounding that all formats share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.errors import CheckpointError
-from lqo_mor.network.model import DeepSSM
 
 Tensors: TypeAlias = dict[str, np.ndarray]  # by their keys
 Shapes: TypeAlias = dict[str, tuple[int | None, ...]]  # None for any size
 Values: TypeAlias = dict[str, Any]  # settings, or entries of a file beside its tensors
 
 _MARGIN = 1e-12  # far above rounding, far below what a sequence of any length or a float32 could notice
-
-
-@dataclass(frozen=True)
-class Format:
-    """One checkpoint format as a record of functions; tensors are NumPy arrays by their bare keys.
-
-    Attributes
-    ----------
-    name : str
-        The name for ``load_checkpoint(..., format=name)``.
-    looks_like : str
-        One phrase for people: what its keys look like.
-    recognises : callable
-        ``recognises(keys) -> bool``; true also for an incomplete file, so that `read` can say what is missing.
-    read : callable
-        ``read(state, extras, settings) -> DeepSSM`` from the tensors, the other entries of the file and the
-        `Settings` that it asks for what they do not tell; raises `CheckpointError`.
-    write : callable
-        ``write(model, original) -> (state, extras)``: the tensors of `model` and the entries beside them, as like
-        those of `Original` as they can be.
-    layer_parameters : callable
-        ``layer_parameters(model, original) -> tuple of int``: numbers that the format stores for the system of each block.
-    same_size : bool
-        Whether the usual class of the format gives all layers one size, so that smaller ones are padded.
-    sidecar : bool
-        Whether the settings are stored in a file beside the checkpoint.
-    in_class : callable, optional
-        ``in_class(model, state_size, horizon) -> DeepSSM``: a reduction that the class can hold, where not just any will do.
-    other_parameters : callable, optional
-        ``other_parameters(original) -> int``: numbers outside of the systems, where the file holds more than the model.
-    """
-
-    name: str
-    looks_like: str
-    recognises: Callable[[Collection[str]], bool]
-    read: Callable[[Tensors, Values, Settings], DeepSSM]
-    write: Callable[[DeepSSM, Original], tuple[Tensors, Values]]
-    layer_parameters: Callable[[DeepSSM, Original], tuple[int, ...]]
-    same_size: bool = False
-    sidecar: bool = False
-    other_parameters: Callable[[Original], int] | None = None
-    in_class: Callable[[DeepSSM, int, int | None], DeepSSM] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Original:
-    """The content of the file that a model was read from: tensors, other entries, the model as read, and the settings."""
-
-    state: dict[str, np.ndarray]
-    extras: Values
-    model: DeepSSM
-    settings: Values = field(default_factory=dict)
-
-    def kept(self, block_index: int, model: DeepSSM) -> bool:
-        """Whether the system of that block is still the one that was read, so that its tensors can stay."""
-        blocks = self.model.blocks
-        return block_index < len(blocks) and model.blocks[block_index].ssm is blocks[block_index].ssm
 
 
 def layer_count(keys: Iterable[str], prefix: str) -> int:

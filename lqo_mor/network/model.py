@@ -115,7 +115,7 @@ class DeepSSM:
         """
         return forward(self, u, progress)
 
-    def save(self, path: FilePath, overwrite: bool = False, format: str | None = None, same_size: bool | None = None) -> None:
+    def save(self, path: FilePath, *, overwrite: bool = False, format: str | None = None, same_size: bool | None = None) -> None:
         """Write the model as a checkpoint, by default of the format that it was read from.
 
         Numbers are rounded to the precision of the original file (usually float32), so a model that is
@@ -145,7 +145,7 @@ class DeepSSM:
         """
         if self.source is None:
             raise InvalidInputError("this model was not read from a checkpoint, so there is no format to store it in")
-        self.source.write(self, path, overwrite, format, same_size)
+        self.source.write(self, path, overwrite=overwrite, format=format, same_size=same_size)
 
     @property
     def layer_parameters(self) -> tuple[int, ...]:
@@ -157,9 +157,8 @@ class DeepSSM:
     @property
     def n_parameters(self) -> int:
         """How many real numbers the model stores in all, as in its checkpoint."""
-        others = None if self.source is None else self.source.other_parameters(self)
-        if others is not None:
-            return others + sum(self.layer_parameters)
+        if self.source is not None:
+            return self.source.other_parameters + sum(self.layer_parameters)
         parts = [self.encoder, self.decoder, self.norm, *(part for block in self.blocks for part in (block.norm, block.mixing))]
         arrays = [array for part in parts if part is not None for array in vars(part).values() if isinstance(array, np.ndarray)]
         return sum(array.size for array in arrays) + sum(self.layer_parameters)
@@ -275,8 +274,9 @@ class ModelSource(Protocol):
     def format(self) -> str:
         """The name of the format."""
 
-    def other_parameters(self, model: DeepSSM) -> int | None:
-        """How many numbers the file holds outside of the systems, or None if those are the arrays of the model."""
+    @property
+    def other_parameters(self) -> int:
+        """How many numbers the file holds outside of the systems."""
 
     def layer_parameters(self, model: DeepSSM, format: str | None = None) -> tuple[int, ...]:
         """How many numbers the format, or another one, stores for the system of each block."""
@@ -285,7 +285,7 @@ class ModelSource(Protocol):
         """The model reduced so that the class of its checkpoint can hold it."""
 
     def write(
-        self, model: DeepSSM, path: FilePath, overwrite: bool, format: str | None = None, same_size: bool | None = None
+        self, model: DeepSSM, path: FilePath, *, overwrite: bool, format: str | None = None, same_size: bool | None = None
     ) -> None:
         """Store the model at `path`, in its own format or another one."""
 

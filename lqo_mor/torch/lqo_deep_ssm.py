@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lqo_mor.checkpoints.containers.files import write_file
-from lqo_mor.checkpoints.families.lqo import check_config, make_config
 from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.checkpoints.structures.lqo_model import check_config, make_config
 from lqo_mor.checkpoints.tensors import Values
 from lqo_mor.errors import CheckpointError, InvalidInputError
 from lqo_mor.files import FilePath
@@ -94,7 +94,7 @@ class LQODeepSSM(SSMModel):
         self.to(torch.get_default_dtype())
         self.config = config
 
-    def save(self, path: FilePath, overwrite: bool = False) -> None:
+    def save(self, path: FilePath, *, overwrite: bool = False) -> None:
         """Write the parameters and the configuration; the suffix picks the container (.pth, .safetensors, .npz).
 
         Parameters
@@ -144,7 +144,7 @@ def _embedding(n_tokens: int, width: int) -> Embedding:
 def store(module: nn.Module, path: FilePath, extras: Values, overwrite: bool) -> None:
     """Write the state dict of a module and the other entries of its format."""
     state = {key: value.detach().cpu().numpy() for key, value in module.state_dict().items()}
-    write_file(Path(path), state, None, extras, overwrite)
+    write_file(Path(path), state, None, extras, overwrite=overwrite)
 
 
 def stored(path: FilePath, format: str) -> tuple[dict[str, Tensor], Values]:

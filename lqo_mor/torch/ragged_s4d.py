@@ -147,7 +147,7 @@ class RaggedS4DModel(nn.Module):
             x = x + z if self.prenorm else norm(x + z)
         return self.decoder(x.mean(dim=1))
 
-    def save(self, path: FilePath, overwrite: bool = False) -> None:
+    def save(self, path: FilePath, *, overwrite: bool = False) -> None:
         """Write the model in the ragged format; the suffix picks the container (.pth, .safetensors, .npz).
 
         Parameters

@@ -24,14 +24,14 @@ def ragged_channels(seed, counts, n_slots=SLOTS):
     return DiagonalLQOSystem(poles, 0.7 * used[..., np.newaxis], C[:, np.newaxis], D)
 
 
-def s4d_model(folder, dtype=np.float32, prenorm=None, **sizes):
+def s4d_model(folder, dtype=np.float32, prenorm=False, **sizes):
     write_file(folder / "s4d.npz", s4d_state(width=WIDTH, slots=SLOTS, dtype=dtype, **sizes), None, {"acc": 86.18, "epoch": 43})
-    return load_checkpoint(folder / "s4d.npz", prenorm=prenorm)
+    return load_checkpoint(folder / "s4d.npz", settings={"prenorm": prenorm})
 
 
 COUNTS = ((3, 0, 6, 1, 2), (2, 2, 0, 5, 0))
 
 
-def ragged_model(folder, dtype=np.float32, prenorm=None, counts=COUNTS):
+def ragged_model(folder, dtype=np.float32, prenorm=False, counts=COUNTS):
     model = s4d_model(folder, dtype, prenorm, layers=len(counts))
     return with_systems(model, *(ragged_channels(i, count) for i, count in enumerate(counts)))

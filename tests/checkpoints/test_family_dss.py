@@ -12,7 +12,7 @@ from lqo_mor.analysis.door import norm_of
 from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.checkpoints.families.dss import keep_shared_poles
 from lqo_mor.checkpoints.families.registry import FAMILIES
-from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.layered import recognises
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AssumptionWarning, CheckpointError, InvalidInputError, LQOWarning, OrderError, UnstableSystemError
@@ -294,7 +294,7 @@ def test_damaged_layers_are_named(tmp_path, version, change, words):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_no_other_family_takes_a_complete_layer(version):
     keys = {f"{PREFIX}.{key}" for key in dss_state(version)}
-    assert [family.name for family in FAMILIES if find_layers(family, keys)] == ["dss"]
+    assert [family.name for family in FAMILIES if recognises(family, keys)] == ["dss"]
 
 
 def test_growth_beyond_double_precision(tmp_path):

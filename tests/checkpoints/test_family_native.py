@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from lqo_mor.checkpoints.containers.files import read_file, write_file
-from lqo_mor.checkpoints.load import FORMATS, load_checkpoint
+from lqo_mor.checkpoints.families.registry import FAMILIES
+from lqo_mor.checkpoints.layered import recognises
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError, StabilityWarning, UnstableSystemError
 from lqo_mor.network.layers import Linear
@@ -241,7 +243,7 @@ def test_what_the_class_cannot_hold_is_stored(tmp_path):
 
 def test_the_s4d_example_with_its_structure(tmp_path):
     write_file(tmp_path / "m.npz", s4d_state(), None, {"epoch": 3})
-    model = load_checkpoint(tmp_path / "m.npz", prenorm=True)
+    model = load_checkpoint(tmp_path / "m.npz", settings={"prenorm": True})
     small = compress(model, state_size=4, method="balanced").model
     small.save(tmp_path / "s.npz", format="native")
     again = load_checkpoint(tmp_path / "s.npz")
@@ -304,4 +306,4 @@ def test_unknown_settings_and_overflows_are_refused(tmp_path):
 
 def test_only_native_layers_are_recognised_as_such():
     keys = [f"a.{name}" for name in batch_tensors()]
-    assert [f.name for f in FORMATS if f.recognises(keys)] == ["native"]
+    assert [family.name for family in FAMILIES if recognises(family, keys)] == ["native"]

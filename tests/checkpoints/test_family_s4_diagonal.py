@@ -10,7 +10,7 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.checkpoints.families.registry import FAMILIES
-from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.layered import recognises
 from lqo_mor.errors import AssumptionWarning, CheckpointError
 from lqo_mor.systems.quadratic import QuadraticOutput
 from tests.checkpoints.heads import outputs, padded_fft
@@ -468,5 +468,5 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_complete_layer_belongs_to_one_family(name):
-    found = [family.name for family in FAMILIES if find_layers(family, {f"net.{key}" for key in LAYERS[name]})]
+    found = [family.name for family in FAMILIES if recognises(family, {f"net.{key}" for key in LAYERS[name]})]
     assert found == [name]

@@ -8,7 +8,7 @@ import pytest
 
 from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.checkpoints.families.registry import FAMILIES
-from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.layered import recognises
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import AccuracyWarning, AssumptionWarning, CheckpointError, UnstableSystemError
@@ -279,7 +279,7 @@ def test_rectified_decay_of_version_3(tmp_path):
 @pytest.mark.parametrize("format", VERSIONS)
 def test_no_other_family_takes_a_complete_layer(format):
     keys = {f"{PREFIX}.{key}" for key in VERSIONS[format][0](0)}
-    assert [family.name for family in FAMILIES if find_layers(family, keys)] == [format]
+    assert [family.name for family in FAMILIES if recognises(family, keys)] == [format]
 
 
 def awkward(D, smallest=0.3, slots=3):

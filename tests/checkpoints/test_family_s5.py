@@ -7,7 +7,9 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.checkpoints.containers.files import read_file, write_file
-from lqo_mor.checkpoints.load import FORMATS, load_checkpoint
+from lqo_mor.checkpoints.families.registry import FAMILIES
+from lqo_mor.checkpoints.layered import recognises
+from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import AssumptionWarning, CheckpointError, UnstableSystemError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -150,7 +152,7 @@ def test_system_is_that_of_the_torch_layer(tmp_path, u, style):
 )
 def test_names_that_look_alike_are_told_apart(names, format):
     keys = [f"net.layers.0.seq.{name}" for name in names.split()]
-    assert [f.name for f in FORMATS if f.recognises(keys)] == [format]
+    assert [family.name for family in FAMILIES if recognises(family, keys)] == [format]
 
 
 def test_settings_are_asked_where_they_matter(tmp_path, u):

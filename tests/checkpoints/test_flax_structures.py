@@ -127,7 +127,7 @@ def test_the_model_equals_the_formulas(case, tmp_path):
     rng = np.random.default_rng(3)
     tree = flax_tree(rng, tensors, outs, norm, batch_norm)
     np.savez(tmp_path / "model.npz", **flat(tree))
-    model = lqo.load_checkpoint(tmp_path / "model.npz", prenorm=prenorm)
+    model = lqo.load_checkpoint(tmp_path / "model.npz", settings={"prenorm": prenorm})
     u = rng.normal(size=(2, L, 2))
     expected = [flax_model(tree, system, sequence, norm, prenorm, gate) for sequence in u]
     np.testing.assert_allclose(model(u), expected, rtol=1e-10, atol=1e-10)
@@ -138,7 +138,7 @@ def test_a_smaller_model_is_read_again(case, tmp_path):
     tensors, system, outs, norm, batch_norm, prenorm, gate = CASES[case]
     rng = np.random.default_rng(4)
     np.savez(tmp_path / "model.npz", **flat(flax_tree(rng, tensors, outs, norm, batch_norm)))
-    model = lqo.load_checkpoint(tmp_path / "model.npz", prenorm=prenorm)
+    model = lqo.load_checkpoint(tmp_path / "model.npz", settings={"prenorm": prenorm})
     u = rng.normal(size=(2, L, 2))
     small = lqo.compress(model, state_size=4).model
     small.save(tmp_path / "small.npz")
@@ -161,7 +161,7 @@ def test_calibration_of_an_lru_model(tmp_path):
     tensors, _, outs, norm, batch_norm, prenorm, _ = CASES["minimal-LRU"]
     rng = np.random.default_rng(5)
     np.savez(tmp_path / "model.npz", **flat(flax_tree(rng, tensors, outs, norm, batch_norm)))
-    model = lqo.load_checkpoint(tmp_path / "model.npz", prenorm=prenorm)
+    model = lqo.load_checkpoint(tmp_path / "model.npz", settings={"prenorm": prenorm})
     u = np.cumsum(rng.normal(size=(40, L, 2)), axis=1)
     plain, calibrated = lqo.compress(model, state_size=4).model, lqo.compress(model, state_size=4, calibration=u[:32]).model
     wanted = model(u[32:])
@@ -172,7 +172,7 @@ def test_half_a_gate_that_no_file_holds_stays(tmp_path):
     tensors, _, outs, norm, _, prenorm, _ = CASES["S5"]
     rng = np.random.default_rng(5)
     np.savez(tmp_path / "model.npz", **flat(flax_tree(rng, tensors, outs, norm, False)))
-    model = lqo.load_checkpoint(tmp_path / "model.npz", prenorm=prenorm)
+    model = lqo.load_checkpoint(tmp_path / "model.npz", settings={"prenorm": prenorm})
     u = 0.3 * np.cumsum(rng.normal(size=(120, L, 2)), axis=1)
     small = lqo.compress(model, state_size=4, calibration=u).model
     for block, old in zip(small.blocks, model.blocks, strict=True):

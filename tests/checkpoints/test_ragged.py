@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lqo_mor.checkpoints.containers.files import read_file, write_file
-from lqo_mor.checkpoints.families.ragged import ENTRY, PI32, _system, _tensors, make_entry
+from lqo_mor.checkpoints.families.ragged import ENTRY, PI32, RAGGED, make_entry
 from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.cli.main import main
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError, InvalidInputError, OutputError
@@ -25,6 +26,14 @@ def kernel(ssm, steps):
     K = np.einsum("hs,hsk->hk", factor * ssm.C[:, 0] * ssm.B[..., 0], powers).real
     K[:, 0] += ssm.D[:, 0, 0]
     return K
+
+
+def _system(tensors):
+    return RAGGED.read("layer", tensors, Settings()).ssm
+
+
+def _tensors(ssm):
+    return RAGGED.write("layer", ssm, {}, {})
 
 
 @pytest.fixture
@@ -148,8 +157,8 @@ def test_inverse_map(modulus, angle, sign, size, dtype):
     pole = modulus * (sign or np.exp(1j * angle))
     residue = size * (1.0 if np.imag(pole) == 0 else np.exp(0.7j))
     ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]])
-    written = {f"layer.{key}": value.astype(int if "count" in key else dtype) for key, value in _tensors("layer", ssm).items()}
-    again = _system("layer", written)
+    written = {key: value.astype(int if "count" in key else dtype) for key, value in _tensors(ssm).items()}
+    again = _system(written)
     assert again.is_real_pole[0, 0] or np.imag(pole) != 0
     eps = 40 * np.finfo(dtype).eps  # a rounded angle costs a little more with every step
     steps = np.arange(40)
@@ -161,11 +170,11 @@ def test_inverse_map(modulus, angle, sign, size, dtype):
 def test_real_poles_stay_real_and_count_once(dtype):
     poles, C = np.array([[0.9, -0.7, 0.5j]]), np.array([[[2.0, -3.0, 1.0 + 1.0j]]])
     ssm = DiagonalLQOSystem(poles, np.ones((1, 3, 1)), C)
-    written = {f"layer.{k}": v.astype(int if "count" in k else dtype) for k, v in _tensors("layer", ssm).items()}
-    assert written["layer.slots.theta"][0] == 0
-    assert written["layer.slots.theta"][1] == (PI32 if dtype is np.float32 else np.pi)
-    np.testing.assert_array_equal(written["layer.slots.residue"], [[1, 0], [-1.5, 0], [1, 1]])
-    again = _system("layer", written)
+    written = {k: v.astype(int if "count" in k else dtype) for k, v in _tensors(ssm).items()}
+    assert written["slots.theta"][0] == 0
+    assert written["slots.theta"][1] == (PI32 if dtype is np.float32 else np.pi)
+    np.testing.assert_array_equal(written["slots.residue"], [[1, 0], [-1.5, 0], [1, 1]])
+    again = _system(written)
     assert again.is_real_pole.tolist() == [[True, True, False]]
     np.testing.assert_allclose(again.poles, poles, rtol=3e-7)
     np.testing.assert_allclose(again.C, C, rtol=1e-6)
@@ -174,7 +183,7 @@ def test_real_poles_stay_real_and_count_once(dtype):
 def test_an_imaginary_part_at_a_real_pole_has_no_effect():
     state = {"slots.nu_log": np.full(3, -1.0), "slots.theta": np.array([0, PI32, -PI32], np.float32)}
     state |= {"slots.residue": np.array([[1, 5], [2, 5], [3, 5]], np.float32), "slots.count": np.array([3]), "D": np.zeros(1)}
-    ssm = _system("layer", {f"layer.{key}": value for key, value in state.items()})
+    ssm = _system(state)
     assert np.all(ssm.is_real_pole)
     np.testing.assert_array_equal(ssm.C[0, 0], [2, 4, 6])
 
@@ -297,9 +306,9 @@ def test_python_objects_in_the_place_of_counts_are_refused(tmp_path):
 
 def test_prenorm_of_the_file_holds(tmp_path):
     ragged_model(tmp_path, prenorm=True).save(tmp_path / "r.npz", format="ragged")
-    assert load_checkpoint(tmp_path / "r.npz", prenorm=True).blocks[0].prenorm
+    assert load_checkpoint(tmp_path / "r.npz", settings={"prenorm": True}).blocks[0].prenorm
     with pytest.raises(CheckpointError, match="prenorm = True, which cannot be overruled"):
-        load_checkpoint(tmp_path / "r.npz", prenorm=False)
+        load_checkpoint(tmp_path / "r.npz", settings={"prenorm": False})
 
 
 QUADRATIC = QuadraticOutput(*np.ones((2, WIDTH, 1, 1)), np.ones((WIDTH, 1, 1)))

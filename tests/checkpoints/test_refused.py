@@ -5,7 +5,7 @@ import pytest
 
 from lqo_mor.checkpoints.containers.files import write_file
 from lqo_mor.checkpoints.families.registry import FAMILIES
-from lqo_mor.checkpoints.layered import find_layers
+from lqo_mor.checkpoints.layered import recognises
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError
 from tests.checkpoints.s4d_states import s4d_state
@@ -39,7 +39,7 @@ def test_kinds_are_named_with_the_reason(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_family_takes_their_layers(kind):
-    assert not any(find_layers(family, KINDS[kind]) for family in FAMILIES)
+    assert not any(recognises(family, KINDS[kind]) for family in FAMILIES)
 
 
 def test_readable_layers_beside_a_gated_one_are_read(tmp_path):

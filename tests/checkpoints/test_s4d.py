@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lqo_mor.checkpoints.containers.files import read_file, write_file
+from lqo_mor.checkpoints.families.s4d import S4D
 from lqo_mor.checkpoints.load import load_checkpoint
-from lqo_mor.checkpoints.s4d import kernel_tensors, system
+from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -27,6 +28,15 @@ def kernel(ssm, steps):
     return np.einsum("hs,hsk->hk", factor * ssm.C[:, 0] * ssm.B[..., 0], powers).real
 
 
+def system(tensors):
+    return S4D.read("layer", tensors, Settings()).ssm
+
+
+def kernel_tensors(ssm, log_dt):
+    """The tensors of a layer for given steps."""
+    return S4D.write("layer", ssm, {"kernel.log_dt": log_dt}, {})
+
+
 def test_kernel_is_that_of_the_format(path):
     state, ssm = s4d_state(dtype=float), load_checkpoint(path).blocks[1].ssm
     state = {key: value.astype(np.float32).astype(float) for key, value in state.items()}
@@ -42,7 +52,7 @@ def test_structure(path):
     model = load_checkpoint(path)
     block = model.blocks[0]
     assert (block.name, block.prenorm, block.activation, block.gate, block.state_size) == ("s4_layers.0", False, "gelu", "glu", 8)
-    assert load_checkpoint(path, prenorm=True).blocks[0].prenorm
+    assert load_checkpoint(path, settings={"prenorm": True}).blocks[0].prenorm
     assert model.n_parameters == sum(value.size for value in s4d_state().values())
     assert model.source.format == "s4d"
 
@@ -99,16 +109,15 @@ def test_inverse_map(modulus, angle, real, log_dt, size):
         pole = 1e-6
     residue = size * (1.0 if np.imag(pole) == 0 else np.exp(0.7j))
     ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]])
-    written = kernel_tensors("layer", ssm, np.array([log_dt]))
-    arguments = (written[f"kernel.{key}"] for key in ("log_A_real", "A_imag"))
-    again = system("layer", (written["kernel.C"], np.array([log_dt]), *arguments), written["D"])
+    written = kernel_tensors(ssm, np.array([log_dt]))
+    again = system(written)
     np.testing.assert_allclose(kernel(again, 40), kernel(ssm, 40), rtol=0, atol=1e-9 * max(1e-3, abs(size)))
 
 
 def test_a_pole_at_zero_becomes_feedthrough():
     for pole, c in [(0.0, 2.0), (1e-40, 2.0), (1e-40j, 1.0 + 1j)]:
         ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[c]]], [[[0.5]]])
-        written = kernel_tensors("layer", ssm, np.zeros(1))
+        written = kernel_tensors(ssm, np.zeros(1))
         assert written["D"] == pytest.approx(2.5)
         assert not np.any(written["kernel.C"])
 
@@ -116,9 +125,8 @@ def test_a_pole_at_zero_becomes_feedthrough():
 @pytest.mark.parametrize("pole", [1.0, -1.0, (1 + 2e-16) * np.exp(0.3j)])
 def test_a_pole_that_rounding_put_onto_the_unit_circle_is_stored(pole):
     ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[2.0]]])
-    written = kernel_tensors("layer", ssm, np.zeros(1))
-    arguments = (written[f"kernel.{key}"] for key in ("log_A_real", "A_imag"))
-    again = system("layer", (written["kernel.C"], np.zeros(1), *arguments), written["D"])
+    written = kernel_tensors(ssm, np.zeros(1))
+    again = system(written)
     assert np.all(np.abs(again.poles) < 1)
     np.testing.assert_allclose(kernel(again, 1000), kernel(ssm, 1000), atol=1e-8)
 
@@ -180,7 +188,7 @@ def test_damaged_tensors_are_named(tmp_path, change, words):
 
 def test_whether_it_normalises_first_stays_with_the_file(tmp_path):
     write_file(tmp_path / "a.npz", s4d_state(), None, {})
-    model = load_checkpoint(tmp_path / "a.npz", prenorm=True)
+    model = load_checkpoint(tmp_path / "a.npz", settings={"prenorm": True})
     model.save(tmp_path / "b.npz")
     again = load_checkpoint(tmp_path / "b.npz")
     assert again.blocks[0].prenorm

@@ -104,7 +104,7 @@ def test_settings_of_the_model_around_the_layers_are_passed_on(tmp_path):
     state |= {"encoder.weight": rng.normal(size=(width, 1)), "encoder.bias": np.zeros(width)}
     state |= {"decoder.weight": rng.normal(size=(2, width)), "decoder.bias": np.zeros(2)}
     safetensors.numpy.save_file({key: value.astype(np.float32) for key, value in state.items()}, tmp_path / "a.safetensors")
-    model = lqo.load_checkpoint(tmp_path / "a.safetensors", prenorm=True)
+    model = lqo.load_checkpoint(tmp_path / "a.safetensors", settings={"prenorm": True})
     model.save(tmp_path / "b.safetensors")
     compress_file(tmp_path / "b.safetensors", tmp_path / "small.safetensors", state_size=4)
     small = lqo.load_checkpoint(tmp_path / "small.safetensors")

@@ -201,4 +201,4 @@ def test_a_final_norm_belongs_to_pre_norm(tmp_path):
     torch.save(Framework(True, True).state_dict(), tmp_path / "net.pth")
     assert lqo.load_checkpoint(tmp_path / "net.pth").blocks[0].prenorm
     with pytest.raises(CheckpointError, match="pre-norm"):
-        lqo.load_checkpoint(tmp_path / "net.pth", prenorm=False)
+        lqo.load_checkpoint(tmp_path / "net.pth", settings={"prenorm": False})

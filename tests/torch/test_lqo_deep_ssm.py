@@ -186,9 +186,9 @@ def test_user_errors():
 
 def test_prenorm_of_the_file_holds(tmp_path):
     module().save(tmp_path / "m.npz")
-    assert load_checkpoint(tmp_path / "m.npz", prenorm=True).blocks[0].prenorm
+    assert load_checkpoint(tmp_path / "m.npz", settings={"prenorm": True}).blocks[0].prenorm
     with pytest.raises(CheckpointError, match="prenorm"):
-        load_checkpoint(tmp_path / "m.npz", prenorm=False)
+        load_checkpoint(tmp_path / "m.npz", settings={"prenorm": False})
     with pytest.raises(OutputError):
         module().save(tmp_path / "m.npz")
 

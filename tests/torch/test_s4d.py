@@ -15,7 +15,7 @@ def test_reduced_checkpoint_loads_strictly_and_gives_the_same_logits(tmp_path, p
     torch.manual_seed(0)
     original = S4DModel(2, 5, 3, 2, d_state=16, prenorm=prenorm).eval()
     torch.save({"model": original.state_dict(), "acc": 1.5, "epoch": 2}, tmp_path / "full.pth")
-    model = load_checkpoint(tmp_path / "full.pth", prenorm=prenorm)
+    model = load_checkpoint(tmp_path / "full.pth", settings={"prenorm": prenorm})
     u = torch.randn(4, 50, 2)
     with torch.no_grad():
         np.testing.assert_allclose(model(u.numpy()), original(u).numpy(), atol=1e-5)
@@ -30,4 +30,5 @@ def test_reduced_checkpoint_loads_strictly_and_gives_the_same_logits(tmp_path, p
     with torch.no_grad():
         expected = stock(u).numpy()
     np.testing.assert_allclose(small(u.numpy()), expected, atol=2e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(load_checkpoint(tmp_path / "small.pth", prenorm=prenorm)(u.numpy()), expected, atol=2e-5)
+    again = load_checkpoint(tmp_path / "small.pth", settings={"prenorm": prenorm})
+    np.testing.assert_allclose(again(u.numpy()), expected, atol=2e-5)

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from lqo_mor.checkpoints.containers import msgpack_files, torch_files, trees
-from lqo_mor.checkpoints.foreign_files import explain_file, explain_folder
+from lqo_mor.checkpoints.refused import explain_file, explain_folder
 from lqo_mor.checkpoints.tensors import Values
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
 from lqo_mor.files import FilePath, check_new, write_atomically
@@ -192,7 +192,7 @@ def container_of(path: Path) -> str:
 
 
 def write_file(
-    path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values, overwrite: bool = False
+    path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values, *, overwrite: bool = False
 ) -> list[str]:
     """Write tensors and the entries beside them, atomically.
 

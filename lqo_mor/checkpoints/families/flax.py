@@ -64,7 +64,6 @@ S4D_FLAX = Family(
     looks_like="S4D layers of the annotated S4D (A_re, A_im, B_re, B_im, C, D, log_step)",
     markers=("A_re",),
     names=(*_SLOTS, "C", "D", "log_step"),
-    recognises=lambda names: True,
     read=_read,
     write=_write,
 )

@@ -142,7 +142,6 @@ NATIVE = Family(
     looks_like="layers of this package in any model (lqo.{log_modulus, theta, residue or B and C, D})",
     markers=(_MARK,),
     names=_NAMES,
-    recognises=lambda names: True,
     read=_read,
     write=_write,
     same_size=False,

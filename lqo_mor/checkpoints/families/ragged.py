@@ -13,23 +13,13 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from lqo_mor.checkpoints.containers.files import MAX_BYTES
-from lqo_mor.checkpoints.s4d import model_around, outer_tensors
-from lqo_mor.checkpoints.s4d import shapes as s4d_shapes
+from lqo_mor.checkpoints.contracts import Family, Layer, Original
+from lqo_mor.checkpoints.families.slots import complex_numbers, real_view
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.tensors import (
-    Format,
-    Original,
-    Shapes,
-    Tensors,
-    Values,
-    check_tensors,
-    layer_count,
-    rounded,
-    stable_poles,
-)
+from lqo_mor.checkpoints.structures.s4_models import example_model
+from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, rounded, stable_poles
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -38,6 +28,7 @@ ENTRY = "ragged_s4d"
 PI32 = float(np.float32(np.pi))  # the angle of a negative real pole in a file of single precision
 _ZERO = 1e-30  # a pole below this acts at lag 0 only
 _SILENT = 1e-37  # a residue below this is padding: single precision does not hold it
+_COUNT, _FLAT = "slots.count", ("slots.nu_log", "slots.theta", "slots.residue")
 _PADDING = 0.5  # pole of the slots that only fill up the batch in memory
 
 
@@ -60,52 +51,40 @@ def check_entry(extras: Values) -> bool:
     return prenorm
 
 
-def _recognises(keys: Collection[str]) -> bool:
+def _prenorm(extras: Values, settings: Settings) -> bool:
+    stored = check_entry(extras)
+    settings.check_stored("prenorm", stored)
+    return stored
+
+
+def _recognises(keys: Collection[str], layers: Collection[str]) -> bool:
     return any(key.startswith("s4_layers.") and ".slots." in key for key in keys)
 
 
-def _outer_shapes(state: Tensors, n_layers: int) -> Shapes:
-    """The expected shapes of what is outside the slots: that of the S4D example."""
-    return {key: shape for key, shape in s4d_shapes(state, n_layers).items() if ".kernel." not in key}
+def _shapes(tensors: Tensors, width: int | None) -> Shapes:
+    nu_log = tensors.get(_FLAT[0])
+    n = None if nu_log is None else nu_log.size
+    return {"D": (width,), **dict(zip(_FLAT, [(n,), (n,), (n, 2)], strict=True)), _COUNT: (width,)}
 
 
-def _check(state: Tensors, n_layers: int) -> None:
-    shapes, counts, flat = _outer_shapes(state, n_layers), [], []
-    for i in range(n_layers):
-        slots = f"s4_layers.{i}.slots"
-        nu_log = state.get(f"{slots}.nu_log")
-        n = nu_log.size if nu_log is not None else None
-        counts.append(f"{slots}.count")
-        flat += [f"{slots}.{key}" for key in ("nu_log", "theta", "residue")]
-        shapes |= dict(zip(flat[-3:], [(n,), (n,), (n, 2)], strict=True)) | {counts[-1]: shapes[f"s4_layers.{i}.D"]}
-    check_tensors(state, shapes, integers=counts, empty=flat)
-    for key in counts:
-        count, n = state[key], state[key.replace(".count", ".nu_log")].size
-        if np.any(count < 0) or np.any(count > n) or int(np.sum(count, dtype=np.int64)) != n:
-            raise CheckpointError(f"{key} does not split the {n} slots of the layer: from 0 up, with the sum {n}")
-        if 64 * count.size * int(count.max()) > MAX_BYTES:
-            raise CheckpointError(f"{key}: a channel of {count.max()} slots beside {count.size} channels needs too much memory")
+def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
+    count, n = tensors[_COUNT], tensors[_FLAT[0]].size
+    if np.any(count < 0) or np.any(count > n) or int(np.sum(count, dtype=np.int64)) != n:
+        raise CheckpointError(f"{layer}.{_COUNT} does not split the {n} slots of the layer: from 0 up, with the sum {n}")
+    if 64 * count.size * int(count.max()) > MAX_BYTES:
+        raise CheckpointError(
+            f"{layer}.{_COUNT}: a channel of {count.max()} slots beside {count.size} channels needs too much memory"
+        )
+    return Layer(_system(layer, tensors))
 
 
-def _read(state: Tensors, extras: Values, settings: Settings) -> DeepSSM:
-    stored = check_entry(extras)
-    if settings.given("prenorm") not in (None, stored):
-        raise CheckpointError(f"the file says prenorm = {stored}, which cannot be overruled")
-    n_layers = layer_count(state, "s4_layers")
-    _check(state, n_layers)
-    return model_around([_system(f"s4_layers.{i}", state) for i in range(n_layers)], state, stored)
-
-
-def _system(layer: str, state: Tensors) -> DiagonalLQOSystem:
+def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     """The channels of a layer as a batch (H,) with ``B = 1`` in used slots, and ``B = C = 0`` in those that fill it up."""
-    nu_log, theta, residue, D = (
-        state[f"{layer}.{key}"].astype(np.float64) for key in ("slots.nu_log", "slots.theta", "slots.residue", "D")
-    )
-    count = state[f"{layer}.slots.count"].astype(np.int64)
+    nu_log, theta, D = (tensors[key].astype(np.float64) for key in (*_FLAT[:2], "D"))
+    residue, count = complex_numbers(tensors[_FLAT[2]]), tensors[_COUNT].astype(np.int64)
     with np.errstate(over="ignore"):  # exp(-exp(large)) is 0
         modulus = np.exp(-np.exp(nu_log))
     flat = np.where(np.isin(np.abs(theta), (np.pi, PI32)), -modulus, modulus * np.exp(1j * theta))
-    residue = residue @ np.array([1, 1j])
     # The file counts every slot twice, 2 Re(R λ^k), our half storage a real pole once (also one that has underflowed to 0).
     residue = np.where(flat.imag == 0, 2 * residue.real, residue)
     used = np.arange(max(1, count.max())) < count[:, np.newaxis]  # row by row, as the flat slots are
@@ -123,8 +102,8 @@ def _used(ssm: DiagonalLQOSystem) -> np.ndarray:
     return (np.abs(_residues(ssm)) > _SILENT) & (np.abs(ssm.poles) >= _ZERO)
 
 
-def _tensors(layer: str, ssm: DiagonalLQOSystem) -> dict[str, np.ndarray]:
-    """The inverse of `_system`, with bare names."""
+def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
+    """The inverse of `_system`."""
     if ssm.quadratic is not None:
         raise CheckpointError(f"{layer} has a quadratic output, which the ragged S4D format cannot store")
     poles, residues, real, used = stable_poles(layer, ssm.poles), _residues(ssm), ssm.is_real_pole, _used(ssm)
@@ -137,40 +116,25 @@ def _tensors(layer: str, ssm: DiagonalLQOSystem) -> dict[str, np.ndarray]:
         "slots.count": np.count_nonzero(used, axis=-1),
         "slots.nu_log": np.log(-np.log(np.abs(poles))),
         "slots.theta": np.where(real, np.where(poles.real < 0, np.pi, 0.0), np.angle(poles)),
-        "slots.residue": np.stack([residues.real, residues.imag], axis=-1),
+        "slots.residue": real_view(residues),
     }
 
 
-def _write(model: DeepSSM, original: Original) -> tuple[Tensors, Values]:
-    """The tensors of `model`; a layer that was not changed keeps its own, unless the file holds slots without output."""
-    values = outer_tensors(model, original)
-    for i, block in enumerate(model.blocks):
-        layer = f"s4_layers.{i}"
-        count = original.state.get(f"{layer}.slots.count")
-        if count is not None and original.kept(i, model) and np.count_nonzero(_used(block.ssm)) == np.sum(count):
-            values |= {key: value for key, value in original.state.items() if key.startswith(f"{layer}.slots.")}
-            values[f"{layer}.D"] = original.state[f"{layer}.D"]
-        else:
-            values |= {f"{layer}.{key}": value for key, value in _tensors(layer, block.ssm).items()}
-
-    def dtype(key: str) -> DTypeLike:
+def _finish(model: DeepSSM, tensors: Tensors, original: Original) -> tuple[Tensors, Values]:
+    """The tensors of a file in one order, whatever that of the original was, those of a layer in the precision of its `D`."""
+    state = {}
+    for key, value in tensors.items():
         layer, within, name = key.partition(".slots.")
-        if not within:
-            return original.state[key].dtype
-        return np.int32 if name == "count" else original.state[f"{layer}.D"].dtype
-
-    return {key: rounded(key, value, dtype(key)) for key, value in values.items()}, original.extras
-
-
-def _layer_parameters(model: DeepSSM, original: Original) -> tuple[int, ...]:
-    """Four numbers a slot; a count and D for every channel."""
-    return tuple(4 * int(np.count_nonzero(_used(block.ssm))) + 2 * block.width for block in model.blocks)
+        precision = np.dtype(np.int32) if name == "count" else tensors[f"{layer}.D"].dtype if within else value.dtype
+        state[key] = rounded(key, value, precision)
+    return state, original.extras
 
 
 def from_s4d(original: Original) -> Original:
-    """The content of an S4D file as that of a ragged one, still without slots: writing fills them in."""
+    """The content of an S4D file as that of a ragged one whose layers have no slots yet: writing fills them in."""
     state = {key: value for key, value in original.state.items() if ".kernel." not in key}
-    return Original(state, original.extras | make_entry(original.model.blocks[0].prenorm), original.model)
+    state |= {key.removesuffix("D") + _COUNT: np.zeros(D.shape, np.int32) for key, D in state.items() if key.endswith(".D")}
+    return _as_new(original, state, original.extras | make_entry(original.model.blocks[0].prenorm), {})
 
 
 def to_s4d(original: Original) -> Original:
@@ -187,17 +151,33 @@ def to_s4d(original: Original) -> Original:
             dtype = original.state[f"{layer}.D"].dtype
             kernel = {"C": (1,), "log_dt": value.shape, "log_A_real": (1,), "A_imag": (1,)}
             state |= {f"{layer}.kernel.{tensor}": np.zeros(shape, dtype) for tensor, shape in kernel.items()}
-    # Copies of the systems: to the other format all of them are new.
-    blocks = tuple(replace(block, ssm=replace(block.ssm)) for block in original.model.blocks)
     extras = {key: value for key, value in original.extras.items() if key != ENTRY}
-    return Original(state, extras, replace(original.model, blocks=blocks), {"prenorm": blocks[0].prenorm})
+    return _as_new(original, state, extras, {"prenorm": original.model.blocks[0].prenorm})
 
 
-RAGGED = Format(
+def _as_new(original: Original, state: Tensors, extras: Values, settings: Values) -> Original:
+    """That content with copies of the systems: to the other format all of them are new."""
+    blocks = tuple(replace(block, ssm=replace(block.ssm)) for block in original.model.blocks)
+    return Original(state, extras, replace(original.model, blocks=blocks), settings)
+
+
+RAGGED = Family(
     name="ragged",
     looks_like="a ragged S4D model of this package (as s4d, with s4_layers.N.slots.{count, nu_log, theta, residue} for kernel.*)",
-    recognises=_recognises,
+    markers=(_COUNT,),
+    names=(_COUNT, *_FLAT, "D"),
     read=_read,
     write=_write,
-    layer_parameters=_layer_parameters,
+    same_size=False,
+    structure=example_model(
+        _recognises,
+        _shapes,
+        _prenorm,
+        integers=(_COUNT,),
+        empty=_FLAT,
+        finish=_finish,
+        sidecar=False,
+    ),
+    # Four numbers a slot; a count and D for every channel.
+    parameters=lambda ssm: 4 * int(np.count_nonzero(_used(ssm))) + 2 * len(ssm.D),
 )

@@ -193,7 +193,6 @@ S4_DIAGONAL_V3 = Family(
     looks_like="diagonal S4 layers, version 3 (kernel.kernel.{C, B, log_dt, inv_A_real, A_imag}, D)",
     markers=("kernel.kernel.inv_A_real",),
     names=("D", *(f"kernel.kernel.{key}" for key in ("C", "log_dt", "A", "B", "inv_A_real", "A_imag"))),
-    recognises=lambda names: True,
     read=_read_v3,
     write=_write_v3,
 )

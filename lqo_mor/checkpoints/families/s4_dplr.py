@@ -197,7 +197,6 @@ S4_DPLR_V3 = Family(
     looks_like="S4 layers of version 3 with a low-rank term (kernel.kernel.{C, B, P, log_dt, inv_w_real, w_imag, L}, D)",
     markers=("kernel.kernel.inv_w_real",),
     names=_names("kernel.kernel", "log_dt inv_w_real w_imag L"),
-    recognises=lambda names: True,
     read=_read_v3,
     write=_write_v3,
 )

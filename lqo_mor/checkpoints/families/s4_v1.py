@@ -21,7 +21,6 @@ S4_V1 = Family(
     looks_like="S4 layers, version 1, which are refused (kernel.kernel.{log_dt, w, B, C, nodes, z}, D)",
     markers=("kernel.kernel.nodes",),
     names=("D", *(f"kernel.kernel.{key}" for key in ("log_dt", "w", "B", "C", "nodes", "z"))),
-    recognises=lambda names: True,
     read=_refuse,
     write=_refuse,
 )

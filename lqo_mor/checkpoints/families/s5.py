@@ -139,7 +139,6 @@ S5 = Family(
     looks_like="S5 layers (Lambda_re, Lambda_im, B, C or C1 and C2, D, log_step)",
     markers=("Lambda_re",),
     names=("Lambda_re", "Lambda_im", "B", "C", "C1", "C2", "D", "log_step", "P"),
-    recognises=lambda names: True,
     read=_read_jax,
     write=_write_jax,
 )

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import cast
 
 from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import parts
-from lqo_mor.checkpoints.tensors import Tensors
+from lqo_mor.checkpoints.tensors import Tensors, Values
 from lqo_mor.network.blocks import Block
-from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import DeepSSM
 
 
-def _recognises(state: Tensors, layers: Collection[str]) -> bool:
+def _recognises(keys: Collection[str], layers: Collection[str]) -> bool:
     found = [re.fullmatch(r"(blocks\.(\d+))\.lru", prefix) for prefix in layers]
     matches = [match for match in found if match is not None]
     if len(matches) < len(found) or [int(match[2]) for match in matches] != list(range(len(matches))):
@@ -27,28 +25,30 @@ def _recognises(state: Tensors, layers: Collection[str]) -> bool:
     modules = ["encoder", "decoder"]
     for match in matches:
         modules += [f"{match[1]}.ln", f"{match[1]}.ff.output_linear.0"]
-    outside = {key for key in state if not any(key.startswith(f"{prefix}.") for prefix in layers)}
+    outside = {key for key in keys if not any(key.startswith(f"{prefix}.") for prefix in layers)}
     return outside == {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
 
 
-def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepSSM:
+def _places(prefix: str) -> tuple[str, str]:
+    """The keys of the map and of the normalisation of the block with that layer."""
+    module = prefix.removesuffix(".lru")
+    return f"{module}.ff.output_linear.0", f"{module}.ln"
+
+
+def _read(state: Tensors, extras: Values, layers: dict[str, Layer], settings: Settings) -> DeepSSM:
     blocks = []
     for prefix, layer in layers.items():
-        module = prefix.removesuffix(".lru")
-        mixing, norm = (
-            parts.linear(state, f"{module}.ff.output_linear.0"),
-            parts.norm(state, f"{module}.ln", layer.ssm.n_inputs),
-        )
-        blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm=True, activation="gelu", gate="glu"))
+        mixing, norm = _places(prefix)
+        maps = parts.linear(state, mixing), parts.norm(state, norm, layer.ssm.n_inputs)
+        blocks.append(Block(prefix, layer.ssm, *maps, prenorm=True, activation="gelu", gate="glu"))
     return DeepSSM(parts.linear(state, "encoder"), tuple(blocks), parts.linear(state, "decoder"), None, None)
 
 
-def _mixing_tensors(block: Block, state: Tensors) -> Tensors:
-    return parts.linear_tensors(cast(Linear, block.mixing), state, f"{block.name.removesuffix('.lru')}.ff.output_linear.0")
+def _write(model: DeepSSM, state: Tensors) -> Tensors:
+    places: dict[str, parts.Part] = {"encoder": model.encoder, "decoder": model.decoder}
+    for block in model.blocks:
+        places |= dict(zip(_places(block.name), (block.mixing, block.norm), strict=True))
+    return parts.tensors_of(places, state)
 
 
-def _decoder_tensors(decoder: Linear, state: Tensors) -> Tensors:
-    return parts.linear_tensors(decoder, state, "decoder")
-
-
-DLRU = Structure("a deep LRU of the lru-reduction repository", _recognises, _read, _mixing_tensors, _decoder_tensors)
+DLRU = Structure("a deep LRU of the lru-reduction repository", _recognises, _read, _write)

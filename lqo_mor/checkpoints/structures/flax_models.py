@@ -20,7 +20,7 @@ import numpy as np
 from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.parts import sub_state
-from lqo_mor.checkpoints.tensors import Tensors, check_tensors
+from lqo_mor.checkpoints.tensors import Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import BatchNorm, LayerNorm, Linear
@@ -38,15 +38,15 @@ def _root(layers: Collection[str]) -> str | None:
     return matches[0][1]
 
 
-def _norm_key(state: Tensors, layer: str) -> str | None:
-    return next((f"{layer}.{name}" for name in _NORMS if f"{layer}.{name}.scale" in state), None)
+def _norm_key(keys: Collection[str], layer: str) -> str | None:
+    return next((f"{layer}.{name}" for name in _NORMS if f"{layer}.{name}.scale" in keys), None)
 
 
 def _statistics(layer: str) -> str:
     return f"batch_stats.{layer.removeprefix('params.')}"
 
 
-def _recognises(state: Tensors, layers: Collection[str]) -> bool:
+def _recognises(keys: Collection[str], layers: Collection[str]) -> bool:
     root = _root(layers)
     if root is None:
         return False
@@ -54,11 +54,11 @@ def _recognises(state: Tensors, layers: Collection[str]) -> bool:
     optional = set()
     for prefix in layers:
         layer = prefix.removesuffix(".seq")
-        expected.add(f"{_norm_key(state, layer)}.scale")
-        optional |= {f"{_norm_key(state, layer)}.bias"}
+        expected.add(f"{_norm_key(keys, layer)}.scale")
+        optional |= {f"{_norm_key(keys, layer)}.bias"}
         optional |= {f"{layer}.{name}.{part}" for name in ("out1", "out2") for part in ("kernel", "bias")}
         optional |= {f"{_statistics(layer)}.{name}.{part}" for name in _NORMS for part in ("mean", "var")}
-    outside = {key for key in state if not any(key.startswith(f"{prefix}.") for prefix in layers)}
+    outside = {key for key in keys if not any(key.startswith(f"{prefix}.") for prefix in layers)}
     return expected <= outside <= expected | optional
 
 
@@ -82,7 +82,7 @@ def _norm(state: Tensors, layer: str, width: int) -> LayerNorm | BatchNorm:
     return LayerNorm(tensors[f"{key}.scale"], tensors[f"{key}.bias"], eps=1e-6)
 
 
-def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepSSM | None:
+def _read(state: Tensors, extras: Values, layers: dict[str, Layer], settings: Settings) -> DeepSSM | None:
     root, blocks = _root(layers), []
     prenorm = settings.flag("prenorm", True)
     pooling = settings.choice("pooling", POOLINGS, "mean")
@@ -104,32 +104,28 @@ def _read(state: Tensors, layers: dict[str, Layer], settings: Settings) -> DeepS
     return DeepSSM(_dense(state, f"{root}encoder.encoder"), tuple(blocks), _dense(state, f"{root}decoder"), None, pooling)
 
 
-def _mixing_tensors(block: Block, state: Tensors) -> Tensors:
-    mixing = cast(Linear, block.mixing)
-    layer, half = block.name.removesuffix(".seq"), mixing.n_outputs // 2
-    parts = {"out1": slice(0, half), "out2": slice(half, None)}
-    stored = f"{layer}.out1.kernel" in state
-    if not stored and (np.any(mixing.weight[:half] != np.eye(half)) or np.any(cast(np.ndarray, mixing.bias)[:half])):
-        raise CheckpointError(
-            f"{block.name}: the gate of this class multiplies its input itself, so that half of mixing must stay"
-        )
-    return {
-        f"{layer}.{name}.{part}": values[rows].T
-        for name, rows in parts.items()
-        for part, values in (("kernel", mixing.weight), ("bias", cast(np.ndarray, mixing.bias)))
-        if f"{layer}.{name}.{part}" in state
-    }
+def _write(model: DeepSSM, state: Tensors) -> Tensors:
+    root = _root([block.name for block in model.blocks])
+    tensors: Tensors = {}
+    for key, part in ((f"{root}encoder.encoder", model.encoder), (f"{root}decoder", model.decoder)):
+        tensors |= {f"{key}.kernel": cast(Linear, part).weight.T, f"{key}.bias": cast(np.ndarray, cast(Linear, part).bias)}
+    for block in model.blocks:
+        if isinstance(block.norm, LayerNorm):
+            key = cast(str, _norm_key(state, block.name.removesuffix(".seq")))
+            tensors |= {f"{key}.scale": block.norm.weight, f"{key}.bias": block.norm.bias}
+        if block.mixing is not None:
+            tensors |= _mixing_tensors(block.name, block.mixing, state)
+    return tensors
 
 
-def _decoder_tensors(decoder: Linear, state: Tensors) -> Tensors:
-    key = next(key for key in ("params.decoder", "decoder") if f"{key}.kernel" in state)
-    return {f"{key}.kernel": decoder.weight.T, f"{key}.bias": cast(np.ndarray, decoder.bias)}
+def _mixing_tensors(prefix: str, mixing: Linear, state: Tensors) -> Tensors:
+    layer, half, bias = prefix.removesuffix(".seq"), mixing.n_outputs // 2, cast(np.ndarray, mixing.bias)
+    if f"{layer}.out1.kernel" not in state and (np.any(mixing.weight[:half] != np.eye(half)) or np.any(bias[:half])):
+        raise CheckpointError(f"{prefix}: the gate of this class multiplies its input itself, so that half of mixing must stay")
+    tensors: Tensors = {}
+    for name, rows in (("out1", slice(0, half)), ("out2", slice(half, None))):
+        tensors |= {f"{layer}.{name}.kernel": mixing.weight[rows].T, f"{layer}.{name}.bias": bias[rows]}
+    return {key: value for key, value in tensors.items() if key in state}
 
 
-FLAX_MODELS = Structure(
-    name="a classification model of the S5 or minimal-LRU repository",
-    recognises=_recognises,
-    read=_read,
-    mixing_tensors=_mixing_tensors,
-    decoder_tensors=_decoder_tensors,
-)
+FLAX_MODELS = Structure("a classification model of the S5 or minimal-LRU repository", _recognises, _read, _write)

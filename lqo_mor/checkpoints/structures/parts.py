@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, check_tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 
 ACTIVATIONS = ("gelu", "relu", "identity")
+Part: TypeAlias = Linear | Embedding | LayerNorm | BatchNorm | None
 
 
 def sub_state(state: Tensors, prefix: str) -> Tensors:
@@ -26,12 +28,16 @@ def linear(state: Tensors, key: str) -> Linear:
     return Linear(weight.reshape(weight.shape[:2]), None if bias is None else bias.ravel())
 
 
-def linear_tensors(mapping: Linear, state: Tensors, key: str) -> dict[str, np.ndarray]:
-    """The inverse of `linear`, in the shapes of `state`."""
-    tensors = {f"{key}.weight": mapping.weight.reshape(state[f"{key}.weight"].shape)}
-    if mapping.bias is not None:
-        tensors[f"{key}.bias"] = mapping.bias.reshape(state[f"{key}.bias"].shape)
-    return tensors
+def tensors_of(places: Mapping[str, Part], state: Tensors) -> Tensors:
+    """The inverse of `linear`, `encoder` and `norm`: weights and biases by their keys, in the shapes of `state`.
+
+    A `BatchNorm` has none: its statistics are not known any more.
+    """
+    tensors: Tensors = {}
+    for key, part in places.items():
+        values = {} if part is None or isinstance(part, BatchNorm) else vars(part)
+        tensors |= {f"{key}.{name}": values[name] for name in ("weight", "bias") if values.get(name) is not None}
+    return {key: value.reshape(state[key].shape) for key, value in tensors.items()}
 
 
 def encoder(state: Tensors, key: str, width: int) -> Linear | Embedding:

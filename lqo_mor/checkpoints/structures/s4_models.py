@@ -9,20 +9,21 @@ features.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
-from lqo_mor.checkpoints.contracts import Layer, Structure
+from lqo_mor.checkpoints.contracts import Layer, Original, Structure
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import parts
-from lqo_mor.checkpoints.tensors import Tensors
+from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors, layer_count
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.blocks import Block
-from lqo_mor.network.layers import Linear
 from lqo_mor.network.model import POOLINGS, DeepSSM
 
 _MAP = ("output_linear.0", "output_linear")
+_ENDS = ("encoder.weight", "decoder.weight")
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,22 @@ def _module(layout: _Layout, prefix: str) -> tuple[str, int] | None:
     return None if match is None else (match[1], int(match[2]))
 
 
-def _map_of(module: str, state: Tensors) -> str | None:
+def _map_of(module: str, keys: Collection[str]) -> str | None:
     """The key of the map of tokens in a module."""
-    return next((f"{module}.{name}" for name in _MAP if f"{module}.{name}.weight" in state), None)
+    return next((f"{module}.{name}" for name in _MAP if f"{module}.{name}.weight" in keys), None)
 
 
-def _recognises(layout: _Layout, state: Tensors, layers: Collection[str]) -> bool:
+def _recognises(layout: _Layout, keys: Collection[str], layers: Collection[str]) -> bool:
     modules = [module for module in (_module(layout, prefix) for prefix in layers) if module is not None]
     if [number for _, number in modules] != list(range(len(layers))):
         return False
-    left = {key for key in state if not any(key == f"{prefix}.D" or key.startswith(f"{prefix}.kernel.") for prefix in layers)}
+    left = {key for key in keys if not any(key == f"{prefix}.D" or key.startswith(f"{prefix}.kernel.") for prefix in layers)}
     for norm in [layout.norm.format(number) for _, number in modules] + [layout.final_norm]:
         names = {key.removeprefix(f"{norm}.") for key in left if key.startswith(f"{norm}.")}
         if names and not parts.is_norm(names):
             return False
         left -= {f"{norm}.{name}" for name in names}
-    for key in [_map_of(module, state) for module, _ in modules] + [layout.encoder, layout.decoder]:
+    for key in [_map_of(module, keys) for module, _ in modules] + [layout.encoder, layout.decoder]:
         if f"{key}.weight" not in left:
             return False
         left -= {f"{key}.weight", f"{key}.bias"}
@@ -77,24 +78,29 @@ def _read(layout: _Layout, state: Tensors, layers: dict[str, Layer], settings: S
     pooling = settings.choice("pooling", POOLINGS, "mean")
     if has_final and not prenorm:
         raise CheckpointError(f"{layout.final_norm} is there, which only a pre-norm model has, but prenorm is false")
+    return _model(layout, state, layers, prenorm, activation, pooling)
+
+
+def _model(
+    layout: _Layout, state: Tensors, layers: dict[str, Layer], prenorm: bool, activation: str, pooling: str | None
+) -> DeepSSM:
     blocks = []
     for number, (prefix, layer) in enumerate(layers.items()):
         mixing, width = parts.linear(state, _mixing_key(layout, prefix, state)), layer.ssm.batch[0]
         gate, place = "glu" if mixing.n_outputs == 2 * width else None, layout.norm.format(number)
         norm = parts.norm(state, place, width) if any(key.startswith(f"{place}.") for key in state) else None
         blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm, activation, gate, backward=layer.backward))
+    has_final = f"{layout.final_norm}.weight" in state
     final = parts.norm(state, str(layout.final_norm), blocks[-1].n_outputs) if has_final else None
-    return DeepSSM(
-        parts.encoder(state, layout.encoder, blocks[0].width),
-        tuple(blocks),
-        parts.linear(state, layout.decoder),
-        final,
-        pooling,
-    )
+    encoder, decoder = parts.encoder(state, layout.encoder, blocks[0].width), parts.linear(state, layout.decoder)
+    return DeepSSM(encoder, tuple(blocks), decoder, final, pooling)
 
 
-def _mixing_tensors(layout: _Layout, block: Block, state: Tensors) -> Tensors:
-    return parts.linear_tensors(cast(Linear, block.mixing), state, _mixing_key(layout, block.name, state))
+def _write(layout: _Layout, model: DeepSSM, state: Tensors) -> Tensors:
+    places: dict[str, parts.Part] = {layout.encoder: model.encoder, layout.decoder: model.decoder}
+    for number, block in enumerate(model.blocks):
+        places |= {_mixing_key(layout, block.name, state): block.mixing, layout.norm.format(number): block.norm}
+    return parts.tensors_of(places | {str(layout.final_norm): model.norm}, state)
 
 
 def _mixing_key(layout: _Layout, prefix: str, state: Tensors) -> str:
@@ -106,12 +112,65 @@ def _mixing_key(layout: _Layout, prefix: str, state: Tensors) -> str:
 def _structure(name: str, layout: _Layout) -> Structure:
     return Structure(
         name=name,
-        recognises=lambda state, layers: _recognises(layout, state, layers),
-        read=lambda state, layers, settings: _read(layout, state, layers, settings),
-        mixing_tensors=lambda block, state: _mixing_tensors(layout, block, state),
-        decoder_tensors=lambda decoder, state: parts.linear_tensors(decoder, state, layout.decoder),
+        recognises=partial(_recognises, layout),
+        read=lambda state, extras, layers, settings: _read(layout, state, layers, settings),
+        write=partial(_write, layout),
     )
 
 
 S4_EXAMPLE = _structure("the example model of state-spaces/s4", _EXAMPLE)
 S4_FRAMEWORK = _structure("a model of the framework of state-spaces/s4", _FRAMEWORK)
+
+
+def example_model(
+    recognises: Callable[[Collection[str], Collection[str]], bool],
+    layer_shapes: Callable[[Tensors, int | None], Shapes],
+    prenorm: Callable[[Values, Settings], bool],
+    integers: Collection[str] = (),
+    empty: Collection[str] = (),
+    finish: Callable[[DeepSSM, Tensors, Original], tuple[Tensors, Values]] | None = None,
+    sidecar: bool = True,
+) -> Structure:
+    """The example script's model and nothing else, for a family of its own: gated, with all biases, and the mean over time.
+
+    Parameters
+    ----------
+    recognises, finish, sidecar
+        As in `Structure`.
+    layer_shapes : callable
+        ``layer_shapes(tensors, width) -> dict``: the expected shapes of a layer by the names in it; other sizes than the width
+        are those of its tensors.
+    prenorm : callable
+        ``prenorm(extras, settings) -> bool``: whether the normalisations stand before the layers.
+    integers, empty : collection of str
+        Names of the tensors in a layer that hold integers, and of those that may have no entries.
+    """
+
+    def check(state: Tensors, extras: Values, settings: Settings) -> None:
+        prenorm(extras, settings)
+        layers = [f"s4_layers.{i}" for i in range(layer_count(state, "s4_layers"))]
+        keys = ([f"{layer}.{name}" for layer in layers for name in names] for names in (integers, empty))
+        check_tensors(state, _example_shapes(state, layers, layer_shapes), *keys)
+
+    return Structure(
+        name=S4_EXAMPLE.name,
+        recognises=recognises,
+        read=lambda state, extras, layers, settings: _model(_EXAMPLE, state, layers, prenorm(extras, settings), "gelu", "mean"),
+        write=S4_EXAMPLE.write,
+        check=check,
+        finish=finish,
+        sidecar=sidecar,
+    )
+
+
+def _example_shapes(state: Tensors, layers: list[str], layer_shapes: Callable[[Tensors, int | None], Shapes]) -> Shapes:
+    """The expected shape of every key of the example, with the sizes taken from the encoder, the decoder and the layers."""
+    encoder, decoder = (None if value is None or value.ndim != 2 else value.shape[0] for value in map(state.get, _ENDS))
+    width, double = encoder, None if encoder is None else 2 * encoder
+    shapes: Shapes = {"encoder.weight": (None, None), "encoder.bias": (width,)}
+    for i, layer in enumerate(layers):
+        inside = layer_shapes(parts.sub_state(state, layer), width)
+        shapes |= {f"{layer}.{name}": shape for name, shape in inside.items()}
+        shapes |= {f"{layer}.output_linear.0.weight": (double, width, 1), f"{layer}.output_linear.0.bias": (double,)}
+        shapes |= {f"norms.{i}.weight": (width,), f"norms.{i}.bias": (width,)}
+    return shapes | {"decoder.weight": (decoder, width), "decoder.bias": (decoder,)}

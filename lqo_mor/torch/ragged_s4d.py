@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lqo_mor.checkpoints.families.ragged import PI32, check_entry, make_entry
+from lqo_mor.checkpoints.families.ragged import check_entry, make_entry
+from lqo_mor.checkpoints.families.slots import PI32
 from lqo_mor.checkpoints.tensors import listing
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.files import FilePath

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lqo_mor.checkpoints.containers.files import read_file, write_file
-from lqo_mor.checkpoints.families.ragged import ENTRY, PI32, RAGGED, make_entry
+from lqo_mor.checkpoints.families.ragged import ENTRY, RAGGED, make_entry
+from lqo_mor.checkpoints.families.slots import PI32
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.cli.main import main

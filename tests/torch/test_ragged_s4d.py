@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lqo_mor.checkpoints.families.ragged import PI32
+from lqo_mor.checkpoints.families.slots import PI32
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError, DimensionError, InvalidInputError, OutputError
 from tests.checkpoints.ragged_states import WIDTH, ragged_model, s4d_model

@@ -22,7 +22,7 @@ from scipy.special import expit, logit
 from lqo_mor.checkpoints.contracts import Layer
 from lqo_mor.checkpoints.families.slots import NO_ANGLE, WAY_OUT, check_linear, discrete, per_slot, to_half_storage
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.tensors import stable_poles
+from lqo_mor.checkpoints.tensors import Values, stable_poles
 from lqo_mor.errors import CheckpointError, LQOWarning, warn
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -89,6 +89,19 @@ class Kernel:
     def is_stable(self) -> bool:
         """Whether all poles are inside of the unit circle."""
         return self.real.least >= 0
+
+
+def kernel_v4(settings: Values) -> Kernel:
+    """The kernel by the settings of version 4 of state-spaces/s4; that of a low-rank layer is bilinear."""
+    step = TRANSFORMS[settings["dt_transform"]]
+    return Kernel(
+        settings.get("disc", "bilinear"),
+        TRANSFORMS[settings["real_transform"]],
+        TRANSFORMS[settings.get("imag_transform", "none")],
+        under_sinh(step) if settings["dt_fast"] else step,
+        settings.get("bandlimit"),
+        settings.get("l_max"),
+    )
 
 
 def length_setting(settings: Settings, name: str) -> int | None:

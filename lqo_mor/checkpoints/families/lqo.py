@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
-from lqo_mor.checkpoints.families.slots import complex_numbers, real_view
+from lqo_mor.checkpoints.families.slots import PI32, SMALLEST, complex_numbers, real_view
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.lqo_model import LQO_MODEL
 from lqo_mor.checkpoints.tensors import Tensors, Values, stable_poles
@@ -19,8 +19,6 @@ from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
-_PI32 = float(np.float32(np.pi))  # the angle of a negative real pole
-_SMALLEST = 1e-30  # modulus that stands for a pole at zero
 _NUDGE = 1e-12  # an angle far below float32 resolution; see `_read`
 
 
@@ -35,12 +33,12 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
         modulus, theta = np.exp(-np.exp(tensor("nu_log"))), tensor("theta")
     # A real pole is one state with real rows. Complex rows need two states: move the pole off the axis, too little to matter.
     real_rows = np.all(B.imag == 0, axis=1) & np.all(np.concatenate(rows).imag == 0, axis=0)
-    on_axis = (theta == 0) | (np.abs(theta) == _PI32)
+    on_axis = (theta == 0) | (np.abs(theta) == PI32)
     theta = np.where(on_axis & ~real_rows, theta + _NUDGE, theta)
     poles = modulus * np.exp(1j * theta)
     poles = np.where(on_axis & real_rows, modulus * np.where(theta == 0, 1.0, -1.0), poles)
     # A pole that has underflowed to zero acts at lag 0 only, and is real whatever its angle was.
-    poles = np.where((poles.imag == 0) & ~real_rows, _SMALLEST * np.exp(1j), poles)
+    poles = np.where((poles.imag == 0) & ~real_rows, SMALLEST * np.exp(1j), poles)
     # The file counts a real pole twice, 2 Re(c b) λ^k, our half storage once.
     B = np.where((poles.imag == 0)[:, np.newaxis], 2 * B, B)
     factors = QuadraticOutput(rows[1], rows[2], tensor("W")) if quadratic else None
@@ -55,8 +53,8 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Value
         raise CheckpointError(f"{layer} has a feedthrough that is not diagonal, so the LQO format cannot store it")
 
     values = {
-        "ssm.nu_log": np.log(-np.log(np.maximum(modulus, _SMALLEST))),
-        "ssm.theta": np.where(real, np.where(ssm.poles.real < 0, _PI32, 0.0), np.angle(ssm.poles)),
+        "ssm.nu_log": np.log(-np.log(np.maximum(modulus, SMALLEST))),
+        "ssm.theta": np.where(real, np.where(ssm.poles.real < 0, PI32, 0.0), np.angle(ssm.poles)),
         "ssm.B": real_view(np.where(real[:, np.newaxis], 0.5, 1.0) * ssm.B),
         "ssm.C": real_view(ssm.C),
         "ssm.D": np.diag(ssm.D),

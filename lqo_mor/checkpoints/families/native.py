@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lqo_mor.checkpoints.contracts import Family, Layer
+from lqo_mor.checkpoints.families.slots import PI32, SMALLEST, real_view, size
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
-_PI32 = float(np.float32(np.pi))
-_SMALLEST = 1e-30  # modulus that stands for a pole at zero: it acts at lag 0 only
 _LARGEST = 700.0  # log modulus whose exponential is still finite
 _MARK = "lqo.log_modulus"
 _NAMES = tuple(f"lqo.{name}" for name in ("log_modulus", "theta", "residue", "B", "C", "D", "U", "V", "W", "backward"))
@@ -54,9 +53,9 @@ def system_arrays(ssm: DiagonalLQOSystem, dtype: DTypeLike = np.float64) -> dict
         D = ssm.D[..., 0]
     else:
         rows, D = {"B": ssm.B, "C": ssm.C} | quadratic, ssm.D
-    views = {name: np.stack([row.real, row.imag], axis=-1) for name, row in rows.items()}
+    views = {name: real_view(row) for name, row in rows.items()}
     weights = {} if q is None else {"W": q.W}
-    return {"log_modulus": np.log(np.maximum(np.abs(ssm.poles), _SMALLEST)), "theta": theta, **views, "D": D, **weights}
+    return {"log_modulus": np.log(np.maximum(np.abs(ssm.poles), SMALLEST)), "theta": theta, **views, "D": D, **weights}
 
 
 def system_from(arrays: dict[str, np.ndarray]) -> DiagonalLQOSystem:
@@ -70,7 +69,7 @@ def system_from(arrays: dict[str, np.ndarray]) -> DiagonalLQOSystem:
     arrays = {name: np.asarray(value, np.float64) for name, value in arrays.items()}
     if np.any(arrays["log_modulus"] > _LARGEST):
         raise CheckpointError(f"log_modulus has an entry {np.max(arrays['log_modulus']):.6g}, whose pole overflows")
-    modulus, theta = np.maximum(np.exp(arrays["log_modulus"]), _SMALLEST), arrays["theta"]
+    modulus, theta = np.maximum(np.exp(arrays["log_modulus"]), SMALLEST), arrays["theta"]
     real = on_axis(theta)
     poles = np.where(real, np.where(theta == 0, modulus, -modulus), modulus * np.exp(1j * theta))
     rows = {name: arrays[name] @ np.array([1, 1j]) for name in ("residue", "B", "C", "U", "V") if name in arrays}
@@ -90,7 +89,7 @@ def system_from(arrays: dict[str, np.ndarray]) -> DiagonalLQOSystem:
 
 def on_axis(theta: np.ndarray) -> np.ndarray:
     """Mask of the angles that stand for real poles: 0 and ±π, also in single precision."""
-    return (theta == 0) | np.isin(np.abs(theta), (np.pi, _PI32))
+    return (theta == 0) | np.isin(np.abs(theta), (np.pi, PI32))
 
 
 def layer_tensors(layer: Layer, dtype: DTypeLike) -> dict[str, np.ndarray]:
@@ -117,14 +116,9 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
 def _shapes(tensors: Tensors) -> Shapes:
     """The expected shapes, with the sizes taken from the poles, the output rows and the input rows."""
     batch = "lqo.residue" in tensors or not ("lqo.B" in tensors or "lqo.C" in tensors)
-
-    def size(name: str, axis: int, ndim: int) -> int | None:
-        value = tensors.get(f"lqo.{name}")
-        return value.shape[axis] if value is not None and value.ndim == ndim else None
-
-    lead = (size("log_modulus", 0, 2),) if batch else ()
-    n = size("log_modulus", -1, len(lead) + 1)
-    p, m, c = size("residue" if batch else "C", -3, len(lead) + 3), size("B", 1, 3), size("U", -3, len(lead) + 3)
+    lead = (size(tensors, _MARK, 0, 2),) if batch else ()
+    n, m = size(tensors, _MARK, -1, len(lead) + 1), size(tensors, "lqo.B", 1, 3)
+    p, c = (size(tensors, f"lqo.{name}", -3, len(lead) + 3) for name in ("residue" if batch else "C", "U"))
     rows = {"residue": (*lead, p, n, 2), "D": (*lead, p)} if batch else {"B": (n, m, 2), "C": (p, n, 2), "D": (p, m)}
     if any(f"lqo.{name}" in tensors for name in "UVW"):
         rows |= {"U": (*lead, c, n, 2), "V": (*lead, c, n, 2), "W": (*lead, p, c)}

@@ -16,7 +16,8 @@ import numpy as np
 
 from lqo_mor.checkpoints.containers.files import MAX_BYTES
 from lqo_mor.checkpoints.contracts import Family, Layer, Original
-from lqo_mor.checkpoints.families.slots import complex_numbers, real_view
+from lqo_mor.checkpoints.families.s4d import channels
+from lqo_mor.checkpoints.families.slots import PI32, SMALLEST, complex_numbers, real_view
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.s4_models import example_model
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, rounded, stable_poles
@@ -25,8 +26,6 @@ from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 ENTRY = "ragged_s4d"
-PI32 = float(np.float32(np.pi))  # the angle of a negative real pole in a file of single precision
-_ZERO = 1e-30  # a pole below this acts at lag 0 only
 _SILENT = 1e-37  # a residue below this is padding: single precision does not hold it
 _COUNT, _FLAT = "slots.count", ("slots.nu_log", "slots.theta", "slots.residue")
 _PADDING = 0.5  # pole of the slots that only fill up the batch in memory
@@ -93,30 +92,22 @@ def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(poles, used[..., np.newaxis], C[:, np.newaxis], D[:, np.newaxis, np.newaxis])
 
 
-def _residues(ssm: DiagonalLQOSystem) -> np.ndarray:
-    return ssm.C[..., 0, :] * ssm.B[..., 0]
-
-
 def _used(ssm: DiagonalLQOSystem) -> np.ndarray:
     """Mask of the slots that the file stores; one of no output is left out, one of a pole at zero becomes part of D."""
-    return (np.abs(_residues(ssm)) > _SILENT) & (np.abs(ssm.poles) >= _ZERO)
+    return (np.abs(ssm.C[..., 0, :] * ssm.B[..., 0]) > _SILENT) & (np.abs(ssm.poles) >= SMALLEST)
 
 
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     """The inverse of `_system`."""
-    if ssm.quadratic is not None:
-        raise CheckpointError(f"{layer} has a quadratic output, which the ragged S4D format cannot store")
-    poles, residues, real, used = stable_poles(layer, ssm.poles), _residues(ssm), ssm.is_real_pole, _used(ssm)
-    at_zero = np.abs(poles) < _ZERO
-    D = ssm.D[:, 0, 0] + np.sum(np.where(at_zero, np.where(real, 1, 2) * residues.real, 0), axis=-1)
-    residues = (np.where(real, 0.5, 1.0) * residues)[used]
-    poles, real = poles[used], real[used]
+    poles, residues, D = channels(layer, ssm, "ragged S4D")
+    used = _used(ssm)
+    poles, real = poles[used], ssm.is_real_pole[used]
     return {
         "D": D,
         "slots.count": np.count_nonzero(used, axis=-1),
         "slots.nu_log": np.log(-np.log(np.abs(poles))),
         "slots.theta": np.where(real, np.where(poles.real < 0, np.pi, 0.0), np.angle(poles)),
-        "slots.residue": real_view(residues),
+        "slots.residue": real_view(residues[used]),
     }
 
 

@@ -16,12 +16,12 @@ from lqo_mor.checkpoints.families.diagonal_kernels import (
     TRANSFORMS,
     Kernel,
     forward_feedthrough,
+    kernel_v4,
     length_setting,
     linear_parts,
     parameters,
     per_head,
     read_system,
-    under_sinh,
 )
 from lqo_mor.checkpoints.families.slots import WAY_OUT, check_layer, complex_numbers, real_view
 from lqo_mor.checkpoints.settings import Settings
@@ -59,7 +59,7 @@ def _read_v4(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     if not is_real:
         chosen["imag_transform"] = settings.choice("imag_transform", _NAMES, "none")
         chosen["bandlimit"] = settings.number("bandlimit", None, 0)
-    kernel = _v4_kernel(chosen)
+    kernel = kernel_v4(chosen)
     A = -kernel.real.forward(tensors["kernel.A_real"].astype(np.float64)) + 0j
     if is_real:
         C, B = (tensors[key].astype(np.float64) for key in ("kernel.C", "kernel.B"))
@@ -74,20 +74,6 @@ def _read_v4(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     return read
 
 
-def _v4_kernel(settings: Values) -> Kernel:
-    step = TRANSFORMS[settings["dt_transform"]]
-    if settings["dt_fast"]:
-        step = under_sinh(step)
-    return Kernel(
-        settings["disc"],
-        TRANSFORMS[settings["real_transform"]],
-        TRANSFORMS[settings.get("imag_transform", "none")],
-        step,
-        settings.get("bandlimit"),
-        settings["l_max"],
-    )
-
-
 def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     is_real = "kernel.A_imag" not in tensors
     residues, D = linear_parts(layer, ssm)
@@ -96,7 +82,7 @@ def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Va
         raise CheckpointError(
             f"{layer} has complex or negative poles, but its class (is_real) holds positive real ones only; {WAY_OUT}"
         )
-    step, real, imag, C = parameters(layer, _v4_kernel(settings), ssm, tensors["kernel.inv_dt"])
+    step, real, imag, C = parameters(layer, kernel_v4(settings), ssm, tensors["kernel.inv_dt"])
     B = np.ones((1, *C.shape[1:]))
     new = {
         "D": forward_feedthrough(layer, D, len(tensors["D"])),

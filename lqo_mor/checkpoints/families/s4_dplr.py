@@ -17,6 +17,7 @@ from lqo_mor.checkpoints.families.diagonal_kernels import (
     Kernel,
     Transform,
     forward_feedthrough,
+    kernel_v4,
     length_setting,
     linear_parts,
     parameters,
@@ -68,7 +69,7 @@ def _read_v4(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     tied = inv_dt is None or inv_dt.ndim != 2 or inv_dt.shape[1] == 1
     shapes |= {"kernel.inv_dt": (H, 1 if tied else rows[1]), "kernel.A_real": rows, "kernel.A_imag": rows, "kernel.l_kernel": ()}
     check_tensors(tensors, shapes, integers=("kernel.l_kernel",))
-    kernel = _v4_kernel(
+    kernel = kernel_v4(
         {
             "dt_transform": settings.choice("dt_transform", _NAMES, "softplus"),
             "dt_fast": settings.flag("dt_fast", False),
@@ -90,16 +91,8 @@ def _read_v4(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     return diagonal_layer(layer, LowRank(w, B[0], P, P.conj(), C, dt, length, tensors["D"]), kernel.is_stable)
 
 
-def _v4_kernel(settings: Values) -> Kernel:
-    step = TRANSFORMS[settings["dt_transform"]]
-    if settings["dt_fast"]:
-        step = under_sinh(step)
-    real, imag = TRANSFORMS[settings["real_transform"]], TRANSFORMS[settings["imag_transform"]]
-    return Kernel("bilinear", real, imag, step, settings["bandlimit"])
-
-
 def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    step, real, imag, C = parameters(layer, _v4_kernel(settings), ssm, tensors["kernel.inv_dt"])
+    step, real, imag, C = parameters(layer, kernel_v4(settings), ssm, tensors["kernel.inv_dt"])
     new = {"kernel.inv_dt": step, "kernel.A_real": real, "kernel.A_imag": imag, "kernel.l_kernel": np.zeros((), np.int64)}
     return _common("kernel", layer, ssm, C.conj(), tensors) | new  # the class has -Im A
 

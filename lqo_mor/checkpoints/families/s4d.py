@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
-from lqo_mor.checkpoints.families.slots import complex_numbers, real_view, size
+from lqo_mor.checkpoints.families.slots import SMALLEST, complex_numbers, real_view, size
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.s4_models import example_model
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors, stable_poles
@@ -27,7 +27,6 @@ _EXAMPLE_KEY = re.compile(
     r"(encoder|decoder|norms\.\d+|s4_layers\.\d+\.output_linear\.0)\.(weight|bias)"
     rf"|s4_layers\.\d+\.(D|kernel\.({'|'.join(_KERNEL)}))"
 )
-_ZERO = 1e-30  # a pole below this acts at lag 0 only, and exp(dt A) does not reach it
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
@@ -73,18 +72,22 @@ def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     return DiagonalLQOSystem(stable_poles(layer, poles), np.ones((*poles.shape, 1)), residues[:, np.newaxis], D)
 
 
+def channels(layer: str, ssm: DiagonalLQOSystem, format: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Poles and residues (H, s) of slots that all count twice, and the feedthrough (H) with what the poles at zero add to it."""
+    if ssm.quadratic is not None:
+        raise CheckpointError(f"{layer} has a quadratic output, which the {format} format cannot store")
+    poles, residues, real = stable_poles(layer, ssm.poles), ssm.C[:, 0] * ssm.B[..., 0], ssm.is_real_pole
+    D = ssm.D[:, 0, 0] + np.sum(np.where(np.abs(poles) < SMALLEST, np.where(real, 1, 2) * residues.real, 0), axis=-1)
+    return poles, np.where(real, 0.5, 1.0) * residues, D
+
+
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
     """The inverse of `_system` for the steps that the layer has."""
-    poles, D, log_dt = stable_poles(layer, ssm.poles), ssm.D[:, 0, 0], tensors["kernel.log_dt"].astype(np.float64)
-    real = ssm.is_real_pole
-    residues = ssm.C[:, 0, :] * ssm.B[:, :, 0]
-    if ssm.quadratic is not None:
-        raise CheckpointError(f"{layer} has a quadratic output, which the S4D format cannot store")
-    zero = np.abs(poles) < _ZERO
-    D = D + np.sum(np.where(zero, np.where(real, 1, 2) * residues.real, 0), axis=-1)
+    poles, residues, D = channels(layer, ssm, "S4D")
+    zero = np.abs(poles) < SMALLEST  # exp(dt A) does not reach it
     poles = np.where(zero, 0.5, poles)  # any pole will do, the slot becomes padding
-    A = np.log(poles) / np.exp(log_dt)[:, np.newaxis]
-    C = np.where(real, 0.5, 1.0) * residues * A / (poles - 1)
+    A = np.log(poles) / np.exp(tensors["kernel.log_dt"].astype(np.float64))[:, np.newaxis]
+    C = residues * A / (poles - 1)
     A, C = np.where(zero, -0.5, A), np.where(zero, 0, C)
     return tensors | {"D": D, "kernel.C": real_view(C), "kernel.log_A_real": np.log(-A.real), "kernel.A_imag": A.imag}
 

@@ -13,6 +13,7 @@ from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 SMALLEST = 1e-30  # modulus that stands for a pole at zero: it acts at lag 0 only
+PI32 = float(np.float32(np.pi))  # the angle of a negative real pole in a file of single precision
 NO_ANGLE = 1e-12  # an angle that no sequence in use sees: it stands for none, or for one where there is none
 WAY_OUT = 'save(..., format="native") stores it'
 _PI_ROUNDED = 4 * np.pi * float(np.finfo(np.float32).eps)  # how far single precision misses the angle π

@@ -124,6 +124,15 @@ def per_head(layer: str, array: np.ndarray, heads: int | None) -> np.ndarray:
     return np.tile(array, (heads // len(array), 1))
 
 
+def backward_delay(layer: str, name: str, outputs: int | None, D: np.ndarray) -> int | None:
+    """The delay of the half of the outputs that runs backward; None where there are as many as `D` (c, H) has channels."""
+    if outputs not in (len(D), 2 * len(D)):
+        raise CheckpointError(
+            f"{layer}: {name} has {outputs} channels and D {len(D)}; expected as many, or half for two directions"
+        )
+    return None if outputs == len(D) else 1
+
+
 def half_storage(
     layer: str, poles: np.ndarray, residues: np.ndarray, scale: int, D: np.ndarray, stable: bool = True
 ) -> DiagonalLQOSystem:
@@ -172,9 +181,7 @@ def forward_feedthrough(layer: str, D: np.ndarray, channels: int) -> np.ndarray:
 
 def read_system(layer: str, kernel: Kernel, A: np.ndarray, dt: np.ndarray, C: np.ndarray, D: np.ndarray) -> Layer:
     """The layer with the poles `A` (H, n), steps `dt` (H, 1 or n), products `C` (p, H, n) and feedthrough `D` (c, H)."""
-    channels, outputs = len(D), len(C)
-    if outputs not in (channels, 2 * channels):
-        raise CheckpointError(f"{layer}: C has {outputs} channels and D {channels}; expected as many, or half for two directions")
+    backward = backward_delay(layer, "C", len(C), D)
     if not np.all(dt > 0):
         raise CheckpointError(f"{layer} has steps that are not positive; check the setting dt_transform")
     if kernel.disc == "dss" and kernel.l_max is None:
@@ -189,8 +196,7 @@ def read_system(layer: str, kernel: Kernel, A: np.ndarray, dt: np.ndarray, C: np
         residues = np.swapaxes(C * gains, 0, 1)
     if kernel.bandlimit is not None:
         residues = np.where((dt * np.abs(A.imag) >= np.pi * kernel.bandlimit)[:, np.newaxis], 0, residues)
-    ssm = half_storage(layer, poles, residues, kernel.scale, D.astype(np.float64), kernel.is_stable)
-    return Layer(ssm, None if outputs == channels else 1)
+    return Layer(half_storage(layer, poles, residues, kernel.scale, D.astype(np.float64), kernel.is_stable), backward)
 
 
 def _discrete(kernel: Kernel, A: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

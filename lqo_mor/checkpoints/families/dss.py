@@ -26,8 +26,23 @@ from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import half_gramians
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.checkpoints.contracts import Family, Layer
-from lqo_mor.checkpoints.families.diagonal_kernels import forward_feedthrough, half_storage, length_setting, linear_parts
-from lqo_mor.checkpoints.families.slots import NO_ANGLE, SMALLEST, WAY_OUT, beside_axis, complex_numbers, per_slot, real_view
+from lqo_mor.checkpoints.families.diagonal_kernels import (
+    backward_delay,
+    forward_feedthrough,
+    half_storage,
+    length_setting,
+    linear_parts,
+)
+from lqo_mor.checkpoints.families.slots import (
+    NO_ANGLE,
+    SMALLEST,
+    WAY_OUT,
+    beside_axis,
+    complex_numbers,
+    per_slot,
+    real_view,
+    size,
+)
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors, stable_poles
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError
@@ -147,16 +162,15 @@ def _lambda_names(form: str) -> tuple[str, ...]:
 
 
 def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
-    form, W, D, log_dt = _form(set(tensors)), tensors.get("kernel.W"), tensors.get("D"), tensors.get("kernel.log_dt")
+    form = _form(set(tensors))
     if "kernel.Lambda_log_neg_re" in tensors and form == "Lambda":
         form = "Lambda_im"
-    p, H, n = W.shape[:3] if W is not None and W.ndim == 4 else (None,) * 3
+    p, H, n = (size(tensors, "kernel.W", axis, 4) for axis in range(3))
     shapes: Shapes = {name: (n, 2) if form == "Lambda" else (n,) for name in _lambda_names(form)}
-    shapes |= {"kernel.log_dt": (H, 2) if log_dt is not None and log_dt.ndim == 2 else (H,), "kernel.W": (p, H, n, 2)}
-    check_tensors(tensors, shapes | {"D": (D.shape[0] if D is not None and D.ndim == 2 else None, H)})
+    shapes |= {"kernel.log_dt": (H,) if size(tensors, "kernel.log_dt", 1, 2) is None else (H, 2), "kernel.W": (p, H, n, 2)}
+    check_tensors(tensors, shapes | {"D": (size(tensors, "D", 0, 2), H)})
     W, D = tensors["kernel.W"], tensors["D"]
-    if p not in (len(D), 2 * len(D)):
-        raise CheckpointError(f"{layer}: W has {p} channels and D {len(D)}; expected as many, or half for two directions")
+    backward = backward_delay(layer, "W", p, D)
     chosen = _settings(layer, form, settings)
     Lambda = _lambda(tensors, form, chosen)
     with np.errstate(all="ignore"):  # what is not finite is reported
@@ -166,8 +180,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
         poles = np.exp(z)
     if np.any((gains == 0) & (Lambda.real > 0)):
         raise CheckpointError(f"{layer} has poles that grow beyond double precision within its max_kernel_length steps")
-    ssm = half_storage(layer, poles, residues, 1, tensors["D"].astype(np.float64), form != "Lambda")
-    return Layer(ssm, None if p == len(D) else 1)
+    return Layer(half_storage(layer, poles, residues, 1, D.astype(np.float64), form != "Lambda"), backward)
 
 
 def _settings(layer: str, form: str, settings: Settings) -> Values:

@@ -17,6 +17,7 @@ from lqo_mor.checkpoints.families.slots import (
     discretise,
     from_half_storage,
     real_view,
+    size,
     to_half_storage,
     undiscretise,
 )
@@ -29,7 +30,7 @@ _SLOTS = ("A_re", "A_im", "B_re", "B_im")
 
 
 def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
-    n, width = tensors["A_re"].shape if "A_re" in tensors and tensors["A_re"].ndim == 2 else (None, None)
+    n, width = (size(tensors, "A_re", axis, 2) for axis in (0, 1))
     check_layer(layer, tensors, dict.fromkeys(_SLOTS, (n, width)) | {"C": (n, width, 2), "D": (1, width), "log_step": (1, width)})
     # The features first, as in all of our batches.
     A_re, A_im, B_re, B_im, D, log_step = (tensors[name].astype(np.float64).T for name in (*_SLOTS, "D", "log_step"))

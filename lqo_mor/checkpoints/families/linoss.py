@@ -19,7 +19,7 @@ import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
 from lqo_mor.checkpoints.families.linoss_in_class import keep_oscillators
-from lqo_mor.checkpoints.families.slots import check_linear, diagonal_of
+from lqo_mor.checkpoints.families.slots import check_linear, diagonal_of, size
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
@@ -37,10 +37,7 @@ def _step_name(tensors: Tensors) -> str:
 
 def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     rule = settings.choice("discretization", ("IM", "IMEX"), "IM")
-    A = tensors.get("A_diag")
-    count = A.shape[0] if A is not None and A.ndim == 1 else None
-    B = tensors.get("B")
-    width = B.shape[1] if B is not None and B.ndim == 3 else None
+    count, width = size(tensors, "A_diag", 0, 1), size(tensors, "B", 1, 3)
     shapes = {"A_diag": (count,), _step_name(tensors): (count,), "B": (count, width, 2), "C": (width, count, 2), "D": (width,)}
     check_tensors(tensors, shapes)
     poles, factor = _poles(layer, tensors, rule)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.checkpoints.contracts import Layer
-from lqo_mor.checkpoints.families.diagonal_kernels import half_storage
+from lqo_mor.checkpoints.families.diagonal_kernels import backward_delay, half_storage
 from lqo_mor.checkpoints.families.slots import discrete
 from lqo_mor.errors import AccuracyWarning, CheckpointError, warn
 
@@ -47,8 +47,7 @@ class LowRank:
 def diagonal_layer(layer: str, m: LowRank, stable: bool) -> Layer:
     """The heads as a batch of systems; `stable` says that the parameters allow no other ones."""
     p, H, _ = m.C.shape
-    if p not in (len(m.D), 2 * len(m.D)):
-        raise CheckpointError(f"{layer}: C has {p} channels and D {len(m.D)}; expected as many, or half for two directions")
+    backward = backward_delay(layer, "C", p, m.D)
     if H % len(m.w):
         raise CheckpointError(f"{layer}: {len(m.w)} state matrices (n_ssm) do not divide {H} heads")
     if not (np.all(np.isfinite(m.w)) and np.all(np.isfinite(m.dt)) and np.all(m.dt > 0)):
@@ -80,8 +79,7 @@ def diagonal_layer(layer: str, m: LowRank, stable: bool) -> Layer:
             f"{np.log10(worst):.0f} of 16 digits",
             AccuracyWarning,
         )
-    ssm = half_storage(layer, *_stacked(poles, residues), 2, m.D.astype(np.float64), stable)
-    return Layer(ssm, None if p == len(m.D) else 1)
+    return Layer(half_storage(layer, *_stacked(poles, residues), 2, m.D.astype(np.float64), stable), backward)
 
 
 def _modes(layer: str, m: LowRank, row: int, scale: np.ndarray | float) -> tuple[Any, Any, Any, float]:

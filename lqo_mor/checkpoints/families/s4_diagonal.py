@@ -121,19 +121,20 @@ def _v3_kernel(settings: Values) -> Kernel:
 
 
 def _write_v3(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    log_dt = tensors["kernel.kernel.log_dt"][:, np.newaxis]
-    log_dt, real, imag, C = parameters(layer, _v3_kernel(settings), ssm, log_dt)
-    ones = real_view(np.ones(C.shape[1:]) + 0j)
-    new = {
-        "D": forward_feedthrough(layer, linear_parts(layer, ssm)[1], len(tensors["D"])),
-        "kernel.kernel.C": real_view(C),
-        "kernel.kernel.log_dt": log_dt[:, 0],
-        "kernel.kernel.B": ones,
-        "kernel.kernel.inv_A_real": real,
-        "kernel.kernel.A_imag": imag,
-    }
-    # A parameter that the class registers and never reads.
-    return new | {"kernel.kernel.A": ones} if "kernel.kernel.A" in tensors else new
+    new = _write_old(layer, _v3_kernel(settings), ssm, tensors, "inv_A_real", "A_imag")
+    ones = real_view(np.ones(new["kernel.kernel.C"].shape[1:-1]) + 0j)
+    # The class registers A as a parameter and never reads it.
+    return new | {f"kernel.kernel.{key}": ones for key in "AB" if f"kernel.kernel.{key}" in tensors}
+
+
+def _write_old(
+    layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, tensors: Tensors, real_name: str, imag_name: str
+) -> dict[str, np.ndarray]:
+    """What versions 2 and 3 have in common."""
+    log_dt, real, imag, C = parameters(layer, kernel, ssm, tensors["kernel.kernel.log_dt"][:, np.newaxis])
+    new = {"C": real_view(C), "log_dt": log_dt[:, 0], real_name: real, imag_name: imag}
+    D = forward_feedthrough(layer, linear_parts(layer, ssm)[1], len(tensors["D"]))
+    return {"D": D} | {f"kernel.kernel.{key}": value for key, value in new.items()}
 
 
 @np.errstate(over="ignore")  # what overflows is reported
@@ -154,15 +155,7 @@ def _v2_kernel(settings: Values) -> Kernel:
 
 
 def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    log_dt = tensors["kernel.kernel.log_dt"][:, np.newaxis]
-    log_dt, real, imag, C = parameters(layer, _v2_kernel(settings), ssm, log_dt)
-    return {
-        "D": forward_feedthrough(layer, linear_parts(layer, ssm)[1], len(tensors["D"])),
-        "kernel.kernel.C": real_view(C),
-        "kernel.kernel.log_dt": log_dt[:, 0],
-        "kernel.kernel.log_w_real": real,
-        "kernel.kernel.w_imag": imag,
-    }
+    return _write_old(layer, _v2_kernel(settings), ssm, tensors, "log_w_real", "w_imag")
 
 
 S4_DIAGONAL = Family(

@@ -24,7 +24,7 @@ from lqo_mor.checkpoints.families.diagonal_kernels import (
     under_sinh,
 )
 from lqo_mor.checkpoints.families.low_rank import LowRank, diagonal_layer
-from lqo_mor.checkpoints.families.slots import complex_numbers, real_view
+from lqo_mor.checkpoints.families.slots import complex_numbers, real_view, size
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
@@ -38,10 +38,8 @@ _V3_TRANSFORMS = TRANSFORMS | {"relu": Transform(lambda x: np.maximum(x, 0), lam
 
 def _shapes(tensors: Tensors, kernel: str) -> tuple[Shapes, tuple[int | None, ...], int | None]:
     """The shapes of what all versions have, those of the rows (S, n), and H, from the tensors `C` and `P`."""
-    C, P, D = (tensors.get(name) for name in (f"{kernel}.C", f"{kernel}.P", "D"))
-    p, H, n = C.shape[:3] if C is not None and C.ndim == 4 else (None,) * 3
-    r, S = P.shape[:2] if P is not None and P.ndim == 4 else (None, None)
-    c = D.shape[0] if D is not None and D.ndim == 2 else None
+    p, H, n = (size(tensors, f"{kernel}.C", axis, 4) for axis in range(3))
+    r, S, c = size(tensors, f"{kernel}.P", 0, 4), size(tensors, f"{kernel}.P", 1, 4), size(tensors, "D", 0, 2)
     shapes: Shapes = {"D": (c, H), f"{kernel}.C": (p, H, n, 2), f"{kernel}.B": (1, S, n, 2), f"{kernel}.P": (r, S, n, 2)}
     return shapes, (S, n), H
 
@@ -126,8 +124,7 @@ def _read_v2(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     shapes, rows, H = _shapes(tensors, _V2_V3)
     names = ("log_w_real", "w_imag") if _is_hurwitz(tensors) else ("w", "Q")
     matrix = dict(zip(names, (rows, rows) if _is_hurwitz(tensors) else ((*rows, 2), shapes[f"{_V2_V3}.P"]), strict=True))
-    omega = tensors.get(f"{_V2_V3}.omega")
-    nodes = (omega.shape[0] if omega is not None and omega.ndim == 2 else None, 2)
+    nodes = (size(tensors, f"{_V2_V3}.omega", 0, 2), 2)
     shapes |= {f"{_V2_V3}.{key}": shape for key, shape in (matrix | {"log_dt": (H,), "omega": nodes, "z": nodes}).items()}
     check_tensors(tensors, shapes)
     B, P, C = (complex_numbers(tensors[f"{_V2_V3}.{key}"]) for key in "BPC")

@@ -6,7 +6,6 @@ whose map is a small network (``ff.c_fc``, ``ff.c_proj``) is not understood as a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 from lqo_mor.checkpoints.contracts import Layer, Structure
@@ -18,13 +17,9 @@ from lqo_mor.network.model import DeepSSM
 
 
 def _recognises(keys: Collection[str], layers: Collection[str]) -> bool:
-    found = [re.fullmatch(r"(blocks\.(\d+))\.lru", prefix) for prefix in layers]
-    matches = [match for match in found if match is not None]
-    if len(matches) < len(found) or [int(match[2]) for match in matches] != list(range(len(matches))):
+    if parts.numbered(r"blocks\.(?P<n>\d+)\.lru", layers) is None:
         return False
-    modules = ["encoder", "decoder"]
-    for match in matches:
-        modules += [f"{match[1]}.ln", f"{match[1]}.ff.output_linear.0"]
+    modules = ["encoder", "decoder", *(module for prefix in layers for module in _places(prefix))]
     outside = {key for key in keys if not any(key.startswith(f"{prefix}.") for prefix in layers)}
     return outside == {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
 

@@ -11,7 +11,6 @@ is ``x σ(out2(x))`` ("half_glu1") or ``y σ(out2(x))`` ("half_glu2": then only 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import cast
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
-from lqo_mor.checkpoints.structures.parts import sub_state
+from lqo_mor.checkpoints.structures.parts import numbered, sub_state
 from lqo_mor.checkpoints.tensors import Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
 from lqo_mor.network.blocks import Block
@@ -31,11 +30,8 @@ _NORMS = ("norm", "normalization")
 
 def _root(layers: Collection[str]) -> str | None:
     """What stands before ``encoder.layers_N.seq``; None where a layer stands elsewhere or a number is missing."""
-    found = [re.fullmatch(r"(|params\.)encoder\.layers_(\d+)\.seq", prefix) for prefix in layers]
-    matches = [match for match in found if match is not None]
-    if len(matches) < len(found) or [int(match[2]) for match in matches] != list(range(len(matches))):
-        return None
-    return matches[0][1]
+    matches = numbered(r"(|params\.)encoder\.layers_(?P<n>\d+)\.seq", layers)
+    return None if matches is None else matches[0][1]
 
 
 def _norm_key(keys: Collection[str], layer: str) -> str | None:

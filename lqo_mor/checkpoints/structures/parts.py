@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, check_tensors
@@ -11,6 +12,13 @@ from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
 
 ACTIVATIONS = ("gelu", "relu", "identity")
 Part: TypeAlias = Linear | Embedding | LayerNorm | BatchNorm | None
+
+
+def numbered(pattern: str, layers: Collection[str]) -> list[re.Match[str]] | None:
+    """The matches of the prefixes of all layers, whose group "n" counts 0, 1, 2, ...; None where a layer stands elsewhere."""
+    matches = [match for match in (re.fullmatch(pattern, prefix) for prefix in layers) if match is not None]
+    in_order = len(matches) == len(layers) and [int(match["n"]) for match in matches] == list(range(len(layers)))
+    return matches if in_order else None
 
 
 def sub_state(state: Tensors, prefix: str) -> Tensors:

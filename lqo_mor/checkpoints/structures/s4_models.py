@@ -37,34 +37,28 @@ class _Layout:
     final_norm: str | None
 
 
-_EXAMPLE = _Layout(r"s4_layers\.(\d+)", "norms.{}", "encoder", "decoder", None)
+_EXAMPLE = _Layout(r"s4_layers\.(?P<n>\d+)", "norms.{}", "encoder", "decoder", None)
 _FRAMEWORK = _Layout(
-    r"model\.layers\.(\d+)\.layer", "model.layers.{}.norm.norm", "encoder.0", "decoder.0.output_transform", "model.norm.norm"
+    r"model\.layers\.(?P<n>\d+)\.layer", "model.layers.{}.norm.norm", "encoder.0", "decoder.0.output_transform", "model.norm.norm"
 )
 
 
-def _module(layout: _Layout, prefix: str) -> tuple[str, int] | None:
-    """The module that holds a layer, and its number; None where the layer stands elsewhere."""
-    match = re.fullmatch(rf"({layout.block})(\.layer)?", prefix)  # S4 version 4 puts the system one level deeper
-    return None if match is None else (match[1], int(match[2]))
-
-
-def _map_of(module: str, keys: Collection[str]) -> str | None:
-    """The key of the map of tokens in a module."""
+def _mixing_key(layout: _Layout, prefix: str, keys: Collection[str]) -> str | None:
+    """The key of the map of tokens behind a layer, in the module that holds both."""
+    module = cast("re.Match[str]", re.match(layout.block, prefix))[0]
     return next((f"{module}.{name}" for name in _MAP if f"{module}.{name}.weight" in keys), None)
 
 
 def _recognises(layout: _Layout, keys: Collection[str], layers: Collection[str]) -> bool:
-    modules = [module for module in (_module(layout, prefix) for prefix in layers) if module is not None]
-    if [number for _, number in modules] != list(range(len(layers))):
+    if parts.numbered(rf"{layout.block}(\.layer)?", layers) is None:  # S4 version 4 puts the system one level deeper
         return False
     left = {key for key in keys if not any(key == f"{prefix}.D" or key.startswith(f"{prefix}.kernel.") for prefix in layers)}
-    for norm in [layout.norm.format(number) for _, number in modules] + [layout.final_norm]:
+    for norm in [*map(layout.norm.format, range(len(layers))), layout.final_norm]:
         names = {key.removeprefix(f"{norm}.") for key in left if key.startswith(f"{norm}.")}
         if names and not parts.is_norm(names):
             return False
         left -= {f"{norm}.{name}" for name in names}
-    for key in [_map_of(module, keys) for module, _ in modules] + [layout.encoder, layout.decoder]:
+    for key in [*(_mixing_key(layout, prefix, keys) for prefix in layers), layout.encoder, layout.decoder]:
         if f"{key}.weight" not in left:
             return False
         left -= {f"{key}.weight", f"{key}.bias"}
@@ -86,7 +80,7 @@ def _model(
 ) -> DeepSSM:
     blocks = []
     for number, (prefix, layer) in enumerate(layers.items()):
-        mixing, width = parts.linear(state, _mixing_key(layout, prefix, state)), layer.ssm.batch[0]
+        mixing, width = parts.linear(state, str(_mixing_key(layout, prefix, state))), layer.ssm.batch[0]
         gate, place = "glu" if mixing.n_outputs == 2 * width else None, layout.norm.format(number)
         norm = parts.norm(state, place, width) if any(key.startswith(f"{place}.") for key in state) else None
         blocks.append(Block(prefix, layer.ssm, mixing, norm, prenorm, activation, gate, backward=layer.backward))
@@ -99,14 +93,8 @@ def _model(
 def _write(layout: _Layout, model: DeepSSM, state: Tensors) -> Tensors:
     places: dict[str, parts.Part] = {layout.encoder: model.encoder, layout.decoder: model.decoder}
     for number, block in enumerate(model.blocks):
-        places |= {_mixing_key(layout, block.name, state): block.mixing, layout.norm.format(number): block.norm}
+        places |= {str(_mixing_key(layout, block.name, state)): block.mixing, layout.norm.format(number): block.norm}
     return parts.tensors_of(places | {str(layout.final_norm): model.norm}, state)
-
-
-def _mixing_key(layout: _Layout, prefix: str, state: Tensors) -> str:
-    """The key of the map of tokens behind a layer of a model that is recognised."""
-    module, _ = cast("tuple[str, int]", _module(layout, prefix))
-    return cast(str, _map_of(module, state))
 
 
 def _structure(name: str, layout: _Layout) -> Structure:

@@ -1,14 +1,45 @@
-"""Collection without the optional libraries: files that need torch are left out where it is missing."""
+"""What needs an optional library that is missing is left out (files) or skipped (examples), by what it imports: no list to keep.
 
+Test modules and tests say it themselves: ``pytest.importorskip``.
+"""
+
+from configparser import ConfigParser
+from doctest import UnexpectedException
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
-collect_ignore = [] if find_spec("torch") else ["lqo_mor/torch", "tests/s4d_example.py"]
-for library, module in (("control", "python_control"), ("pymor", "pymor_models")):
-    if not find_spec(library):
-        collect_ignore.append(f"lqo_mor/io/{module}.py")
-if not find_spec("pymor"):
-    collect_ignore += [
-        "lqo_mor/analysis/low_rank_gramians.py",
-        "lqo_mor/analysis/low_rank_norms.py",
-        "lqo_mor/reduction/large.py",
-    ]
+import pytest
+
+from tests.imports import ROOT, libraries
+
+IMPORTED_AS = {"scikit-learn": "sklearn", "s5-pytorch": "s5"}
+
+
+@cache
+def missing() -> frozenset[str]:
+    """The libraries of the extras in setup.cfg that are not installed."""
+    config = ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = " ".join(config["options.extras_require"].values()).split()
+    named = {line.split(">=")[0] for line in lines if not line.startswith("%")}
+    return frozenset(name for name in {IMPORTED_AS.get(name, name) for name in named} if not find_spec(name))
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out a file with examples, or a helper of the tests, that cannot be imported without a missing library."""
+    if collection_path.suffix != ".py" or collection_path.name.startswith("test_"):
+        return None
+    return bool(missing() and libraries(collection_path) & missing()) or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """Skip an example or a page whose first failure is that an optional library is missing."""
+    try:
+        return (yield)
+    except UnexpectedException as failure:
+        error = failure.exc_info[1]
+        if isinstance(error, ImportError) and missing():
+            pytest.skip(str(error))
+        raise

@@ -1,18 +1,8 @@
 """The pages are tests, ``python -m pytest --doctest-glob='*.md' docs``; each one runs in an empty folder of its own."""
 
-from importlib.util import find_spec
-
 import pytest
 
 collect_ignore = ["conf.py"]
-if not find_spec("torch"):
-    collect_ignore += ["checkpoints.md", "torch.md"]
-if not find_spec("control"):
-    collect_ignore.append("toolboxes.md")
-if not find_spec("pymor"):
-    collect_ignore.append("large-systems.md")
-if not find_spec("matplotlib"):
-    collect_ignore.append("tutorials/reduce-a-system.md")
 
 
 def pytest_configure(config):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from benchmarks.imdb import compress, data, plots, studies, tables
+from benchmarks.imdb import compress, data, studies, tables
 from benchmarks.imdb.rank import best_subset, measured_moments, white_moments, with_rank
 from benchmarks.imdb.stability import described, plain_iteration, truncated
 from lqo_mor.analysis.door import norm_of
@@ -140,7 +140,7 @@ def test_studies_and_their_tables(small, folder, tmp_path, monkeypatch):
     assert json.loads(out.read_text())["rows"] == json.loads(before)["rows"]
     made = tables.all_tables({"rows": []}, stored)
     assert set(made) == set(studies.STUDIES)
-    pytest.importorskip("matplotlib")
+    plots = pytest.importorskip("benchmarks.imdb.plots")  # needs Matplotlib
     assert set(plots.all_plots([], stored["extra"]["full"], stored["rows"])) == {"layers", "rank"}
 
 

@@ -1,14 +1,14 @@
 """Imports point only to a lower level of the package, so that no cycle can enter unnoticed."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "lqo_mor"
+from tests.imports import MODULES as REPOSITORY
+from tests.imports import ROOT, imports
+
 LEVELS = {
     "errors": 0,
     "types": 1,
@@ -31,42 +31,12 @@ LEVELS = {
     "cli": 12,
     "__main__": 13,
 }
-FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {name: path for name, path in REPOSITORY.items() if name.split(".")[0] == "lqo_mor"}
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_name(path): path for path in FILES}
-
-
-def imports(path: Path, lazy: bool = True) -> set[str]:
-    """The modules of the package that a file imports, also inside functions if `lazy`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if lazy else _at_import(tree)
-    found = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {
-                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in MODULES else node.module for alias in node.names
-            }
-    return {name for name in found if name == "lqo_mor" or name.startswith("lqo_mor.")}
-
-
-def _at_import(node):
-    """Nodes that run when the module is imported: not the bodies of functions, nor what is for type checkers only."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
-        yield child
-        yield from _at_import(child)
+def own_imports(path: Path) -> frozenset[str]:
+    """The modules of the package that a file imports, wherever in the file."""
+    return frozenset(name for name in imports(path) if name.split(".")[0] == "lqo_mor")
 
 
 def part(module: str) -> str:
@@ -82,23 +52,26 @@ def test_every_module_has_a_level(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_downwards(module):
     own = part(module)
-    for name in imports(MODULES[module]):
+    for name in own_imports(MODULES[module]):
         other = part(name)
         if other != own:
             assert LEVELS[other] < LEVELS[own], f"{module} imports {name}, which is not below it"
 
 
-def test_the_test_sees_an_upward_import(tmp_path):
+def test_the_test_sees_an_import_wherever_it_is(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text(
-        "def f():\n    from lqo_mor.reduction.objective import error_kernels\nimport lqo_mor.network.model\n", encoding="utf-8"
+        "def f():\n    from lqo_mor.reduction.objective import error_kernels\nimport lqo_mor.network.model\n"
+        "if TYPE_CHECKING:\n    from lqo_mor.reduction.result import Reduction\n",
+        encoding="utf-8",
     )
-    assert imports(path) == {"lqo_mor.reduction.objective.error_kernels", "lqo_mor.network.model"}
-    assert imports(path, lazy=False) == {"lqo_mor.network.model"}
+    at_import = {"lqo_mor.network.model"}
+    assert imports(path) == {"lqo_mor.reduction.objective.error_kernels", "lqo_mor.reduction.result"} | at_import
+    assert imports(path, everywhere=False) == at_import
 
 
 def test_no_cycle_among_modules():
-    graph = {module: imports(path, lazy=False) & MODULES.keys() for module, path in MODULES.items()}
+    graph = {module: own_imports(path) & MODULES.keys() for module, path in MODULES.items()}
     done, active = set(), []
 
     def visit(module):
@@ -117,7 +90,7 @@ def test_no_cycle_among_modules():
 
 def test_solvers_know_no_systems_and_systems_no_solvers():
     for module, path in MODULES.items():
-        parts = {part(name) for name in imports(path)}
+        parts = {part(name) for name in own_imports(path)}
         if part(module) == "matrix_equations":
             assert parts <= {"errors", "matrix_equations"}, module
         if part(module) == "systems":

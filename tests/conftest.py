@@ -6,6 +6,15 @@ import numpy as np
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+PORTABLE = ("analysis", "io", "matrix_equations", "network", "systems", "test_house.py", "test_layers.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that also run without extras and on other Pythons: those of the layers that compile few kernels."""
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(folder) and item.path.relative_to(folder).parts[0] in PORTABLE:
+            item.add_marker("portable")
 
 
 @pytest.fixture

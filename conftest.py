@@ -4,7 +4,7 @@ Test modules and tests say it themselves: ``pytest.importorskip``.
 """
 
 from configparser import ConfigParser
-from doctest import UnexpectedException
+from doctest import DocTestFailure, UnexpectedException
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,4 +42,9 @@ def pytest_runtest_call(item: pytest.Item):
         error = failure.exc_info[1]
         if isinstance(error, ImportError) and missing():
             pytest.skip(str(error))
+        raise
+    except DocTestFailure as failure:  # another error was expected
+        error = failure.got.rstrip().rpartition("\n")[2]
+        if "MissingDependencyError" in error and missing():
+            pytest.skip(error)
         raise

@@ -276,6 +276,7 @@ def test_compress_with_calibration_inputs(checkpoint, sequences, tmp_path, capsy
 
 
 def test_compress_to_an_error(checkpoint, sequences, tmp_path, capsys):
+    pytest.importorskip("matplotlib")  # the report
     small = tmp_path / "small.safetensors"
     command = ["compress", str(checkpoint), "-o", str(small), "--max-error", "0.1", "--calibration", str(sequences), "--split"]
     assert main([*command, "--report", str(tmp_path / "page.html")]) == 0
@@ -292,6 +293,7 @@ def test_what_needs_calibration_inputs(checkpoint, tmp_path, capsys, arguments):
 
 
 def test_a_split_over_layers_that_are_single_systems(tmp_path):
+    pytest.importorskip("matplotlib")  # the report
     inputs = np.random.default_rng(0).integers(1, 100, (4, 32))
     np.savez(tmp_path / "x.npz", inputs=inputs)
     full, small = DATA / "imdb-small.safetensors", tmp_path / "small.safetensors"

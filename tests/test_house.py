@@ -24,7 +24,6 @@ LONG_FUNCTIONS = {  # module:function -> why
     "lqo_mor.cli.main:_parser": TO_DO,
     "lqo_mor.reduction.descent.quasi_newton:optimise_one": TO_DO,
     "lqo_mor.reduction.sections.search:search": TO_DO,
-    "lqo_mor.reduction.variable_projection:variable_projection": TO_DO,
 }
 MANY_PARAMETERS = {
     "lqo_mor.checkpoints.streaming:compress_file": OPTIONS,
@@ -32,12 +31,13 @@ MANY_PARAMETERS = {
     "lqo_mor.compression.calibration.channel_curves:weighted_curves": TO_DO,
     "lqo_mor.compression.calibration.channels:_adapted": TO_DO,
     "lqo_mor.compression.compress:compress": OPTIONS,
+    "lqo_mor.reduction.descent.projected_gradient:descend": TO_DO,
     "lqo_mor.reduction.descent.projected_gradient:projected_gradient": OPTIONS,
     "lqo_mor.reduction.reduce:reduce": OPTIONS,
     "lqo_mor.reduction.sections.search:search": TO_DO,
-    "lqo_mor.reduction.two_sided.runs:_run": TO_DO,
-    "lqo_mor.reduction.two_sided.runs:reduce_two_sided": TO_DO,
+    "lqo_mor.reduction.sections.search:search_batch": TO_DO,
     "lqo_mor.reduction.two_sided.tsia:tsia": OPTIONS,
+    "lqo_mor.reduction.variable_projection:optimal": TO_DO,
     "lqo_mor.reduction.variable_projection:variable_projection": OPTIONS,
     "lqo_mor.torch.trainable:LQODeepSSM.__init__": OPTIONS,
 }
@@ -91,8 +91,8 @@ def broken(modules: dict[str, Path]) -> tuple[set[str], set[str], set[str]]:
 @pytest.mark.parametrize("what", range(3), ids=["lines of modules", "lines of functions", "parameters"])
 def test_the_house_rules_are_kept_or_a_reason_stands_here(what):
     found, reasons = broken(PACKAGE)[what], (LONG_MODULES, LONG_FUNCTIONS, MANY_PARAMETERS)[what]
-    assert not found - reasons.keys(), "shorten it, or give a reason in tests/test_house.py"
-    assert not reasons.keys() - found, "these keep the rule now: take them off the list in tests/test_house.py"
+    assert sorted(found - reasons.keys()) == [], "shorten it, or give a reason in tests/test_house.py"
+    assert sorted(reasons.keys() - found) == [], "these keep the rule now: take them off the list in tests/test_house.py"
 
 
 def test_the_test_sees_what_breaks_a_rule(tmp_path):

@@ -3,7 +3,6 @@
 Test modules and tests say it themselves: ``pytest.importorskip``.
 """
 
-import os
 from configparser import ConfigParser
 from doctest import DocTestFailure, UnexpectedException
 from functools import cache
@@ -13,9 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.imports import ROOT, libraries
-
-# Threads that wait for the next small kernel sleep: beside another process, spinning costs several times the work itself.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 IMPORTED_AS = {"scikit-learn": "sklearn", "s5-pytorch": "s5"}
 

@@ -7,8 +7,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-"""A dense system, a diagonal one, or a batch of diagonal ones."""
-
 FloatOrBatch: TypeAlias = float | np.ndarray
 """A number; of a batch of systems, an array of its shape."""
 

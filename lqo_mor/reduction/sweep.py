@@ -25,7 +25,6 @@ from lqo_mor.types import Progress
 _GAIN = 1.25  # factor by which an optimum usually undercuts balanced truncation; a first guess of its order
 _HOPE = 10.0  # factor by which it may undercut the last balanced truncation, beyond which no order is worth a try
 
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -47,8 +46,8 @@ class ErrorCurve:
         nothing, its entry is that of the order before.
     hsv : (..., k) ndarray
         Hankel singular values of the full system, of every channel of a batch.
-    horizon : float or None
-        Samples or seconds; None for the infinite horizon.
+    norm : Norm
+        In which the errors are.
 
     Examples
     --------

@@ -8,3 +8,4 @@ from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 System: TypeAlias = LQOSystem | DiagonalLQOSystem
+"""A dense system, a diagonal one, or a batch of diagonal ones."""

@@ -9,8 +9,9 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import InvalidInputError, LQOWarning, OrderError, StabilityWarning, UnstableSystemError
+from lqo_mor.reduction.best_of import better
 from lqo_mor.reduction.reduce import METHODS
-from lqo_mor.reduction.sweep import _better, solve
+from lqo_mor.reduction.sweep import solve
 from tests.cases import dense, diagonal, get, parametrize, select
 
 ITERATIVE = [name for name in METHODS if name not in ("balanced", "modal", "hippo")]
@@ -90,14 +91,14 @@ def test_a_channel_that_the_larger_order_makes_worse_keeps_the_smaller_system():
     small, large = (lqo.reduce(LAYER, order, method="optimal", max_iterations=20) for order in (2, 4))
     worse = np.array([True, False, False, True, False])
     spoilt = dataclasses.replace(large, error=np.where(worse, 10.0, large.error))
-    kept = _better(spoilt, small)
+    kept = better(spoilt, small)
     np.testing.assert_array_equal(kept.error, np.where(worse, small.error, large.error))
     np.testing.assert_allclose(lqo.h2_error(LAYER, kept.system), kept.error, rtol=1e-9)
     np.testing.assert_array_equal(kept.iterations, np.where(worse, small.iterations, large.iterations))
     assert kept.history.shape[-1] == max(small.history.shape[-1], large.history.shape[-1])
     assert list(kept.status) == [(small if w else large).status[k] for k, w in enumerate(worse)]
-    assert _better(large, small) is large
-    assert _better(dataclasses.replace(large, error=large.error + 10), small) is small
+    assert better(large, small) is large
+    assert better(dataclasses.replace(large, error=large.error + 10), small) is small
 
 
 def test_a_search_that_falls_behind_starts_again_from_the_order_before():

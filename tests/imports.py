@@ -13,9 +13,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {
-    module_name(path): path for folder in ("lqo_mor", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
-}
+FOLDERS = ("lqo_mor", "tests", "benchmarks")
+MODULES = {module_name(path): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
 
 
 @cache
@@ -46,12 +45,16 @@ def _at_import(node: ast.AST):
 
 def libraries(path: Path) -> set[str]:
     """The libraries that importing a file imports, by itself or through other files of the repository."""
-    found, files, seen = set(), [path], set()
+    found, seen = set(), set()
+    files = [path, *(folder / "__init__.py" for folder in path.parents if folder.is_relative_to(ROOT))]
     while files:
-        for name in imports(files.pop(), everywhere=False) - seen:
+        if not (file := files.pop()).is_file():
+            continue
+        for name in imports(file, everywhere=False) - seen:
             seen.add(name)
-            if name in MODULES:
-                files.append(MODULES[name])
+            if name.split(".")[0] in FOLDERS:
+                parts = name.split(".")  # importing a module imports the packages around it, too
+                files += [MODULES[above] for k in range(len(parts)) if (above := ".".join(parts[: k + 1])) in MODULES]
             else:
                 found.add(name.split(".")[0])
     return found

@@ -20,8 +20,6 @@ TO_DO = "to be put right; no new entry may say so"
 LONG_MODULES: dict[str, str] = {}  # module -> why
 LONG_FUNCTIONS = {  # module:function -> why
     "lqo_mor.checkpoints.streaming:compress_file": TO_DO,
-    "lqo_mor.cli.loading:compress": TO_DO,
-    "lqo_mor.cli.main:_parser": TO_DO,
     "lqo_mor.reduction.descent.quasi_newton:optimise_one": TO_DO,
     "lqo_mor.reduction.sections.search:search": TO_DO,
 }
@@ -39,7 +37,7 @@ MANY_PARAMETERS = {
     "lqo_mor.reduction.two_sided.tsia:tsia": OPTIONS,
     "lqo_mor.reduction.variable_projection:optimal": TO_DO,
     "lqo_mor.reduction.variable_projection:variable_projection": OPTIONS,
-    "lqo_mor.torch.trainable:LQODeepSSM.__init__": OPTIONS,
+    "lqo_mor.torch.lqo_deep_ssm:LQODeepSSM.__init__": OPTIONS,
 }
 PACKAGE = {module: path for module, path in MODULES.items() if module.split(".")[0] == "lqo_mor"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef

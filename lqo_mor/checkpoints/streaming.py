@@ -13,7 +13,7 @@ import numpy as np
 
 from lqo_mor.checkpoints.containers.files import as_path
 from lqo_mor.checkpoints.containers.lazy_files import NUMBER_NAMES, LazyFile, Renamed, write
-from lqo_mor.checkpoints.containers.trees import find_state
+from lqo_mor.checkpoints.containers.trees import Layout, find_state
 from lqo_mor.checkpoints.contracts import Family
 from lqo_mor.checkpoints.families.registry import IN_ANY_MODEL
 from lqo_mor.checkpoints.layered import alone, find_layers, local_key, local_tensors, stored_tensors
@@ -102,37 +102,15 @@ def compress_file(
     stored = read_sidecar(path, (entry["shape"] for entry in file.entries.values()))
     asked = Settings(stored | check_given(settings))
     job = _Job(family, state, asked, dict(state_size=state_size, keep=keep, method=method, horizon=horizon))
-    prefixes, results = list(find_layers(family, state)), []
-    layers: dict[str, Values] = {}
     with _spool(output) as spool:
-
-        def store(prefix: str, result: _Result) -> None:
-            """Put the tensors of a layer aside; only their places stay in memory."""
-            layers[prefix] = {}
-            for key, value in layout.restored(result.tensors).items():
-                layers[prefix][str(key)] = (NUMBER_NAMES[value.dtype], value.shape, spool.tell())
-                spool.write(np.ascontiguousarray(value).tobytes())
-            result.tensors.clear()
-
         try:
-            for prefix in prefixes:
-                results.append(job.reduced(prefix))
-                store(prefix, results[-1])
-                if progress is not None:
-                    progress(len(results), len(prefixes))
-            if all(result.refused for result in results):
-                raise cast(OrderError, results[0].refused)
+            results, layers = _reduced(job, layout, spool, progress)
             asked.check_used(also=stored)  # what it says of the model around the layers
-            slots = max(result.slots for result in results)
-            for again in (_smaller, _unlike):  # most classes take one size for all layers
-                for i in again(results) if family.same_size else ():
-                    results[i] = job.reduced(prefixes[i], slots)
-                    store(prefixes[i], results[i])
         except InvalidInputError as err:
             raise type(err)(f"{path.name}: {err}") from None
         warn_of_assumptions(path.name, asked.assumed)
         sidecar = Sidecar(output, stored | asked.values, overwrite)
-        entries: Values = dict.fromkeys(str(layout.places[key]) for prefix in prefixes for key in job.keys(prefix))
+        entries: Values = dict.fromkeys(str(layout.places[key]) for prefix in layers for key in job.keys(prefix))
         for places in layers.values():
             entries |= places
         with new_file(output, overwrite) as out:
@@ -142,6 +120,33 @@ def compress_file(
     before = sum(_numbers(entry["dtype"], entry["shape"]) for entry in file.entries.values())
     change = sum(report.parameters_after - report.parameters_before for report in reports)
     return CompressionReport(reports, before, before + change, method, horizon)
+
+
+def _reduced(job: _Job, layout: Layout, spool: BinaryIO, progress: Progress | None) -> tuple[list[_Result], dict[str, Values]]:
+    """All layers reduced, and by their prefixes the places of their tensors in the spool; only those stay in memory."""
+    prefixes, results = list(find_layers(job.family, job.state)), []
+    layers: dict[str, Values] = {}
+
+    def store(prefix: str, result: _Result) -> None:
+        layers[prefix] = {}
+        for key, value in layout.restored(result.tensors).items():
+            layers[prefix][str(key)] = (NUMBER_NAMES[value.dtype], value.shape, spool.tell())
+            spool.write(np.ascontiguousarray(value).tobytes())
+        result.tensors.clear()
+
+    for prefix in prefixes:
+        results.append(job.reduced(prefix))
+        store(prefix, results[-1])
+        if progress is not None:
+            progress(len(results), len(prefixes))
+    if all(result.refused for result in results):
+        raise cast(OrderError, results[0].refused)
+    slots = max(result.slots for result in results)
+    for again in (_smaller, _unlike):  # most classes take one size for all layers
+        for i in again(results) if job.family.same_size else ():
+            results[i] = job.reduced(prefixes[i], slots)
+            store(prefixes[i], results[i])
+    return results, layers
 
 
 @contextmanager

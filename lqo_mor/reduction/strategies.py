@@ -22,7 +22,7 @@ from lqo_mor.reduction.sections.data import balanced_start, channel_data, furthe
 from lqo_mor.reduction.sections.kernel_data import Data
 from lqo_mor.reduction.sections.layout import Layout, layout_of
 from lqo_mor.reduction.sections.orthonormal import diagonal_image, realise, realise_dense
-from lqo_mor.reduction.sections.search import Found, search_batch, search_one, searchable
+from lqo_mor.reduction.sections.search import TRIAL, Effort, Found, search_batch, search_one, searchable
 from lqo_mor.reduction.two_sided.tsia import projecting
 from lqo_mor.systems.batches import stack
 from lqo_mor.systems.convert import as_dense, to_diagonal
@@ -69,11 +69,12 @@ class Search:
         """The options of quasi-Newton steps."""
         return {"margin": self.margin, "ridge": self.ridge, **self.stop}
 
-    @property
-    def wide(self) -> dict[str, Any]:
-        """The options of a search of one system."""
+    def effort(self, many: bool) -> Effort:
+        """How hard one system, or each of many channels, is searched; from a given start to the local minimum below it."""
+        if many and self.free:
+            return Effort(**self.stop, trial_steps=TRIAL, extra=1, exchanges=self.exchanges or 0)
         tries = self.exchanges if self.exchanges is not None else _EXCHANGES if self.free else 0
-        return {"exchanges": tries, "widely": self.free, **self.stop}
+        return Effort(**self.stop, extra=2 if self.free or tries else None, exchanges=tries)
 
     def layout(self, sys: System) -> Layout:
         """The sections that there is room for."""
@@ -116,7 +117,7 @@ def optimiser(sys: System, search: Search) -> tuple[One, Batch | None]:
 def _search_modes(sys: System, full: DiagonalLQOSystem, own: np.ndarray, norm: Norm, search: Search) -> Outcome:
     """The search for sections, the full system given by its modes."""
     size, data = search.layout(sys), search_data(full, norm, search.ridge)
-    found = search_one(data, size, [own, *(further_starts(full, size, norm) if search.free else [])], **search.wide)
+    found = search_one(data, size, [own, *(further_starts(full, size, norm) if search.free else [])], search.effort(many=False))
     system = _system(sys, full, found.poles, norm, search.ridge)
     return Outcome(system, found.history, KERNEL_STATUS[found.status], found.steps)
 
@@ -126,7 +127,7 @@ def _search_image(sys: LQOSystem, own: np.ndarray, norm: Norm, search: Search) -
     image, systems, size = diagonal_image(sys, norm), [realise_dense(sys, own[own.imag >= 0], norm)], search.layout(sys)
     if image is not None:
         starts = [own, *(further_starts(image, size, norm) if search.free else [])]
-        found = search_one(search_data(image, norm, search.ridge), size, starts, **search.wide)
+        found = search_one(search_data(image, norm, search.ridge), size, starts, search.effort(many=False))
         systems.append(realise_dense(sys, found.poles, norm))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)  # said at the end, if it is the result
@@ -145,10 +146,7 @@ def _search_channels(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progres
     def start_of(h: int, _: Data) -> np.ndarray:
         return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
 
-    found = search_batch(
-        len(indices), data_of, start_of, search.layout(sys), widely=search.free, exchanges=search.exchanges or 0,
-        progress=progress, **search.stop,
-    )  # fmt: skip
+    found = search_batch(len(indices), data_of, start_of, search.layout(sys), search.effort(many=True), progress)
     if norm.plain:
         parts = [
             _system(sys[index], sys[index], poles[used], norm, search.ridge)
@@ -164,8 +162,8 @@ def search_everywhere(sys: DiagonalLQOSystem, search: Search, progress: Progress
     """A batch with one input and linear outputs, compiled from end to end: no start is made or measured."""
     norm, size, data_of = search.norm, search.layout(sys), channel_data(sys, search.norm, search.ridge)
     found = search_batch(
-        int(np.prod(sys.batch)), data_of, lambda h, data: balanced_start(data, size), size, widely=True,
-        exchanges=search.exchanges or 0, progress=progress or (lambda done, total: None), **search.stop,
+        int(np.prod(sys.batch)), data_of, lambda h, data: balanced_start(data, size), size, search.effort(many=True),
+        progress or (lambda done, total: None),
     )  # fmt: skip
     outcome = kernel_outcome(_fitted(sys, found, norm, search.ridge), found.history, found.status, found.steps)
     fields: dict[str, Any] = {"status": outcome.status, "history": outcome.history, "iterations": outcome.iterations}

@@ -23,7 +23,7 @@ from lqo_mor.reduction.sections import candidates
 from lqo_mor.reduction.sections.data import _LEAST_RIDGE, _weighted_data
 from lqo_mor.reduction.sections.kernel_data import CODE, FEATURES, OUTPUTS, PARAMETERS, SQUARED_NORM, Data, kernel_data
 from lqo_mor.reduction.sections.layout import Layout, layout_of, poles_of
-from lqo_mor.reduction.sections.search import Candidates, Run, search
+from lqo_mor.reduction.sections.search import Candidates, Effort, Run, search
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import closed
 from lqo_mor.types import Progress
@@ -146,8 +146,8 @@ def weighted_curves(
             else:
                 layout = options.layout(size)
                 candidates = Candidates.of(data, layout) if candidates is None else candidates
-                steps = _TRIAL, None, options.exchanges, _STEPS, _TOLERANCE
-                mu = _poles(layout, search(data, layout, [closed(discount * best[0])], *steps, candidates, True))
+                effort = Effort(_STEPS, _TOLERANCE, _TRIAL, exchanges=options.exchanges, swaps=True)
+                mu = _poles(layout, search(data, layout, [closed(discount * best[0])], effort, candidates))
                 residues, change, squared[h, k] = _fitted(data, mu)
                 best = (mu / discount, residues, feedthrough + change)
             systems[h].append(best)
@@ -191,8 +191,8 @@ def refit_channels(
         data = kernel_data((code, parameters), lam, features, outputs, max(left, 0.0), ridge)
         mu = options.discount * mu
         if mu.size:
-            layout, steps = options.layout(mu.size), (_REFIT_STEPS, None, 0, _REFIT_STEPS, _TOLERANCE)
-            mu = _poles(layout, search(data, layout, [closed(mu)], *steps))
+            layout = options.layout(mu.size)
+            mu = _poles(layout, search(data, layout, [closed(mu)], Effort(_REFIT_STEPS, _TOLERANCE)))
         residues, change, squared[h] = _fitted(data, mu)
         refitted[h] = (mu / options.discount, residues, change if options.free else feedthrough)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,53 @@ def optimise_batch(
     return kernel_outcome(system, history, status, iterations)
 
 
+@dataclass(frozen=True, eq=False)
+class Unknowns:
+    """Poles of fixed kinds, with several inputs the input rows, too, as one real vector (theory, eq. (8.3)).
+
+    `code` tells the kind of time; real poles stay real; `origin` and `scale` (s,) are the kernels'; with one input its rows `B`
+    (s, 1) do not change.
+    """
+
+    code: int
+    real: np.ndarray
+    margin: float
+    origin: np.ndarray
+    scale: np.ndarray
+    B: np.ndarray
+
+    @classmethod
+    def of(cls, initial: DiagonalLQOSystem, margin: float) -> tuple[Unknowns, np.ndarray]:
+        """Those of a start, and their values there."""
+        s, m, real = initial.n_slots, initial.n_inputs, initial.is_real_pole
+        code = CONTINUOUS if initial.is_continuous else DISCRETE  # all that the parameters of poles depend on
+        x, origin, scale = np.empty(int(initial.order)), np.empty(s), np.empty(s)
+        quasi_newton_kernels._parameters_from(
+            code, _movable(initial.poles, initial.is_continuous), real, margin, x, origin, scale
+        )
+        if m == 1:
+            return cls(code, real, margin, origin, scale, np.ones((s, 1), complex)), x
+        B = initial.B / np.linalg.norm(initial.B, axis=1, keepdims=True)
+        return cls(code, real, margin, origin, scale, B), np.concatenate([x, B.real.ravel(), B.imag[~real].ravel()])
+
+    def unpack(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Poles (s,) and input rows (s, m)."""
+        (s, m), n = self.B.shape, int(np.sum(2 - self.real))
+        poles = np.empty(s, complex)
+        quasi_newton_kernels._poles_from(self.code, x[:n], self.real, self.margin, self.origin, self.scale, poles)
+        if m == 1:
+            return poles, self.B
+        inputs = x[n : n + s * m].reshape(s, m) + 0j
+        inputs[~self.real] += 1j * x[n + s * m :].reshape(-1, m)
+        return poles, inputs
+
+    def gradient(self, x: np.ndarray, poles: np.ndarray, gamma: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """The gradient by `x` from those by poles and input rows."""
+        out = np.empty(int(np.sum(2 - self.real)))
+        quasi_newton_kernels._parameter_gradient(self.code, x[: out.size], self.real, self.margin, self.scale, poles, gamma, out)
+        return out if self.B.shape[1] == 1 else np.concatenate([out, delta.real.ravel(), -delta.imag[~self.real].ravel()])
+
+
 def optimise_one(
     sys: System,
     initial: DiagonalLQOSystem,
@@ -71,40 +119,16 @@ def optimise_one(
     """Any single system, by SciPy's BFGS (L-BFGS for many unknowns) on poles and, with several inputs, input rows."""
     import scipy.optimize  # a fifth of the import time of the package
 
-    problem, real = problem_of(sys, norm), initial.is_real_pole
-    s, m, n_pole_parameters = real.size, sys.n_inputs, int(initial.order)
-    code = CONTINUOUS if problem.continuous else DISCRETE  # all that the parameters of poles depend on
-    mu = _movable(initial.poles, problem.continuous)
-    x, origin, scale = np.empty(n_pole_parameters), np.empty(s), np.empty(s)
-    quasi_newton_kernels._parameters_from(code, mu, real, margin, x, origin, scale)
-    if m == 1:
-        B = np.ones((s, 1), complex)
-    else:
-        B = initial.B / np.linalg.norm(initial.B, axis=1, keepdims=True)
-        x = np.concatenate([x, B.real.ravel(), B.imag[~real].ravel()])
-    pairs = np.flatnonzero(~real)
-
-    def unpack(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        poles = np.empty(s, complex)
-        quasi_newton_kernels._poles_from(code, x[:n_pole_parameters], real, margin, origin, scale, poles)
-        if m == 1:
-            return poles, B
-        inputs = x[n_pole_parameters : n_pole_parameters + s * m].reshape(s, m) + 0j
-        inputs[pairs] += 1j * x[n_pole_parameters + s * m :].reshape(-1, m)
-        return poles, inputs
+    problem, (unknowns, x) = problem_of(sys, norm), Unknowns.of(initial, margin)
+    real, unit = unknowns.real, 1.0
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        poles, inputs = unpack(x)
+        poles, inputs = unknowns.unpack(x)
         value, gamma, delta, _ = projected_error(problem, poles, inputs, real, ridge)
         if not np.isfinite(value):
             return np.inf, np.zeros_like(x)
-        gradient = np.empty(n_pole_parameters)
-        quasi_newton_kernels._parameter_gradient(code, x[:n_pole_parameters], real, margin, scale, poles, gamma, gradient)
-        if m > 1:
-            gradient = np.concatenate([gradient, delta.real.ravel(), -delta.imag[pairs].ravel()])
-        return value / unit, gradient / unit
+        return value / unit, unknowns.gradient(x, poles, gamma, delta) / unit
 
-    unit = 1.0
     unit = max(objective(x)[0], 1e-15 * problem.squared_norm, np.finfo(float).tiny)
     history = [objective(x)[0] * unit]
 
@@ -120,7 +144,7 @@ def optimise_one(
             objective, x, jac=True, method="L-BFGS-B" if many else "BFGS", callback=remember, options=options
         )
     status = Status.CONVERGED if result.status == 0 else Status.MAX_ITERATIONS if result.status == 1 else Status.STALLED
-    poles, inputs = unpack(result.x)
+    poles, inputs = unknowns.unpack(result.x)
     flat = ~real & (poles.imag == 0)  # a pair that ran into the real axis is still stored as one
     poles = np.where(flat, poles + 1e-9j * np.maximum(np.abs(poles), _TINY), poles)
     system = fit_to(problem, sys, poles, inputs, ridge)

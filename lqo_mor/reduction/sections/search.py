@@ -27,7 +27,7 @@ from lqo_mor.systems.system import System
 from lqo_mor.types import FloatOrBatch, Progress
 
 _ON_THE_WAY = 5  # steps while sections are still being added
-_TRIAL = 6  # steps that every trial gets before the best goes on
+TRIAL = 6  # steps that every trial gets before the best goes on
 _SWAPS = 2  # sections replaced before the best goes on
 _KICK = 0.4  # standard deviation of a disturbance of the parameters
 _MOVED = 0.3  # difference of a parameter at which a candidate is another section, and no step of Newton's
@@ -53,33 +53,51 @@ def searchable(sys: System, norm: Norm, ridge: float) -> bool:
     return sys.n_inputs == 1 and norm.compiled and (quadratic_of(sys) is None or (norm.plain and ridge <= BOUNDLESS))
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How hard a search tries.
+
+    Attributes
+    ----------
+    max_iterations, tolerance
+        Most Newton steps of a run, and the gradient, relative to the squared error, at which it ends.
+    trial_steps : int, optional
+        Steps that every start gets before the best goes on; all of them by default.
+    extra : int, optional
+        Sections are grown one by one, too, so many too many, of which those that are missed least are taken away.
+    exchanges : int
+        How often at most a section is exchanged for a better one in the end, and how many are tried each time.
+    swaps : bool, optional
+        Whether quick exchanges come before the best goes on; by default where sections are grown.
+    """
+
+    max_iterations: int
+    tolerance: float
+    trial_steps: int | None = None
+    extra: int | None = None
+    exchanges: int = 0
+    swaps: bool | None = None
+
+
 def search_batch(
     count: int,
     data_of: Callable[[int], Data],
     start_of: Callable[[int, Data], np.ndarray],
     size: Layout,
-    *,
-    widely: bool,
-    exchanges: int,
-    max_iterations: int,
-    tolerance: float,
+    effort: Effort,
     progress: Progress,
 ) -> Found:
-    """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)``, and if `widely` from nothing.
-
-    Not `widely`, and without exchanges, each ends in the local minimum below its start, as in `search_one`.
-    """
-    trial_steps, extra = (_TRIAL, 1) if widely else (max_iterations, 2 if exchanges else None)
+    """Channels with linear outputs on all threads, each from the poles ``start_of(h, data)``."""
     kinds, x = np.tile(size.kinds, (count, 1)), np.tile(np.linspace(0.1, 1.0, size.n_parameters), (count, 1))
     start, squared = np.zeros(count), np.zeros(count)
-    status, steps, history = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full((count, max_iterations + 1), np.nan)
+    status, steps, history = np.zeros(count, int), np.zeros(count, int), np.full((count, effort.max_iterations + 1), np.nan)
 
     def channel(h: int) -> None:
         data = data_of(h)
         if not data[SQUARED_NORM] > 0:  # no transfer: any poles will do
             history[h, 0] = 0.0
             return
-        run = search(data, size, [start_of(h, data)], trial_steps, extra, exchanges, max_iterations, tolerance)
+        run = search(data, size, [start_of(h, data)], effort)
         kinds[h], x[h, : run.x.size], squared[h], start[h], status[h], steps[h] = run[:-1]
         history[h, : run.steps + 1] = run.history
 
@@ -90,15 +108,9 @@ def search_batch(
     return Found(poles, used, squared, start, history, status, steps)
 
 
-def search_one(
-    data: Data, size: Layout, starts: list[np.ndarray], *, widely: bool, exchanges: int, max_iterations: int, tolerance: float
-) -> Found:
-    """One system by its `search_data`, from each set of poles in `starts` (closed under conjugation, filled up if too few).
-
-    Not `widely`, and without exchanges, it ends in the local minimum below its start.
-    """
-    extra = 2 if widely or exchanges else None
-    run = search(data, size, starts, max_iterations, extra, exchanges, max_iterations, tolerance)
+def search_one(data: Data, size: Layout, starts: list[np.ndarray], effort: Effort) -> Found:
+    """One system by its `search_data`, from each set of poles in `starts` (closed under conjugation, filled up if too few)."""
+    run = search(data, size, starts, effort)
     poles, used = poles_of(size, run.kinds[np.newaxis], run.x[np.newaxis])
     return Found(
         poles[0, used[0]], used[0, used[0]], run.squared, run.start, run.history, np.asarray(run.status), np.asarray(run.steps)
@@ -141,72 +153,60 @@ class Run(NamedTuple):
     history: np.ndarray
 
 
-def search(
-    data: Data,
-    size: Layout,
-    starts: list[np.ndarray],
-    trial_steps: int,
-    extra: int | None,
-    exchanges: int,
-    max_iterations: int,
-    tolerance: float,
-    candidates: Candidates | None = None,
-    swaps: bool | None = None,
-) -> Run:
-    """The best of several starts and, if `extra` is given, of sections grown one by one, improved by replacing sections.
-
-    Each gets `trial_steps`, the best goes on. `extra` sections too many are grown, and those that are missed least taken
-    away.
-    """
-    continuous, bounds = data[CODE] >= CONTINUOUS, (size.least, size.limit)
+def search(data: Data, size: Layout, starts: list[np.ndarray], effort: Effort, candidates: Candidates | None = None) -> Run:
+    """The best of several starts and, if asked for, of sections grown one by one, improved by replacing sections."""
+    bounds, most = (size.least, size.limit), effort.max_iterations
     candidates = Candidates.of(data, size) if candidates is None else candidates
-    swaps = extra is not None if swaps is None else swaps
-    past, trial_steps = np.empty(max_iterations + 1), min(trial_steps, max_iterations)
-    first = np.inf
-
-    def run(kinds: np.ndarray, x: np.ndarray, steps: int) -> Run:
-        value, status, accepted = newton._newton(data, kinds, x, *bounds, steps, tolerance, past)
-        best = Run(kinds, x, value, first, status, accepted, past[: accepted + 1].copy())
-        while best.steps < steps:  # real poles of two sections that meet could part as a pair of one
-            x = np.empty_like(best.x)
-            if not starting_poles._regrouped(continuous, kinds, best.x, *bounds, x):
-                break
-            value, status, accepted = newton._newton(data, kinds, x, *bounds, steps - best.steps, tolerance, past)
-            if not value < (1 - _WORTH) * best.squared:
-                break
-            history = np.minimum.accumulate(np.concatenate([best.history, past[1 : accepted + 1]]))
-            best = Run(kinds, x, value, first, status, best.steps + accepted, history)
-        return best
-
+    trial_steps = most if effort.trial_steps is None else min(effort.trial_steps, most)
     trials = []
     for poles in starts:
         kinds, x = size.kinds.copy(), np.zeros(size.n_parameters)
-        count = starting_poles._sections_of(continuous, poles + 0j, kinds, *bounds, x)
+        count = starting_poles._sections_of(data[CODE] >= CONTINUOUS, poles + 0j, kinds, *bounds, x)
         x = x[: allpass_error._parameter_count(kinds)]
         _grow(data, kinds, x, count, candidates, bounds)
-        trials.append(run(kinds, x, trial_steps))
+        trials.append(_run(data, bounds, kinds, x, trial_steps, effort.tolerance))
     first = trials[0].history[0]
-    if extra is not None:
-        room = extra if size.kinds[0] != REAL and 2 * (size.kinds.size + extra) < data[LAM].size else 0
-        trials.append(run(size.kinds.copy(), _grown(data, size.kinds, room, candidates, bounds), trial_steps))
+    if effort.extra is not None:
+        room = effort.extra if size.kinds[0] != REAL and 2 * (size.kinds.size + effort.extra) < data[LAM].size else 0
+        x = _grown(data, size.kinds, room, candidates, bounds)
+        trials.append(_run(data, bounds, size.kinds.copy(), x, trial_steps, effort.tolerance))
     best = min(trials, key=lambda trial: trial.squared)
+    swaps = effort.extra is not None if effort.swaps is None else effort.swaps
     for _ in range(_SWAPS if trial_steps and swaps else 0):
-        swapped = _exchange(data, best, candidates, size, 1, lambda kinds, x: run(kinds, x, min(_TRIAL, trial_steps)))
+        swapped = _exchange(data, best, candidates, size, 1, min(TRIAL, trial_steps), effort.tolerance)
         if swapped is None:
             break
         best = swapped
-    if best.status == 1 and best.steps < max_iterations:
-        rest = run(best.kinds, best.x, max_iterations - best.steps)
+    if best.status == 1 and best.steps < most:
+        rest = _run(data, bounds, best.kinds, best.x, most - best.steps, effort.tolerance)
         history = np.concatenate([best.history, rest.history[1:]])
         best = rest._replace(steps=best.steps + rest.steps, history=history)
     rng = np.random.default_rng(0)
-    for _ in range(exchanges):
-        trial = _exchange(data, best, candidates, size, exchanges, lambda kinds, x: run(kinds, x, max_iterations))
+    for _ in range(effort.exchanges):
+        trial = _exchange(data, best, candidates, size, effort.exchanges, most, effort.tolerance)
         if trial is None:  # no section alone is worth it: all of them, a little
-            trial = run(best.kinds, best.x + _KICK * rng.normal(size=best.x.size), max_iterations)
+            x = best.x + _KICK * rng.normal(size=best.x.size)
+            trial = _run(data, bounds, best.kinds, x, most, effort.tolerance)
         if trial.squared < (1 - _WORTH) * best.squared:
             best = trial
     return best._replace(start=first)
+
+
+def _run(data: Data, bounds: tuple[float, float], kinds: np.ndarray, x: np.ndarray, steps: int, tolerance: float) -> Run:
+    """Newton steps from the sections `x`; where real poles of two sections meet, they may part as a pair of one."""
+    past = np.empty(steps + 1)
+    value, status, accepted = newton._newton(data, kinds, x, *bounds, steps, tolerance, past)
+    best = Run(kinds, x, value, np.inf, status, accepted, past[: accepted + 1].copy())
+    while best.steps < steps:
+        x = np.empty_like(best.x)
+        if not starting_poles._regrouped(data[CODE] >= CONTINUOUS, kinds, best.x, *bounds, x):
+            break
+        value, status, accepted = newton._newton(data, kinds, x, *bounds, steps - best.steps, tolerance, past)
+        if not value < (1 - _WORTH) * best.squared:
+            break
+        history = np.minimum.accumulate(np.concatenate([best.history, past[1 : accepted + 1]]))
+        best = Run(kinds, x, value, np.inf, status, best.steps + accepted, history)
+    return best
 
 
 def _grow(data: Data, kinds: np.ndarray, x: np.ndarray, count: int, candidates: Candidates, bounds: tuple[float, float]) -> None:
@@ -234,7 +234,7 @@ def _grown(data: Data, kinds: np.ndarray, extra: int, candidates: Candidates, bo
 
 
 def _exchange(
-    data: Data, best: Run, candidates: Candidates, size: Layout, tries: int, run: Callable[[np.ndarray, np.ndarray], Run]
+    data: Data, best: Run, candidates: Candidates, size: Layout, tries: int, steps: int, tolerance: float
 ) -> Run | None:
     """A better run with one of the `tries` sections that are missed least replaced, or None.
 
@@ -253,7 +253,7 @@ def _exchange(
             choice = np.argmin(np.where(free, scores, np.inf))
             x = best.x.copy()
             x[own] = choices[choice]
-            trial = run(best.kinds, x)
+            trial = _run(data, (size.least, size.limit), best.kinds, x, steps, tolerance)
             if trial.squared < (1 - _WORTH) * best.squared:
                 return trial
             free &= np.max(np.abs(choices - choices[choice]), axis=1) > _ELSEWHERE

@@ -96,7 +96,7 @@ def from_pymor(model: Any) -> LQOSystem | SparseLQOSystem:
             "LTIModel.from_matrices(*model.to_matrices(mu=mu), sampling_time=model.sampling_time)"
         )
     try:
-        matrices = model.to_matrices()
+        matrices = LTIModel.to_matrices(model)  # a subclass, such as PHLTIModel, may give other ones
     except (RuleNotMatchingError, NotImplementedError) as err:
         raise InvalidInputError(f"an operator of the model cannot be written as a matrix: {err}") from None
     A, B, C, D, E = matrices

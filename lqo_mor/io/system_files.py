@@ -31,7 +31,7 @@ _KINDS = {"dense": ("A", "B", "C", "D"), "diagonal": ("poles", "B", "C", "D")}
 _FACTORS = ("U", "V", "W")
 
 
-def save_system(path: FilePath, sys: System, overwrite: bool = False) -> None:
+def save_system(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
     """Write a system to a file that `load_system` reads back exactly.
 
     Parameters

@@ -76,6 +76,16 @@ def test_a_model_reduced_by_pymor_comes_back(iosys):
     assert_close(response(sys, z), pymor_response(model, z), 1e-12)
 
 
+def test_a_port_hamiltonian_model_is_taken_for_what_it_inherits(iosys):
+    rng = np.random.default_rng(4)
+    J, R, Q = rng.standard_normal((3, 4, 4))
+    J, R, Q, G = J - J.T, R @ R.T, Q @ Q.T + np.eye(4), rng.standard_normal((4, 2))
+    model = iosys.PHLTIModel.from_matrices(J, R, G, Q=Q)  # whose to_matrices gives J, R, G and so on
+    wanted = lqo.LQOSystem((J - R) @ Q, G, G.T @ Q, dt=0)
+    z = points(0, FREQUENCIES)
+    assert_close(response(from_pymor(model), z), response(wanted, z), 1e-12)
+
+
 @pytest.mark.parametrize("sparse_name", ["A", "E"])
 def test_a_large_sparse_model_stays_sparse(iosys, sparse_name):
     n = 200_000  # 300 GiB as a dense matrix

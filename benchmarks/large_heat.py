@@ -15,9 +15,8 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from lqo_mor.analysis.low_rank_norms import low_rank_h2_norm
+import lqo_mor as lqo
 from lqo_mor.bench.machine import describe
-from lqo_mor.reduction.large import low_rank_balancing, reduce_large
 from lqo_mor.systems.examples import heat_equation_2d
 
 
@@ -43,14 +42,14 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(highlight=False, width=120)
     console.print(describe("lqo-mor", "numpy", "scipy", "pymor"))
     for method in arguments.methods:  # compiles what is compiled
-        reduce_large(heat_equation_2d(12, inputs=arguments.inputs), 3, method=method)
+        lqo.reduce(heat_equation_2d(12, inputs=arguments.inputs), 3, method=method)
     sys = heat_equation_2d(arguments.nx, inputs=arguments.inputs)
     console.print(sys)
     begin, marks = time.perf_counter(), []
-    balancing = low_rank_balancing(sys, progress=lambda done, total: marks.append(time.perf_counter()))
+    balancing = lqo.balance(sys, progress=lambda done, total: marks.append(time.perf_counter()))
     for name, start, end in zip(("P", "Q", "projection and its error"), [begin, *marks], marks, strict=False):
         console.print(f"{name}: {end - start:.1f} s")
-    norm, seconds = timed(lambda: low_rank_h2_norm(sys, balancing.controllability))
+    norm, seconds = timed(lambda: lqo.h2_norm(sys, controllability=balancing.controllability))
     console.print(f"h2 norm {norm:.12g}: {seconds:.2f} s")
     console.print(f"residuals of P and Q: {balancing.residuals[0]:.1e}, {balancing.residuals[1]:.1e}")
     console.print(f"columns of the factor of P: {balancing.controllability.columns}")
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     table = Table("order", "method", "relative h2 error", "digits", "seconds", "status", box=None, pad_edge=False)
     for order in arguments.orders:
         for method in arguments.methods:
-            red, seconds = timed(lambda: reduce_large(sys, order, method=method, balancing=balancing))  # noqa: B023 (runs now)
+            red, seconds = timed(lambda: lqo.reduce(sys, order, method=method, balancing=balancing))  # noqa: B023 (runs now)
             table.add_row(str(order), method, f"{red.relative_error:.3e}", str(red.digits), f"{seconds:.2f}", red.status.value)
     console.print(table)
     console.print(f"peak memory {peak_memory():.2f} GiB")

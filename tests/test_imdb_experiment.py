@@ -72,7 +72,7 @@ def test_rows_are_those_of_the_stored_models_and_a_second_run_adds_only_what_is_
         assert row["logits_rms"] == pytest.approx(np.linalg.norm(logits - full) / np.linalg.norm(full), rel=1e-3)
         assert row["observed_error"] <= row["calibrated_bound"] <= row["bound"] <= row["bound_sum"] * (1 + 1e-9)
         assert row["h2_layers"] == [
-            lqo.h2_error(a.ssm, b.ssm, 1024, True, 0) for a, b in zip(model.blocks, own.blocks, strict=True)
+            lqo.h2_error(a.ssm, b.ssm, 1024, relative=True, delay=0) for a, b in zip(model.blocks, own.blocks, strict=True)
         ]
     with out.with_suffix(".csv").open() as file:
         assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [row["accuracy"] for row in stored["rows"]]

@@ -1,13 +1,14 @@
-"""The public door: which norm the keywords `horizon` and `spectrum` mean, checked once for the system that it is for."""
+"""The public door: which norm the keywords `horizon` and `spectrum` mean, and which keywords a kind of system has."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lqo_mor.analysis.norm import HorizonNorm, Norm, check_kind
+from lqo_mor.analysis.norm import HorizonNorm, Norm, finite
 from lqo_mor.analysis.weighted import SpectrumNorm
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.systems.system import System
+from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import System, check_kind, instead_of
 
 NORMS: tuple[type[Norm], ...] = (HorizonNorm, SpectrumNorm)  # another norm: a file with a subclass of `Norm`, and its line here
 
@@ -45,3 +46,17 @@ def norm_of(sys: System, horizon: Any = None, spectrum: Any = None) -> Norm:
             norm.check(sys)
             return norm
     raise InvalidInputError(f"spectrum must be an InputSpectrum, got {type(spectrum).__name__}")
+
+
+def check_keywords(sys: object, horizon: Any, spectrum: Any, *, delay: Any = 1, slots: Any = None, **of_sparse: Any) -> None:
+    """Raise `InvalidInputError` where a keyword of a public function is given that this kind of system does not have.
+
+    Sparse systems have an infinite horizon, white input, delay 1, and budgets in states; `of_sparse` are keywords that only
+    they have, None by default.
+    """
+    sparse = isinstance(sys, SparseLQOSystem)
+    of_dense = {"horizon": finite(horizon), "spectrum": spectrum, "delay": None if delay == 1 else delay, "slots": slots}
+    given = ", ".join(name for name, value in (of_dense if sparse else of_sparse).items() if value is not None)
+    if given:
+        kind = "not for a SparseLQOSystem" if sparse else f"only for a SparseLQOSystem, got {type(sys).__name__}"
+        raise InvalidInputError(f"{given}: {kind}{instead_of(sys)}")

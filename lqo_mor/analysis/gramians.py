@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, overload
 
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.low_rank_gramians import (
+    LowRankGramian,
+    given_or_solved,
+    hankel_svd,
+    solve_controllability,
+    solve_observability,
+)
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import observed_rows, pair_weights, row_products, split, stack_rows, triangle
 from lqo_mor.analysis.spectrum import InputSpectrum
@@ -17,35 +24,61 @@ from lqo_mor.systems.convert import real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.system import System
+from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import AnySystem, System
 
 
-def controllability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+@overload
+def controllability_gramian(
+    sys: System, horizon: float | None = None, *, spectrum: InputSpectrum | None = None
+) -> np.ndarray: ...
+@overload
+def controllability_gramian(sys: SparseLQOSystem, *, tol: float | None = None) -> LowRankGramian: ...
+def controllability_gramian(
+    sys: AnySystem, horizon: float | None = None, *, spectrum: InputSpectrum | None = None, tol: float | None = None
+) -> np.ndarray | LowRankGramian:
     """Controllability Gramian ``P = Σ_{k<L} A^k B Bᴴ (Aᴴ)^k`` (continuous: ``∫ e^{At} B Bᴴ e^{Aᴴt} dt``).
 
     Over the infinite horizon it solves ``A P Aᴴ − P + B Bᴴ = 0`` (continuous: ``A P + P Aᴴ + B Bᴴ = 0``). It is the
     covariance ``E[x xᴴ]`` of the state for white input of unit power; with a `spectrum` the one for that input,
-    ``A P Aᴴ − P + B Fᴴ + F Bᴴ = 0`` with ``F = Σ_{j≥0} A^j B R_jᵀ − ½ B R_0``.
+    ``A P Aᴴ − P + B Fᴴ + F Bᴴ = 0`` with ``F = Σ_{j≥0} A^j B R_jᵀ − ½ B R_0``. Of a sparse system it is found in low rank,
+    ``P ≈ Z Zᵀ`` with ``A P Eᵀ + E P Aᵀ + B Bᵀ = 0`` (discrete: ``A P Aᵀ − E P Eᵀ + B Bᵀ = 0``).
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    tol : float, optional
+        For a sparse system: the residual at which the iteration stops, in the spectral norm and relative to ``‖B Bᵀ‖``; 1e-12
+        by default.
 
     Returns
     -------
-    (..., n, n) ndarray
+    (..., n, n) ndarray or LowRankGramian
         Hermitian positive semidefinite. For a diagonal system it is real, in the coordinates of
-        `to_dense`: ``√2 Re x`` (``x`` at a real pole) for every slot, then ``√2 Im x`` of the other slots.
+        `to_dense`: ``√2 Re x`` (``x`` at a real pole) for every slot, then ``√2 Im x`` of the other slots. Of a sparse system
+        its factor `Z`.
 
     Raises
     ------
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
+    SingularEquationError, ConvergenceError, MissingDependencyError
+        For a sparse system: if `E` is singular, if the iteration does not converge, which an unstable pole can cause, too, and
+        without pyMOR.
+    InvalidInputError
+        If a keyword is given that the kind of system does not have: `horizon` and `spectrum` are for dense and diagonal
+        systems, `tol` for sparse ones.
+
+    References
+    ----------
+    For sparse systems: Li, White, "Low rank solution of Lyapunov equations", SIAM J. Matrix Anal. Appl. 24 (2002); Benner,
+    Kürschner, Saak, "Self-generating and efficient shift parameters in ADI methods for large Lyapunov and Sylvester equations",
+    ETNA 43 (2014); pyMOR, Milk, Rave, Schindler, SIAM J. Sci. Comput. 38 (2016).
 
     Examples
     --------
@@ -53,6 +86,9 @@ def controllability_gramian(sys: System, horizon: float | None = None, spectrum:
     >>> lqo.controllability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[1.0]]))
     array([[12.]])
     """
+    check_keywords(sys, horizon, spectrum, tol=tol)
+    if isinstance(sys, SparseLQOSystem):
+        return solve_controllability(sys, tol)
     return gramian(sys, norm_of(sys, horizon, spectrum))
 
 
@@ -67,32 +103,57 @@ def gramian(sys: System, norm: Norm) -> np.ndarray:
     return _hermitian(cast(np.ndarray, state_covariance(weighted, weighted)))  # of a dense system
 
 
-def observability_gramian(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+@overload
+def observability_gramian(sys: System, horizon: float | None = None, *, spectrum: InputSpectrum | None = None) -> np.ndarray: ...
+@overload
+def observability_gramian(
+    sys: SparseLQOSystem, *, controllability: LowRankGramian | None = None, tol: float | None = None
+) -> LowRankGramian: ...
+def observability_gramian(
+    sys: AnySystem,
+    horizon: float | None = None,
+    *,
+    spectrum: InputSpectrum | None = None,
+    controllability: LowRankGramian | None = None,
+    tol: float | None = None,
+) -> np.ndarray | LowRankGramian:
     """Observability Gramian of a linear-quadratic-output system.
 
     ``Q = Σ_{k<L} (Aᴴ)^k (CᴴC + Σ_i M_iᴴ conj(P) M_i) A^k`` with the controllability Gramian `P` of the same
     horizon (for real data ``CᵀC + Σ M_i P M_i``); over the infinite horizon ``Aᴴ Q A − Q + … = 0``
-    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``: theory, eq. (3.4). A `spectrum` enters
-    by `P` only.
+    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²`` (theory, eq. (3.4)). A `spectrum` enters by `P` only. Of a
+    sparse system it is found in low rank, ``Q ≈ S Sᵀ`` with ``Aᵀ Q E + Eᵀ Q A + CᵀC + Σ_i M_i P M_i = 0`` (discrete:
+    ``Aᵀ Q A − Eᵀ Q E + … = 0``).
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    controllability : LowRankGramian, optional
+        For a sparse system its `controllability_gramian`, to share that work; computed if not given.
+    tol : float, optional
+        For a sparse system: the largest residual in the spectral norm, relative to the constant term, also of `P` where it is
+        computed; 1e-12 by default.
 
     Returns
     -------
-    (..., n, n) ndarray
-        Hermitian positive semidefinite, in the same coordinates as `controllability_gramian`.
+    (..., n, n) ndarray or LowRankGramian
+        Hermitian positive semidefinite, in the same coordinates as `controllability_gramian`. Of a sparse system its factor `S`.
 
     Raises
     ------
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
+    SingularEquationError, ConvergenceError, MissingDependencyError
+        For a sparse system: if `E` is singular, if the iteration does not converge, which an unstable pole can cause, too, and
+        without pyMOR.
+    InvalidInputError
+        If a keyword is given that the kind of system does not have: `horizon` and `spectrum` are for dense and diagonal
+        systems, `controllability` and `tol` for sparse ones.
 
     References
     ----------
@@ -105,6 +166,9 @@ def observability_gramian(sys: System, horizon: float | None = None, spectrum: I
     >>> lqo.observability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
     array([[12.]])
     """
+    check_keywords(sys, horizon, spectrum, controllability=controllability, tol=tol)
+    if isinstance(sys, SparseLQOSystem):
+        return solve_observability(sys, given_or_solved(sys, controllability, tol), tol)
     norm = norm_of(sys, horizon, spectrum)
     if isinstance(sys, LQOSystem):
         Q = sys.C.conj().T @ sys.C
@@ -208,7 +272,13 @@ def _diagonal_factors(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, n
     return R, diagonal_gramian_factor(norm.pairing, sys.poles.conj(), rows.conj().T)
 
 
-def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: InputSpectrum | None = None) -> np.ndarray:
+def hankel_singular_values(
+    sys: AnySystem,
+    horizon: float | None = None,
+    *,
+    spectrum: InputSpectrum | None = None,
+    controllability: LowRankGramian | None = None,
+) -> np.ndarray:
     """Hankel singular values: the singular values of ``Sᴴ R`` with factors of both Gramians.
 
     For ``M = 0`` and an infinite horizon these are the Hankel singular values of the linear system; with a
@@ -217,24 +287,33 @@ def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: 
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    controllability : LowRankGramian, optional
+        For a sparse system its `controllability_gramian`, to share that work; computed if not given.
 
     Returns
     -------
     (..., n) ndarray
         In decreasing order, filled with zeros below the numerical rank. Those of a diagonal system are correct to
         about ten digits down to 1e-14 of the largest; those of a dense one, or with a `spectrum`, to an absolute accuracy
-        of about 1e-15 of the largest.
+        of about 1e-15 of the largest. Of a sparse system there are as many as the factors have columns, those below about 1e-5
+        of the largest to fewer digits.
 
     Raises
     ------
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
+    SingularEquationError, ConvergenceError, MissingDependencyError
+        For a sparse system: if `E` is singular, if the iteration does not converge, which an unstable pole can cause, too, and
+        without pyMOR.
+    InvalidInputError
+        If a keyword is given that the kind of system does not have: `horizon` and `spectrum` are for dense and diagonal
+        systems, `controllability` for sparse ones.
 
     Examples
     --------
@@ -242,6 +321,10 @@ def hankel_singular_values(sys: System, horizon: float | None = None, spectrum: 
     >>> lqo.hankel_singular_values(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
     array([12.])
     """
+    check_keywords(sys, horizon, spectrum, controllability=controllability)
+    if isinstance(sys, SparseLQOSystem):
+        P = given_or_solved(sys, controllability)
+        return hankel_svd(sys, P, solve_observability(sys, P))[1]
     norm = norm_of(sys, horizon, spectrum)
     if not (isinstance(sys, DiagonalLQOSystem) and sys.batch):
         return _hankel_values(sys, norm)

@@ -1,4 +1,8 @@
-"""Low-rank Gramians of large sparse systems."""
+"""Low-rank Gramians of large sparse systems.
+
+``P ≈ Z Zᵀ`` and ``Q ≈ S Sᵀ`` by pyMOR's low-rank ADI iteration with sparse factorisations. With a few inputs and a damping that
+is not too weak the Gramians are close to such of low rank.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from lqo_mor.analysis.rows import observed_rows
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.matrix_equations.low_rank import check_stable, residual_norm, solve_low_rank
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.sparse import SparseLQOSystem, mass_times
 
 _EPS = np.finfo(float).eps
+_TOLERANCE = 1e-12  # of residuals, relative to the constant term
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,51 +50,9 @@ class LowRankGramian:
         return f"LowRankGramian(order={n}, columns={k}, residual={self.residual:.1e})"
 
 
-def low_rank_controllability(sys: SparseLQOSystem, tol: float = 1e-12) -> LowRankGramian:
-    """Controllability Gramian of a large sparse system in low rank.
-
-    ``P ≈ Z Zᵀ`` with ``A P Eᵀ + E P Aᵀ + B Bᵀ = 0`` (discrete: ``A P Aᵀ − E P Eᵀ + B Bᵀ = 0``), by pyMOR's low-rank ADI
-    iteration with sparse factorisations. Solvable for a stable system; with a few inputs and a damping that is not too weak
-    the Gramian is close to one of low rank.
-
-    Parameters
-    ----------
-    sys : SparseLQOSystem
-        Asymptotically stable.
-    tol : float, default 1e-12
-        The iteration stops at this residual in the spectral norm, relative to ``‖B Bᵀ‖``.
-
-    Returns
-    -------
-    LowRankGramian
-
-    Raises
-    ------
-    MissingDependencyError
-        Without pyMOR.
-    InvalidInputError
-        If `sys` is no SparseLQOSystem, `tol` is not between 0 and 1, or `B` is zero.
-    SingularEquationError
-        If `E` is singular.
-    UnstableSystemError
-        If one of the eigenvalues of smallest modulus is unstable (discrete: of those next to 1).
-    ConvergenceError
-        If the iteration does not converge, which an unstable pole elsewhere causes, too.
-
-    References
-    ----------
-    Li, White, "Low rank solution of Lyapunov equations", SIAM J. Matrix Anal. Appl. 24 (2002); Benner, Kürschner, Saak,
-    "Self-generating and efficient shift parameters in ADI methods for large Lyapunov and Sylvester equations", ETNA 43
-    (2014); pyMOR, Milk, Rave, Schindler, SIAM J. Sci. Comput. 38 (2016).
-
-    Examples
-    --------
-    >>> from lqo_mor import heat_equation_2d, low_rank_controllability
-    >>> P = low_rank_controllability(heat_equation_2d(20))
-    >>> P.factor.shape[0], P.residual < 1e-11
-    (400, True)
-    """
-    check_large(sys, tol)
+def solve_controllability(sys: SparseLQOSystem, tol: float | None = None) -> LowRankGramian:
+    """The `controllability_gramian` of a sparse system."""
+    tol = _tolerance(tol)
     if not np.any(sys.B):
         raise InvalidInputError("B is zero: no input reaches the state, and its controllability Gramian is zero")
     A, E, scale = continuous_pencil(sys)
@@ -97,52 +60,13 @@ def low_rank_controllability(sys: SparseLQOSystem, tol: float = 1e-12) -> LowRan
     return _solved(A, E, scale * sys.B, scale * sys.B, tol)
 
 
-def low_rank_observability(sys: SparseLQOSystem, controllability: LowRankGramian, tol: float = 1e-12) -> LowRankGramian:
-    """Observability Gramian of a large sparse linear-quadratic-output system in low rank.
+def solve_observability(sys: SparseLQOSystem, controllability: LowRankGramian, tol: float | None = None) -> LowRankGramian:
+    """The `observability_gramian` of a sparse system.
 
-    ``Q ≈ S Sᵀ`` with ``Aᵀ Q E + Eᵀ Q A + CᵀC + Σ_i M_i P M_i = 0`` (discrete: ``Aᵀ Q A − Eᵀ Q E + … = 0``), where ``P = Z Zᵀ``
-    is given. The constant term has the factor ``[Cᵀ, M_1 Z, …, M_p Z]``; the singular values of this factor at the level of
-    the tolerance are dropped, which leaves few columns, and pyMOR's ADI iteration does the rest. Hankel singular values are
-    those of ``Sᵀ E Z``.
-
-    Parameters
-    ----------
-    sys : SparseLQOSystem
-        Asymptotically stable.
-    controllability : LowRankGramian
-        Of the same system, by `low_rank_controllability`.
-    tol : float, default 1e-12
-        Largest residual in the spectral norm relative to the constant term; dropping columns adds a tenth of it.
-
-    Returns
-    -------
-    LowRankGramian
-        Its `residual` is that of the equation with all columns.
-
-    Raises
-    ------
-    MissingDependencyError
-        Without pyMOR.
-    InvalidInputError
-        If `sys` is no SparseLQOSystem, `controllability` is not of it, `tol` is not between 0 and 1, or the output is zero.
-    ConvergenceError
-        If the iteration does not converge.
-
-    References
-    ----------
-    Benner, Goyal, Pontes Duff, "Gramians, energy functionals, and balanced truncation for linear dynamical systems with
-    quadratic outputs", IEEE Trans. Autom. Control 67 (2022).
-
-    Examples
-    --------
-    >>> from lqo_mor import heat_equation_2d, low_rank_controllability, low_rank_observability
-    >>> sys = heat_equation_2d(20)
-    >>> Q = low_rank_observability(sys, low_rank_controllability(sys))
-    >>> Q.factor.shape[0], Q.residual < 1e-11
-    (400, True)
+    The constant term ``CᵀC + Σ_i M_i P M_i`` has the factor ``[Cᵀ, M_1 Z, …, M_p Z]``; the singular values of this factor at
+    the level of the tolerance are dropped, which adds a tenth of it to the residual and leaves few columns.
     """
-    check_large(sys, tol)
-    check_gramian(sys, controllability)
+    tol = _tolerance(tol)
     A, E, scale = continuous_pencil(sys)
     full = scale * _observed_columns(sys, controllability.factor)
     left, values, _ = scipy.linalg.svd(full, full_matrices=False, check_finite=False)
@@ -152,18 +76,18 @@ def low_rank_observability(sys: SparseLQOSystem, controllability: LowRankGramian
     return _solved(A, E, left[:, kept] * values[kept], full, tol, transposed=True)
 
 
-def check_large(sys: object, tol: float = 0.5) -> None:
-    """Raise `InvalidInputError` unless `sys` is a sparse system and `tol` a tolerance."""
-    if not isinstance(sys, SparseLQOSystem):
-        raise InvalidInputError(f"expected a SparseLQOSystem, got {type(sys).__name__}")
-    if not isinstance(tol, (float, np.floating)) or not 0 < tol < 1:
-        raise InvalidInputError(f"tol must be a number between 0 and 1; got {tol!r}")
+def given_or_solved(sys: SparseLQOSystem, controllability: LowRankGramian | None, tol: float | None = None) -> LowRankGramian:
+    """The controllability Gramian that was given, checked, or else computed."""
+    if controllability is None:
+        return solve_controllability(sys, tol)
+    check_gramian(sys, controllability)
+    return controllability
 
 
 def check_gramian(sys: SparseLQOSystem, controllability: object) -> None:
     """Raise `InvalidInputError` unless this is the Gramian of `sys`, solving its equation as well as it says."""
     if not isinstance(controllability, LowRankGramian):
-        raise InvalidInputError(f"expected a LowRankGramian, by low_rank_controllability, got {type(controllability).__name__}")
+        raise InvalidInputError(f"expected a LowRankGramian, by controllability_gramian, got {type(controllability).__name__}")
     if controllability.factor.shape[0] != sys.order:
         raise DimensionError(f"the Gramian is of a system of order {controllability.factor.shape[0]}, not {sys.order}")
     A, E, scale = continuous_pencil(sys)
@@ -173,6 +97,20 @@ def check_gramian(sys: SparseLQOSystem, controllability: object) -> None:
             f"the Gramian is of another system: the residual of its equation is {controllability.residual:.1e}, but "
             f"{residual:.1e} with the matrices of this system"
         )
+
+
+def hankel_svd(sys: SparseLQOSystem, P: LowRankGramian, Q: LowRankGramian) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The singular value decomposition ``U Σ Yᵀ`` of ``Sᵀ E Z``, whose singular values are the Hankel singular values."""
+    return scipy.linalg.svd(Q.factor.T @ mass_times(sys, P.factor), full_matrices=False)
+
+
+def _tolerance(tol: float | None) -> float:
+    """`tol`, checked, or that by default."""
+    if tol is None:
+        return _TOLERANCE
+    if not isinstance(tol, (float, np.floating)) or not 0 < tol < 1:
+        raise InvalidInputError(f"tol must be a number between 0 and 1; got {tol!r}")
+    return float(tol)
 
 
 def _observed_columns(sys: SparseLQOSystem, Z: np.ndarray) -> np.ndarray:

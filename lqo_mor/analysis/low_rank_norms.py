@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import numpy as np
 
-from lqo_mor.analysis.low_rank_gramians import LowRankGramian, check_gramian, check_large, low_rank_controllability
-from lqo_mor.analysis.norm import check_stable
-from lqo_mor.analysis.norms import check_comparable
+from lqo_mor.analysis.low_rank_gramians import LowRankGramian
+from lqo_mor.analysis.norm import check_comparable, check_stable
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.low_rank import follow_shifts
 from lqo_mor.matrix_equations.lyapunov import lyapunov_factor
 from lqo_mor.matrix_equations.stein import stein_factor
+from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, projected
 from lqo_mor.systems.sparse import SparseLQOSystem, quadratic_forms
+from lqo_mor.systems.system import System, check_kind
 
 _EPS = np.finfo(float).eps
 _ROUNDING = 100.0  # units roundoff that the solved columns are good to, relative to the norm
@@ -23,105 +22,34 @@ _TAIL = 2  # last shifts of the iteration, whose share stands for what further o
 _FOREIGN = 100.0  # a rest of the small system above this multiple of the large residual is not a rest of both
 
 
-def low_rank_h2_norm(sys: SparseLQOSystem, controllability: LowRankGramian | None = None) -> float:
-    """The h² norm (continuous time: H2 norm) of a large sparse system.
-
-    ``‖Σ‖² = tr(C P Cᵀ) + Σ_i tr(M_i P M_i P) + ‖D‖_F²`` with ``P ≈ Z Zᵀ`` is ``‖C Z‖_F² + Σ_i ‖Zᵀ M_i Z‖_F² + ‖D‖_F²``. In
-    continuous time a feedthrough makes it infinite.
-
-    Parameters
-    ----------
-    sys : SparseLQOSystem
-        Asymptotically stable.
-    controllability : LowRankGramian, optional
-        Of `sys`; computed by `low_rank_controllability` by default.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    UnstableSystemError, SingularEquationError, ConvergenceError, MissingDependencyError
-        As `low_rank_controllability`.
-
-    Examples
-    --------
-    >>> from lqo_mor import heat_equation_2d, low_rank_h2_norm
-    >>> round(low_rank_h2_norm(heat_equation_2d(20)), 8)
-    0.0055066
-    """
-    check_large(sys)
-    Z = _factor_of(sys, controllability).factor
+def sparse_norm(sys: SparseLQOSystem, controllability: LowRankGramian) -> float:
+    """The `h2_norm` of a sparse system, ``‖C Z‖_F² + Σ_i ‖Zᵀ M_i Z‖_F² + ‖D‖_F²``."""
     if sys.is_continuous and np.any(sys.D):
         return np.inf
-    return float(np.sqrt(proper_power(sys, Z) + np.linalg.norm(sys.D) ** 2))
+    return float(np.sqrt(proper_power(sys, controllability.factor) + np.linalg.norm(sys.D) ** 2))
 
 
-def low_rank_h2_error(
-    sys: SparseLQOSystem, rom: LQOSystem, controllability: LowRankGramian | None = None, relative: bool = False
-) -> float:
-    """The h² norm of the difference of a large sparse system and a small dense one.
+def sparse_error_and_digits(sys: SparseLQOSystem, rom: System, controllability: LowRankGramian) -> tuple[float, float, int]:
+    """The `h2_error` of a small system to a sparse one, absolute and relative, and how many decimal digits are certain (0 to 15).
 
     No equation of size n is solved beyond that for `P`: the ADI iteration that gave its factor `Z` is repeated with the same
     shifts for the small system, which gives `Z_r`, and ``[Z; Z_r]`` is a factor of the Gramian of the error system, as if the
     iteration had been run for both in one. The norm is taken from it, without the difference of large numbers in
-    ``‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²``, and is correct for relative errors down to about 1e-8 (`Reduction.digits` says how far).
+    ``‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²``, and is correct for relative errors down to about 1e-8.
 
-    Parameters
-    ----------
-    sys : SparseLQOSystem
-        The full system, asymptotically stable.
-    rom : LQOSystem
-        The small one, real and asymptotically stable, of the same inputs, outputs and kind of time.
-    controllability : LowRankGramian, optional
-        Of `sys`; computed by `low_rank_controllability` by default.
-    relative : bool, default False
-        Divide by the norm of `sys`; in continuous time, where a feedthrough makes it infinite, by that of its strictly proper
-        part.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    DimensionError
-        If inputs or outputs differ.
-    InvalidInputError
-        If `rom` is no real LQOSystem, or the kind of time differs.
-    UnstableSystemError
-        If a system is not asymptotically stable.
-
-    Notes
-    -----
     The iteration leaves a residual ``W Wᵀ`` of the large equation and ``W_r W_rᵀ`` of the small one. A small system close to the
     large one has nearly the same rest, whose shares in the error cancel; both are left out, and the result is a lower bound. A
     `W_r` with a share in the power of the small system of more than a hundred times the relative residual of the large
     equation belongs to a pole that the shifts do not know; its part of the Gramian is then solved densely and added.
 
-    Examples
-    --------
-    >>> from lqo_mor import heat_equation_2d, low_rank_h2_error, reduce_large
-    >>> sys = heat_equation_2d(20)
-    >>> red = reduce_large(sys, 4, method="balanced")
-    >>> abs(low_rank_h2_error(sys, red.system) / red.error - 1) < 1e-12
-    True
+    What the end of the iteration leaves out of the digits is estimated by the share of its last steps, what rounding takes by
+    the size of the terms that cancel.
     """
-    error, relative_error, _ = error_and_digits(sys, rom, _factor_of(sys, controllability))
-    return relative_error if relative else error
-
-
-def error_and_digits(sys: SparseLQOSystem, rom: LQOSystem, controllability: LowRankGramian) -> tuple[float, float, int]:
-    """`low_rank_h2_error`, absolute and relative, and how many decimal digits are certain (0 to 15); theory, eq. (4.12).
-
-    What the end of the iteration leaves out is estimated by the share of its last steps, what rounding takes by the size of
-    the terms that cancel.
-    """
-    check_large(sys)
-    if not isinstance(rom, LQOSystem) or not rom.is_real:
-        raise InvalidInputError("the error is taken of a real LQOSystem; convert a diagonal one by to_dense")
-    check_comparable(cast(Any, sys), rom)
+    check_kind(rom)
+    check_comparable(sys, rom)
+    rom = as_dense(rom)
+    if not rom.is_real:
+        raise InvalidInputError("a sparse system is real, but the other system has complex matrices")
     check_stable(rom)
     Z, shifts = controllability.factor, controllability.shifts
     Z_r, R_r = _small_factors(rom, shifts)
@@ -172,11 +100,3 @@ def _outputs(sys: SparseLQOSystem | LQOSystem, R: np.ndarray) -> tuple[np.ndarra
 def _power(rows: np.ndarray, forms: np.ndarray) -> float:
     """``‖C R‖² + Σ_i ‖Rᵀ M_i R‖²``."""
     return float(np.linalg.norm(rows) ** 2 + np.linalg.norm(forms) ** 2)
-
-
-def _factor_of(sys: SparseLQOSystem, controllability: LowRankGramian | None) -> LowRankGramian:
-    """The Gramian given, or computed."""
-    if controllability is None:
-        return low_rank_controllability(sys)
-    check_gramian(sys, controllability)
-    return controllability

@@ -16,14 +16,14 @@ import numpy as np
 import scipy.linalg
 
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.errors import InvalidInputError, UnstableSystemError
+from lqo_mor.errors import DimensionError, InvalidInputError, UnstableSystemError
 from lqo_mor.matrix_equations.factors import factor_pair
 from lqo_mor.matrix_equations.lyapunov import cayley_transform, lyapunov_factor, solve_lyapunov
 from lqo_mor.matrix_equations.pairing import Pairing, check_horizon, pairing
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import AnySystem, System
 
 Rows: TypeAlias = Callable[[np.ndarray], np.ndarray]  # the output rows that an observability Gramian is of, by the factor R
 
@@ -146,10 +146,17 @@ class HorizonNorm(Norm):
         return "infinite horizon" if self.horizon is None else f"horizon {self.horizon:g}"
 
 
-def check_kind(sys: object) -> None:
-    """Raise `InvalidInputError` unless `sys` is a dense system, or a (batch of) diagonal ones."""
-    if not isinstance(sys, (LQOSystem, DiagonalLQOSystem)):
-        raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
+def check_comparable(sys: AnySystem, other: System) -> None:
+    """Raise `DimensionError` unless two systems have the same inputs, outputs, batch and kind of time."""
+    for name in ("n_inputs", "n_outputs"):
+        if getattr(sys, name) != getattr(other, name):
+            raise DimensionError(f"the systems differ in {name}: {getattr(sys, name)} and {getattr(other, name)}")
+    if getattr(sys, "batch", ()) != getattr(other, "batch", ()):
+        raise DimensionError(f"the systems differ in their batch: {getattr(sys, 'batch', ())} and {getattr(other, 'batch', ())}")
+    if sys.is_continuous != other.is_continuous:
+        raise InvalidInputError(f"one system is continuous and the other discrete: dt is {sys.dt!r} and {other.dt!r}")
+    if sys.dt is not True and other.dt is not True and sys.dt != other.dt:
+        raise InvalidInputError(f"the systems have different sampling times: dt is {sys.dt!r} and {other.dt!r}")
 
 
 def check_stable(sys: System) -> None:

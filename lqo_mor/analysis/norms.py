@@ -6,24 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.analysis.door import norm_of
-from lqo_mor.analysis.norm import Norm, check_kind
+from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
+from lqo_mor.analysis.low_rank_norms import sparse_norm
+from lqo_mor.analysis.norm import Norm, check_comparable
 from lqo_mor.analysis.rows import pair_weights, quadratic_inner, row_products, split, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import spectrum_of, weighted_inner
-from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, warn
 from lqo_mor.matrix_equations.pairing import Pairing, solve_diagonal
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.system import System
+from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import AnySystem, System, check_kind
 from lqo_mor.types import FloatOrBatch
 
 _EPS = np.finfo(float).eps
 
 
-def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None) -> FloatOrBatch:
+def h2_norm(
+    sys: AnySystem,
+    horizon: float | None = None,
+    *,
+    delay: int = 1,
+    spectrum: InputSpectrum | None = None,
+    controllability: LowRankGramian | None = None,
+) -> FloatOrBatch:
     """The h² norm (continuous time: H2 norm) of a linear-quadratic-output system.
 
     ``‖Σ‖² = ‖D‖_F² + Σ_k ‖C A^k B‖_F² + Σ_i Σ_{k,l} ‖Bᵀ(A^k)ᵀ M_i A^l B‖_F²``, each sum over the horizon; with
@@ -32,7 +42,7 @@ def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum:
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         The system, or a batch of diagonal ones.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
@@ -41,6 +51,8 @@ def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum:
         ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    controllability : LowRankGramian, optional
+        For a sparse system its `controllability_gramian`, to share that work; computed if not given.
 
     Returns
     -------
@@ -51,6 +63,9 @@ def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum:
     ------
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
+    InvalidInputError
+        If a keyword is given that the kind of system does not have: `horizon`, ``delay=0`` and `spectrum` are for dense and
+        diagonal systems, `controllability` for sparse ones.
 
     Notes
     -----
@@ -69,6 +84,9 @@ def h2_norm(sys: System, horizon: float | None = None, delay: int = 1, spectrum:
     >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])), 12)
     1.0
     """
+    check_keywords(sys, horizon, spectrum, delay=delay, controllability=controllability)
+    if isinstance(sys, SparseLQOSystem):
+        return sparse_norm(sys, given_or_solved(sys, controllability))
     norm = norm_of(sys, horizon, spectrum)
     check_delay(delay)
     return norm_value(sys, norm, delay)
@@ -83,7 +101,7 @@ def norm_value(sys: System, norm: Norm, delay: int = 1) -> FloatOrBatch:
 
 
 def h2_inner(
-    sys: System, other: System, horizon: float | None = None, delay: int = 1, spectrum: InputSpectrum | None = None
+    sys: System, other: System, horizon: float | None = None, *, delay: int = 1, spectrum: InputSpectrum | None = None
 ) -> complex | np.ndarray:
     """The h² inner product of two systems with the same inputs and outputs.
 
@@ -151,19 +169,6 @@ def check_other(norm: Norm, sys: System, other: System) -> None:
         check_kind(other)
         norm.check(other)
         check_comparable(sys, other)
-
-
-def check_comparable(sys: System, other: System) -> None:
-    """Raise `DimensionError` unless two systems have the same inputs, outputs, batch and kind of time."""
-    for name in ("n_inputs", "n_outputs"):
-        if getattr(sys, name) != getattr(other, name):
-            raise DimensionError(f"the systems differ in {name}: {getattr(sys, name)} and {getattr(other, name)}")
-    if getattr(sys, "batch", ()) != getattr(other, "batch", ()):
-        raise DimensionError(f"the systems differ in their batch: {getattr(sys, 'batch', ())} and {getattr(other, 'batch', ())}")
-    if sys.is_continuous != other.is_continuous:
-        raise InvalidInputError(f"one system is continuous and the other discrete: dt is {sys.dt!r} and {other.dt!r}")
-    if sys.dt is not True and other.dt is not True and sys.dt != other.dt:
-        raise InvalidInputError(f"the systems have different sampling times: dt is {sys.dt!r} and {other.dt!r}")
 
 
 def markov(sys: System) -> np.ndarray:

@@ -6,15 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import expm
 
-from lqo_mor.analysis.norm import check_kind
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import System, check_kind
 
 
-def simulate(sys: System, u: ArrayLike, delay: int = 1) -> np.ndarray:
+def simulate(sys: System, u: ArrayLike, *, delay: int = 1) -> np.ndarray:
     """Output of a discrete-time system that starts at rest.
 
     Parameters

@@ -81,7 +81,7 @@ def load_mat(path: FilePath, dt: float | bool | None = None) -> LQOSystem | Spar
         return sys if E is None else without_descriptor(sys, E)
 
 
-def save_mat(path: FilePath, sys: System | SparseLQOSystem, *, overwrite: bool = False) -> None:
+def save_mat(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
     """Write a system as a MATLAB file (version 7).
 
     Parameters

@@ -8,25 +8,22 @@ import numpy as np
 import scipy.sparse
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.systems.convert import to_dense
+from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import System, check_kind
 
 MAX_DENSE = 4096  # rows or columns of a sparse matrix that is stored dense without asking; a dense reduction takes minutes here
 
 
-def as_dense_system(sys: object) -> LQOSystem:
-    """`sys` with dense matrices; raises `InvalidInputError` for a batch and for anything that is no system."""
-    if isinstance(sys, DiagonalLQOSystem):
-        return to_dense(sys)
-    if not isinstance(sys, LQOSystem):
-        raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
-    return sys
+def as_dense_system(sys: System) -> LQOSystem:
+    """`sys` with dense matrices; raises `InvalidInputError` for a batch and for anything else."""
+    check_kind(sys)
+    return as_dense(sys)
 
 
 def linear_matrices(
-    sys: object, library: str, takes_complex: bool = False
+    sys: System, library: str, takes_complex: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Writeable copies of `A`, `B`, `C`, `D` of a linear system; raises `InvalidInputError` for what `library` cannot hold."""
     dense = as_dense_system(sys)

@@ -9,10 +9,10 @@ from lqo_mor.io.descriptor import without_descriptor
 from lqo_mor.io.matrices import full, is_large, linear_matrices, no_quadratic, sparse
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import AnySystem
 
 
-def to_pymor(sys: System | SparseLQOSystem) -> Any:
+def to_pymor(sys: AnySystem) -> Any:
     """A linear system as an `LTIModel` of pyMOR.
 
     Parameters

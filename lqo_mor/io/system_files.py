@@ -23,7 +23,7 @@ from lqo_mor.io.system_checks import MAX_BYTES, naming, new_path, read_bytes
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import System, check_kind
 
 FORMAT = "lqo-mor system"
 VERSION = 1
@@ -108,12 +108,8 @@ def load_system(path: FilePath) -> LQOSystem | DiagonalLQOSystem:
 
 def _fields(sys: System) -> dict[str, Any]:
     """What the file holds."""
-    if isinstance(sys, LQOSystem):
-        kind, quadratic = "dense", sys.M
-    elif isinstance(sys, DiagonalLQOSystem):
-        kind, quadratic = "diagonal", sys.quadratic
-    else:
-        raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
+    check_kind(sys)
+    kind, quadratic = ("dense", sys.M) if isinstance(sys, LQOSystem) else ("diagonal", sys.quadratic)
     fields = {"format": FORMAT, "version": VERSION, "kind": kind, "dt": sys.dt}
     fields |= {name: getattr(sys, name) for name in _KINDS[kind]}
     if isinstance(quadratic, QuadraticOutput):

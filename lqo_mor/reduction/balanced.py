@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import check_keywords, norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import quadratic_of
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction.budget import Budget, budget_of
+from lqo_mor.reduction.large import LowRankBalancing, measured, on_intermediate
 from lqo_mor.reduction.refit import densified, stabilise
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.systems.batches import silent, slot_count, stack
@@ -22,17 +23,19 @@ from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import unstable
 from lqo_mor.systems.quadratic import projected
-from lqo_mor.systems.system import System
+from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import AnySystem, System
 from lqo_mor.types import FloatOrBatch, Progress
 
 
 def balanced_truncation(
-    sys: System,
+    sys: AnySystem,
     order: int | None = None,
     *,
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
 ) -> Reduction:
     """Balanced truncation of a linear-quadratic-output system; time-limited over a finite horizon.
@@ -40,11 +43,11 @@ def balanced_truncation(
     With factors ``P = R Rᵀ`` and ``Q = S Sᵀ`` of the Gramians and ``SᵀR = Z Σ Yᵀ``, the projections
     ``V = R Y₁ Σ₁^{-1/2}``, ``W = S Z₁ Σ₁^{-1/2}`` give ``A_r = WᵀAV``, ``B_r = WᵀB``, ``C_r = CV``,
     ``M_r = VᵀMV``. Time-limited truncation can lose stability; unstable poles are then reflected and the
-    outputs refitted, with a `StabilityWarning`.
+    outputs refitted, with a `StabilityWarning`. Of a sparse system the factors are low-rank ones (`balance`).
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         The full system, or a batch of diagonal ones.
     order : int, optional
         Number of real states to keep, a conjugate pair counts as two. Fewer are kept where the numerical rank
@@ -56,8 +59,11 @@ def balanced_truncation(
     spectrum : InputSpectrum, optional
         That of a stationary input, for discrete systems over the infinite horizon: `P` becomes the covariance of the state
         for that input, and the errors of the result are the weighted ones (`h2_error` with the spectrum).
+    balancing : LowRankBalancing, optional
+        For a sparse system: by `balance`, to share the work among several reductions; made with the default tolerances if not
+        given.
     progress : callable, optional
-        Called as ``progress(done, total)`` with channels of a batch.
+        Called as ``progress(done, total)`` with channels of a batch, or with stages for a sparse system.
 
     Returns
     -------
@@ -71,6 +77,9 @@ def balanced_truncation(
         If the budget is not a positive integer below the size of the system.
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
+    InvalidInputError
+        If a keyword is given that the kind of system does not have: `slots`, `horizon` and `spectrum` are not for sparse
+        systems, `balancing` is only for them.
 
     References
     ----------
@@ -85,6 +94,16 @@ def balanced_truncation(
     >>> lqo.balanced_truncation(sys, order=1).system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)
     """
+    check_keywords(sys, horizon, spectrum, slots=slots, balancing=balancing)
+    if isinstance(sys, SparseLQOSystem):
+
+        def cut(balancing: LowRankBalancing, norm: Norm, tell: Progress) -> Reduction:
+            small = balancing.system
+            red = measured(sys, balancing, balanced(small, budget_of(small, order, None), norm))
+            tell(1, 1)
+            return red
+
+        return on_intermediate(sys, balancing, cut, progress)
     norm = norm_of(sys, horizon, spectrum)
     return balanced(sys, budget_of(sys, order, slots), norm, progress=progress)
 

@@ -1,37 +1,40 @@
 """Reduction of large sparse systems: balancing by low-rank Gramians to an intermediate dense one, reduced and refined in turn.
 
-The refinement is the two-sided iteration on the large system. In coordinates with ``E = I``, that is with ``E⁻¹A`` and
-``E⁻¹B``, it is that of `two_sided.iteration`. Its two equations are multiplied by `E` here, and the dual one is solved for
-``E⁻ᵀ Y``, so that both are sparse: ``A X + E X A_rᵀ + B B_rᵀ = 0`` and
+`balance` makes the intermediate system, `on_intermediate` runs a reduction of it, `measured` takes its errors to the large
+system, and `refined` goes on from it. This refinement is the two-sided iteration on the large system. In coordinates with
+``E = I``, that is with ``E⁻¹A`` and ``E⁻¹B``, it is that of `two_sided.iteration`. Its two equations are multiplied by `E` here,
+and the dual one is solved for ``E⁻ᵀ Y``, so that both are sparse: ``A X + E X A_rᵀ + B B_rᵀ = 0`` and
 ``Aᵀ Y + Eᵀ Y A_r + CᵀC_r + 2 Σ M_i X M_{r,i} = 0`` (discrete: `sparse_sylvester`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import scipy.linalg
+import scipy.sparse
 from scipy.sparse.linalg import splu
 
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.low_rank_gramians import (
     LowRankGramian,
     check_gramian,
-    check_large,
-    low_rank_controllability,
-    low_rank_observability,
+    hankel_svd,
+    solve_controllability,
+    solve_observability,
 )
-from lqo_mor.analysis.low_rank_norms import error_and_digits, proper_power
-from lqo_mor.analysis.norm import HorizonNorm
+from lqo_mor.analysis.low_rank_norms import proper_power, sparse_error_and_digits
+from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.errors import InvalidInputError, OrderError
 from lqo_mor.matrix_equations.low_rank import ordering
 from lqo_mor.matrix_equations.sparse_sylvester import sylvester_solver
-from lqo_mor.reduction.reduce import reduce
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.refit import warn_of_repair
-from lqo_mor.reduction.result import Reduction, Status
+from lqo_mor.reduction.result import Method, Reduction, Status
 from lqo_mor.reduction.two_sided.full_system import FullSystem, balancing
 from lqo_mor.reduction.two_sided.iteration import Iterate, two_sided
 from lqo_mor.systems.convert import as_dense
@@ -42,17 +45,14 @@ from lqo_mor.types import Progress
 
 _TOLERANCE = 1e-8  # relative change of the poles and of the squared error, as that of `tsia`
 _SLACK = 1e-3  # an error larger by less than this, in digits that are not certain, does not count as larger
-
-
 _NEGLIGIBLE = 1e-10  # Hankel singular values below this part of the largest are not kept in the intermediate system
 _MOST_STATES = 300
 _ROUNDING = 100 * np.finfo(float).eps  # of the product of the factors, for their sizes
-_METHODS = ("optimal", "balanced", "tsia", "irka", "projected_gradient")
-_STATIONARY = ("optimal", "tsia", "irka")  # those that end at a stationary point
 _CONSTRAINTS = {"margin", "ridge"}  # options of "optimal" that a stationary point need not meet
 _MOST_STEPS = 50  # on the large system, unless max_iterations says otherwise
-# Options of `reduce` that the error, which is that of the large system, would not follow.
-_OF_DENSE = {"slots", "orders", "max_error", "horizon", "spectrum"}
+_STAGES = 3  # of balancing: `P`, `Q`, projection
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class LowRankBalancing:
     hsv : (k,) ndarray
         Hankel singular values of the large system, as many as the factors have columns.
     controllability : LowRankGramian
-        Of the large system, for errors by `low_rank_h2_error`.
+        Of the large system, for its norms and errors.
     residuals : tuple of float
         Relative residuals of the equations for `P` and `Q`.
     error, relative_error : float
@@ -87,7 +87,7 @@ class LowRankBalancing:
         )
 
 
-def low_rank_balancing(
+def balance(
     sys: SparseLQOSystem,
     controllability_tol: float = 1e-12,
     observability_tol: float = 1e-10,
@@ -105,9 +105,9 @@ def low_rank_balancing(
     sys : SparseLQOSystem
         Asymptotically stable.
     controllability_tol : float, default 1e-12
-        Tolerance of `low_rank_controllability`, which decides to how many digits errors are known.
+        Tolerance of `controllability_gramian`, which decides to how many digits errors are known.
     observability_tol : float, default 1e-10
-        Tolerance of `low_rank_observability`, which decides about the projections only; its factor has the most columns and
+        Tolerance of `observability_gramian`, which decides about the projections only; its factor has the most columns and
         needs the most memory.
     progress : callable, optional
         Called as ``progress(done, total)`` with the stages: `P`, `Q`, projection.
@@ -123,7 +123,7 @@ def low_rank_balancing(
     InvalidInputError
         If `sys` is no SparseLQOSystem, or has no transfer from input to output.
     UnstableSystemError, SingularEquationError, ConvergenceError
-        As `low_rank_controllability`.
+        As `controllability_gramian`.
 
     References
     ----------
@@ -132,147 +132,92 @@ def low_rank_balancing(
 
     Examples
     --------
-    >>> from lqo_mor import heat_equation_2d, low_rank_balancing
-    >>> balancing = low_rank_balancing(heat_equation_2d(20))
+    >>> import lqo_mor as lqo
+    >>> balancing = lqo.balance(lqo.examples.heat_equation_2d(20))
     >>> balancing.system.order < 30, balancing.relative_error < 1e-7
     (True, True)
     """
-    done = _stages(progress, 3)
-    P = low_rank_controllability(sys, controllability_tol)
-    done()
-    Q = low_rank_observability(sys, P, observability_tol)
-    done()
-    reached = mass_times(sys, P.factor)
-    U, hsv, Yt = scipy.linalg.svd(Q.factor.T @ reached, full_matrices=False)
-    if not hsv[0] > _ROUNDING * np.linalg.norm(Q.factor) * np.linalg.norm(reached):
+    if not isinstance(sys, SparseLQOSystem):
+        raise InvalidInputError(f"expected a SparseLQOSystem, got {type(sys).__name__}")
+    tell = progress or (lambda done, total: None)
+    P = solve_controllability(sys, controllability_tol)
+    tell(1, _STAGES)
+    Q = solve_observability(sys, P, observability_tol)
+    tell(2, _STAGES)
+    U, hsv, Yt = hankel_svd(sys, P, Q)
+    if not hsv[0] > _ROUNDING * np.linalg.norm(Q.factor) * np.linalg.norm(mass_times(sys, P.factor)):
         raise InvalidInputError("the system has no transfer from input to output: its Hankel singular values are all zero")
     rank = min(np.count_nonzero(hsv > _NEGLIGIBLE * hsv[0]), _MOST_STATES)
     root = np.sqrt(hsv[:rank])
     V, W = P.factor @ (Yt[:rank].T / root), Q.factor @ (U[:, :rank] / root)
     M = quadratic_forms(sys.M, V) if isinstance(sys.M, tuple) else projected(sys.M, V)
     system = LQOSystem(W.T @ (sys.A @ V), W.T @ sys.B, sys.C @ V, sys.D, M, sys.dt)
-    error, relative, _ = error_and_digits(sys, system, P)
-    done()
+    error, relative, _ = sparse_error_and_digits(sys, system, P)
+    tell(_STAGES, _STAGES)
     return LowRankBalancing(system, hsv, P, (P.residual, Q.residual), error, relative)
 
 
-def reduce_large(
+def on_intermediate(
     sys: SparseLQOSystem,
-    order: int,
-    *,
-    method: str = "optimal",
-    balancing: LowRankBalancing | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Reduction:
-    """Reduce a large sparse linear-quadratic-output system.
-
-    The system is balanced to an intermediate dense one (`low_rank_balancing`), which `reduce` reduces. For "balanced" this is
-    the square-root balanced truncation of the large system itself. "optimal", "tsia" and "irka" go on from there by the
-    two-sided iteration on the large system (`tsia`), whose steps solve
-
-    ``A X + E X A_rᵀ + B B_rᵀ = 0`` and ``Aᵀ Y + Eᵀ Y A_r + CᵀC_r + 2 Σ_i M_i X M_{r,i} = 0``
-
-    (discrete: ``A X A_rᵀ − E X + … = 0``, ``Aᵀ Y A_r − Eᵀ Y + … = 0``) by one sparse factorisation of ``A + λ E`` per real
-    pole or complex pair. With `Status.CONVERGED` their result satisfies the first-order conditions of h²-optimality for the large
-    system, whatever the error of the intermediate one. The better one of the reductions before and after is returned. Every
-    error is that to the large system, by `low_rank_h2_error`.
+    balancing: LowRankBalancing | None,
+    run: Callable[[LowRankBalancing, Norm, Progress], Result],
+    progress: Progress | None,
+    steps: int = 1,
+) -> Result:
+    """What ``run(balancing, norm, progress)`` makes of the intermediate system, in its norm.
 
     Parameters
     ----------
     sys : SparseLQOSystem
-        Asymptotically stable.
-    order : int
-        Number of states of the reduced system, below that of the intermediate one.
-    method : {"optimal", "balanced", "tsia", "irka", "projected_gradient"}, default "optimal"
-        As for `reduce`; modal methods are left out, since the modes of the intermediate system are not those of the large one.
-    balancing : LowRankBalancing, optional
-        Of `sys`, to share the work among several reductions; made with the default tolerances if not given.
-    progress : callable, optional
-        Called as ``progress(done, total)`` with the stages: `P`, `Q`, projection, reduction.
-    **options
-        Further parameters of the method, for instance ``start=`` of an iterative one. ``max_iterations=`` holds for the
-        intermediate system and again for the large one, where the default is 50. With `margin` or `ridge`, which
-        stationary points need not meet, "optimal" is optimal for the intermediate system only.
-
-    Returns
-    -------
-    Reduction
-        `error`, `relative_error`, `digits`, `hsv` and `bound` are those of the large system; `start_error` is that of the start
-        on the intermediate one. `iterations` and `history` are those on the intermediate system and then those on the large one,
-        whose squared error ends the history. `status` is that of the last ones, with `Status.START_KEPT` where they found
-        nothing better than the reduction of the intermediate system.
-
-    Warns
-    -----
-    StabilityWarning
-        As `reduce`.
+        The large system.
+    balancing : LowRankBalancing or None
+        Of it; computed if not given.
+    run : callable
+        Reduces ``balancing.system`` in `steps` steps, of which it tells its `progress`.
+    progress : callable or None
+        Called as ``progress(done, total)`` with the stages of balancing, if it is done here, and the steps.
 
     Raises
     ------
     OrderError
-        If the order is not a positive integer below that of the intermediate system.
+        As `run`, with a word on the order of the intermediate system.
     InvalidInputError
-        If `sys` is no SparseLQOSystem, `balancing` is of another one, the method or an option is unknown, or the option is
-        one of `reduce` that is not offered here: `slots`, `orders`, `max_error`, `horizon`, `spectrum`.
-    MissingDependencyError, UnstableSystemError, SingularEquationError, ConvergenceError
-        As `low_rank_controllability`.
-
-    References
-    ----------
-    Gosea, Antoulas, "A two-sided iterative framework for model reduction of linear systems with quadratic output", CDC 2019;
-    Benner, Köhler, Saak, "Sparse-dense Sylvester equations in H2-model order reduction", MPI Magdeburg preprint 11-11 (2011).
-
-    Examples
-    --------
-    >>> from lqo_mor import heat_equation_2d, reduce_large
-    >>> red = reduce_large(heat_equation_2d(20), order=4)
-    >>> red.system
-    LQOSystem(order=4, inputs=1, outputs=2, quadratic=dense, dt=0.0)
-    >>> red.relative_error < 0.003
-    True
+        If `balancing` is none, or of another system.
     """
-    check_large(sys)
-    if balancing is not None and not isinstance(balancing, LowRankBalancing):
-        raise InvalidInputError(f"balancing must be a LowRankBalancing, by low_rank_balancing, got {type(balancing).__name__}")
-    if not _OF_DENSE.isdisjoint(options):
-        raise InvalidInputError(
-            f"{', '.join(sorted(_OF_DENSE & options.keys()))}: a large system is reduced to one given order, over an infinite "
-            "horizon and for white inputs; for anything else reduce low_rank_balancing(sys).system"
-        )
-    if method not in _METHODS:
-        raise InvalidInputError(f"unknown method {method!r} for a large system; known are {', '.join(_METHODS)}")
-    done = _stages(progress, 4)
+    begun, tell = 0, progress or (lambda done, total: None)
     if balancing is None:
-        balancing = low_rank_balancing(sys, progress=None if progress is None else lambda *_: done())
-    else:
+        begun, balancing = _STAGES, balance(sys, progress=lambda done, _: tell(done, _STAGES + steps))
+    elif isinstance(balancing, LowRankBalancing):
         check_gramian(sys, balancing.controllability)
-    small = balancing.system
-    if isinstance(order, (int, np.integer)) and order >= small.order:
+    else:
+        raise InvalidInputError(f"balancing must be a LowRankBalancing, by lqo.balance, got {type(balancing).__name__}")
+    try:
+        return run(balancing, norm_of(balancing.system), lambda done, total: tell(begun + done, begun + total))
+    except OrderError as err:
         raise OrderError(
-            f"order {order} is not below {small.order}, the order of the intermediate system: the Hankel singular values beyond "
-            f"are negligible, or more than {_MOST_STATES}; balancing.system is that system"
-        )
-    red = reduce(small, order, method=method, **options)
-    error, relative, digits = error_and_digits(sys, as_dense(red.system), balancing.controllability)
+            f"{err}; here {balancing.system.order} is the order of the intermediate system, lqo.balance(sys).system, which "
+            f"leaves out negligible Hankel singular values and those after the first {_MOST_STATES}"
+        ) from None
+
+
+def lifted(method: Method, sys: SparseLQOSystem, balancing: LowRankBalancing) -> Method:
+    """A method that reduces the intermediate system, with its errors to the large one, and refined there if it is stationary."""
+
+    @functools.wraps(method.solve)
+    def solve(small: LQOSystem, budget: Budget, norm: Norm, **options: Any) -> Reduction:
+        red = measured(sys, balancing, method.solve(small, budget, norm, **options))
+        if method.stationary and _CONSTRAINTS.isdisjoint(options):
+            return refined(sys, red, balancing.controllability, options.get("max_iterations", _MOST_STEPS))
+        return red
+
+    return replace(method, solve=solve)
+
+
+def measured(sys: SparseLQOSystem, balancing: LowRankBalancing, red: Reduction) -> Reduction:
+    """A reduction of the intermediate system with errors, Hankel singular values and bound of the large one."""
+    error, relative, digits = sparse_error_and_digits(sys, red.system, balancing.controllability)
     bound = None if red.bound is None else 2 * float(np.sum(balancing.hsv[int(red.system.order) :]))
-    red = replace(red, error=error, relative_error=relative, digits=digits, hsv=balancing.hsv, bound=bound)
-    if method in _STATIONARY and _CONSTRAINTS.isdisjoint(options):
-        red = refined(sys, red, balancing.controllability, options.get("max_iterations", _MOST_STEPS))
-    done()
-    return red
-
-
-def _stages(progress: Progress | None, total: int) -> Callable[[], None]:
-    """A function that reports the next stage."""
-    count = iter(range(1, total + 1))
-
-    def done() -> None:
-        stage = next(count)
-        if progress is not None:
-            progress(stage, total)
-
-    return done
+    return replace(red, error=error, relative_error=relative, digits=digits, hsv=balancing.hsv, bound=bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,7 +271,7 @@ def refined(sys: SparseLQOSystem, red: Reduction, controllability: LowRankGramia
     if best is None:
         return kept
     system = _reduced(sys, best)
-    error, relative, digits = error_and_digits(sys, system, controllability)
+    error, relative, digits = sparse_error_and_digits(sys, system, controllability)
     if not error <= red.error * (1 + min(_SLACK, 10.0 ** -int(red.digits))):
         return kept
     steps = path.size - 1

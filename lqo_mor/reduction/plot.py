@@ -12,7 +12,7 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.figures import figure_of
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import System, check_kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def plot_reduction(sys: System, reduction: Reduction, steps: int = 400) -> Figur
     MissingDependencyError
         If Matplotlib is not installed.
     InvalidInputError
-        If `sys` is a batch.
+        If `sys` is a batch or sparse.
 
     Examples
     --------
@@ -50,6 +50,7 @@ def plot_reduction(sys: System, reduction: Reduction, steps: int = 400) -> Figur
     >>> sys = lqo.examples.advection_diffusion(30)
     >>> lqo.plot_reduction(sys, lqo.reduce(sys, order=4)).savefig("reduction.png")  # doctest: +SKIP
     """
+    check_kind(sys)
     figure = figure_of((13, 4))
     if getattr(sys, "batch", ()) or getattr(reduction.system, "batch", ()):
         raise InvalidInputError("plot_reduction shows one system; index the batch and reduce that channel")

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from dataclasses import replace
+from functools import partial
 from typing import Any, overload
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.reduction.balanced import balanced
 from lqo_mor.reduction.budget import budget_of
 from lqo_mor.reduction.descent.projected_gradient import descend
+from lqo_mor.reduction.large import LowRankBalancing, lifted, measured, on_intermediate
 from lqo_mor.reduction.modal import fresh, modal
 from lqo_mor.reduction.pieces import in_pieces
 from lqo_mor.reduction.result import Method, Reduction
-from lqo_mor.reduction.sweep import ErrorCurve, Solver, error_curve, smallest_order
+from lqo_mor.reduction.sweep import ErrorCurve, Measure, Solver, error_curve, smallest_order
 from lqo_mor.reduction.two_sided.irka import interpolating
 from lqo_mor.reduction.two_sided.tsia import projecting
 from lqo_mor.reduction.variable_projection import optimal
-from lqo_mor.systems.system import System
+from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import AnySystem, System, instead_of
 from lqo_mor.types import Progress
 
 # By name. Another method: a file with its function of a system, a budget and a norm, and its line here.
 METHODS: dict[str, Method] = {
-    "optimal": Method(optimal, weighted=True),
+    "optimal": Method(optimal, weighted=True, stationary=True),
     "balanced": Method(balanced, weighted=True),
     "projected_gradient": Method(descend),
-    "tsia": Method(projecting, weighted=True),
-    "irka": Method(interpolating),
-    "modal": Method(modal),
-    "hippo": Method(fresh),
+    "tsia": Method(projecting, weighted=True, stationary=True),
+    "irka": Method(interpolating, stationary=True),
+    "modal": Method(modal, poles=True),
+    "hippo": Method(fresh, poles=True),
 }
 
 
 @overload
 def reduce(
-    sys: System,
+    sys: AnySystem,
     order: int | None = None,
     *,
     slots: int | None = None,
@@ -44,22 +49,24 @@ def reduce(
     method: str = "optimal",
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Reduction: ...
 @overload
 def reduce(
-    sys: System,
+    sys: AnySystem,
     *,
     orders: Sequence[int],
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ErrorCurve: ...
 def reduce(
-    sys: System,
+    sys: AnySystem,
     order: int | None = None,
     *,
     slots: int | None = None,
@@ -68,17 +75,20 @@ def reduce(
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Reduction | ErrorCurve:
     """Reduce a linear-quadratic-output system by the named method, to a given size or to a given accuracy.
 
     Exactly one of `order`, `slots`, `orders` and `max_error` says how far. Inside ``joblib.parallel_config`` the channels of a
-    batch are spread over its workers, with the same results (see `lqo_mor.parallel`).
+    batch are spread over its workers, with the same results (see `lqo_mor.parallel`). A sparse system is balanced to an
+    intermediate dense one (`balance`), which the method reduces; "optimal", "tsia" and "irka" go on from there on the sparse
+    system itself (see Notes), and every error is that to the sparse system.
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         The full system, or a batch of diagonal ones; real, stable if the horizon is infinite.
     order : int, optional
         Number of real states of the reduced system; a conjugate pair counts as two.
@@ -92,16 +102,22 @@ def reduce(
         The largest relative h² error; the smallest order that meets it is looked for, one for all channels of a batch.
     method : {"optimal", "balanced", "projected_gradient", "tsia", "irka", "modal", "hippo"}, default "optimal"
         `variable_projection`, `balanced_truncation` (time-limited over a finite horizon),
-        `projected_gradient`, `tsia`, `irka`, `modal_truncation` or `hippo`. With `orders` also a list of them.
+        `projected_gradient`, `tsia`, `irka`, `modal_truncation` or `hippo`; the last two not for sparse systems. With `orders`
+        also a list of them.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default.
     spectrum : InputSpectrum, optional
         For "optimal", "balanced" and "tsia", in discrete time: that of a stationary input, with which every error, `max_error`
         included, is that for such an input.
+    balancing : LowRankBalancing, optional
+        For a sparse system: by `balance`, to share the work among several reductions; made with the default tolerances if not
+        given.
     progress : callable, optional
-        Called as ``progress(done, total)`` with channels of a batch, times the steps of a curve or search.
+        Called as ``progress(done, total)`` with channels of a batch, times the steps of a curve or search; for a sparse system
+        with the stages of its balancing and what follows.
     **options
-        Further parameters of the method, for instance ``start=`` and ``tolerance=`` of an iterative one.
+        Further parameters of the method, for instance ``start=`` and ``tolerance=`` of an iterative one. For a sparse system
+        ``max_iterations=`` holds for the intermediate system and again for the sparse one, where the default is 50.
 
     Returns
     -------
@@ -111,11 +127,34 @@ def reduce(
     Raises
     ------
     OrderError
-        If the budget is not a positive integer below the size of the system, or no order below it meets `max_error`.
+        If the budget is not a positive integer below the size of the system, for a sparse one that of the intermediate system,
+        or no order below it meets `max_error`.
     InvalidInputError
-        If the method or an option is unknown, or not exactly one budget is given.
+        If the method or an option is unknown, not exactly one budget is given, or something that the kind of system does not
+        have: `slots`, `horizon` and `spectrum` are not for sparse systems, `balancing` is only for them.
     UnstableSystemError
         If the horizon is infinite and the system is not asymptotically stable.
+    SingularEquationError, ConvergenceError, MissingDependencyError
+        For a sparse system as `controllability_gramian`.
+
+    Notes
+    -----
+    The two-sided iteration on a sparse system solves
+
+    ``A X + E X A_rᵀ + B B_rᵀ = 0`` and ``Aᵀ Y + Eᵀ Y A_r + CᵀC_r + 2 Σ_i M_i X M_{r,i} = 0``
+
+    (discrete: ``A X A_rᵀ − E X + … = 0``, ``Aᵀ Y A_r − Eᵀ Y + … = 0``) by one sparse factorisation of ``A + λ E`` per real
+    pole or complex pair. With `Status.CONVERGED` the result satisfies the first-order conditions of h²-optimality for the sparse
+    system, whatever the error of the intermediate one. The better one of the reductions before and after is returned, with
+    `Status.START_KEPT` the one before. Steps and `history` are those on the intermediate system and then those on the sparse one;
+    `start_error` is that of the start on the intermediate one. With `margin` or `ridge`, which stationary points need not meet,
+    "optimal" is optimal for the intermediate system only.
+
+    References
+    ----------
+    For sparse systems: Gosea, Antoulas, "A two-sided iterative framework for model reduction of linear systems with quadratic
+    output", CDC 2019; Benner, Köhler, Saak, "Sparse-dense Sylvester equations in H2-model order reduction", MPI Magdeburg
+    preprint 11-11 (2011).
 
     Examples
     --------
@@ -128,19 +167,40 @@ def reduce(
     7
     """
     names = _methods(method, several=orders is not None)
+    check_keywords(sys, horizon, spectrum, slots=slots, balancing=balancing)
     solvers = _solvers(names, options, spectrum is not None)
     if sum(budget is not None for budget in (order, slots, orders, max_error)) != 1:
         raise InvalidInputError(
             "give exactly one of order (real states), slots (stored pairs or real poles), orders (several, for a curve) and "
             "max_error (the largest relative h2 error)"
         )
-    norm = norm_of(sys, horizon, spectrum)
-    if orders is not None:
-        return error_curve(sys, orders, solvers, norm, progress)
-    if max_error is not None:
-        return smallest_order(sys, max_error, names[0], solvers[names[0]], norm, progress)
-    chosen, own = solvers[names[0]]
-    return chosen.solve(sys, budget_of(sys, order, slots), norm, progress=progress, **own)
+
+    def run(
+        sys: System, solvers: dict[str, Solver], norm: Norm, progress: Progress | None, **measure: Measure
+    ) -> Reduction | ErrorCurve:
+        if orders is not None:
+            return error_curve(sys, orders, solvers, norm, progress, **measure)
+        if max_error is not None:
+            return smallest_order(sys, max_error, names[0], solvers[names[0]], norm, progress, **measure)
+        chosen, own = solvers[names[0]]
+        return chosen.solve(sys, budget_of(sys, order, slots), norm, progress=progress, **own)
+
+    if not isinstance(sys, SparseLQOSystem):
+        return run(sys, solvers, norm_of(sys, horizon, spectrum), progress)
+    for name in names:
+        if METHODS[name].poles:
+            raise InvalidInputError(f"method {name!r} goes by the poles of the system, which are not known{instead_of(sys)}")
+
+    def on_small(balancing: LowRankBalancing, norm: Norm, tell: Progress) -> Reduction | ErrorCurve:
+        own = {name: (lifted(method, sys, balancing), options) for name, (method, options) in solvers.items()}
+        within = tell if orders is not None else None
+        result = run(balancing.system, own, norm, within, measure=partial(measured, sys, balancing))
+        if within is None:
+            tell(1, 1)
+        return replace(result, hsv=balancing.hsv)
+
+    steps = len(orders) * len(names) if isinstance(orders, Sized) else 1
+    return on_intermediate(sys, balancing, on_small, progress, steps)
 
 
 def _solvers(names: list[str], options: dict[str, Any], weighted: bool) -> dict[str, Solver]:

@@ -158,10 +158,18 @@ class Method:
         checked; its further keywords are the options of the method.
     weighted : bool
         Whether it is for inputs with a spectrum, too.
+    stationary : bool
+        Whether it ends at a stationary point of the error. For a sparse system steps on that system itself then go on from the
+        result for the intermediate one.
+    poles : bool
+        Whether it goes by the poles of the full system, so that the intermediate one of a sparse system, which has others, is no
+        substitute.
     """
 
     solve: Callable[..., Reduction]
     weighted: bool = False
+    stationary: bool = False
+    poles: bool = False
 
     @property
     def options(self) -> list[str]:

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lqo_mor.analysis.norm import HorizonNorm, Norm
-from lqo_mor.analysis.norms import check_comparable
+from lqo_mor.analysis.norm import HorizonNorm, Norm, check_comparable
 from lqo_mor.errors import InvalidInputError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction.balanced import balanced
 from lqo_mor.reduction.budget import Budget

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Solver: TypeAlias = tuple[Method, dict[str, Any]]  # a method and the options for it
+Measure: TypeAlias = Callable[[Reduction], Reduction]
 
 _GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
 
@@ -47,7 +48,7 @@ class ErrorCurve:
     hsv : (..., k) ndarray
         Hankel singular values of the full system, of every channel of a batch.
     norm : Norm
-        In which the errors are.
+        In which norm the errors are; `horizon` is that of it.
 
     Examples
     --------
@@ -108,7 +109,12 @@ class ErrorCurve:
 
 
 def error_curve(
-    sys: System, orders: Sequence[int], solvers: dict[str, Solver], norm: Norm, progress: Progress | None
+    sys: System,
+    orders: Sequence[int],
+    solvers: dict[str, Solver],
+    norm: Norm,
+    progress: Progress | None,
+    measure: Measure = lambda red: red,
 ) -> ErrorCurve:
     """Reduce to all `orders` by every method.
 
@@ -127,6 +133,8 @@ def error_curve(
         That of the errors.
     progress : callable or None
         Called as ``progress(done, total)`` with channels, counted once for every order and method.
+    measure : callable
+        What becomes of a balanced truncation, which comes from no solver.
 
     Returns
     -------
@@ -146,7 +154,7 @@ def error_curve(
     for number, (order, name) in enumerate(product(orders, solvers)):
         tell = part_of(sys, progress, number, steps)
         if name == "balanced":
-            red = truncate(sys, projections, Budget(order), norm)
+            red = measure(truncate(sys, projections, Budget(order), norm))
             tell(1, 1)
         else:
             red = solve(sys, order, name, solvers[name], norm, tell, reductions[name][-1] if reductions[name] else None)
@@ -190,7 +198,15 @@ def part_of(sys: System, progress: Progress | None, number: int, steps: int) -> 
     return lambda done, total: progress(number * channels + done * channels // total, steps * channels)
 
 
-def smallest_order(sys: System, max_error: float, name: str, solver: Solver, norm: Norm, progress: Progress | None) -> Reduction:
+def smallest_order(
+    sys: System,
+    max_error: float,
+    name: str,
+    solver: Solver,
+    norm: Norm,
+    progress: Progress | None,
+    measure: Measure = lambda red: red,
+) -> Reduction:
     """The reduction of the smallest order whose relative h² error is at most `max_error`, in every channel of a batch.
 
     Balanced truncations, cut from one pair of Gramian factors, give a first guess; from there the search goes on with the
@@ -212,6 +228,8 @@ def smallest_order(sys: System, max_error: float, name: str, solver: Solver, nor
     progress : callable or None
         Called as ``progress(done, total)`` with channels, counted once for every step of the search, whose number is an
         estimate.
+    measure : callable
+        What becomes of a balanced truncation, which comes from no solver.
 
     Returns
     -------
@@ -237,14 +255,14 @@ def smallest_order(sys: System, max_error: float, name: str, solver: Solver, nor
     def quiet(order: int) -> Reduction:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # only a guess
-            return truncate(sys, projections, Budget(order), norm)
+            return measure(truncate(sys, projections, Budget(order), norm))
 
     wanted = max_error if name == "balanced" else _GAIN * max_error
     order, red = _search(quiet, lambda red: met(red, wanted), 1, limit)
     if not met(red, wanted if name == "balanced" else _HOPE * max_error):
         raise _unreachable(max_error, "balanced truncation", np.max(red.relative_error), limit)
     if name == "balanced":
-        return truncate(sys, projections, Budget(order), norm)  # once more, with its warning
+        return measure(truncate(sys, projections, Budget(order), norm))  # once more, with its warning
     misses: list[Reduction] = []
     steps, done = order.bit_length() + 1, 0
 

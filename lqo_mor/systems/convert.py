@@ -15,6 +15,7 @@ from lqo_mor.errors import AccuracyWarning, InvalidInputError, warn
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+from lqo_mor.systems.system import instead_of
 
 _ROOT2 = np.sqrt(2.0)
 
@@ -78,7 +79,7 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
            [ 0.5,  0. ]])
     """
     if not isinstance(sys, DiagonalLQOSystem):
-        known = ", which is dense already" if isinstance(sys, LQOSystem) else ""
+        known = ", which is dense already" if isinstance(sys, LQOSystem) else instead_of(sys)
         raise InvalidInputError(f"to_dense takes a DiagonalLQOSystem, got {type(sys).__name__}{known}")
     if sys.batch:
         raise InvalidInputError(f"to_dense takes one system, got a batch of shape {sys.batch}; index it first")
@@ -134,7 +135,7 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     array([0.+0.5j])
     """
     if not isinstance(sys, LQOSystem):
-        known = ", which is diagonal already" if isinstance(sys, DiagonalLQOSystem) else ""
+        known = ", which is diagonal already" if isinstance(sys, DiagonalLQOSystem) else instead_of(sys)
         raise InvalidInputError(f"to_diagonal takes an LQOSystem, got {type(sys).__name__}{known}")
     diagonal, condition = diagonalised(sys)
     if condition > 1e8:

@@ -18,6 +18,7 @@ _PATCHES = ((0.15, 0.35, 0.15, 0.35), (0.6, 0.8, 0.45, 0.75))  # left, right, bo
 
 __all__ = [
     "advection_diffusion",
+    "heat_equation_2d",
     "lightly_damped",
     "mass_spring_damper",
     "random_lqo",
@@ -269,8 +270,8 @@ def heat_equation_2d(nx: int = 100, ny: int | None = None, *, inputs: int = 1, d
 
     Examples
     --------
-    >>> from lqo_mor import heat_equation_2d
-    >>> heat_equation_2d(300)
+    >>> import lqo_mor as lqo
+    >>> lqo.examples.heat_equation_2d(300)
     SparseLQOSystem(order=90000, inputs=1, outputs=2, quadratic=sparse, dt=0.0)
     """
     ny = nx if ny is None else ny

@@ -12,6 +12,7 @@ from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.system import check_kind
 
 
 def random_lqo(
@@ -196,8 +197,7 @@ def with_energy_output(
     >>> lqo.examples.with_energy_output(sys).M.to_dense()[1]
     array([[9.]])
     """
-    if not isinstance(sys, (LQOSystem, DiagonalLQOSystem)):
-        raise InvalidInputError(f"expected an LQOSystem or a DiagonalLQOSystem, got {type(sys).__name__}")
+    check_kind(sys)
     if (sys.M if isinstance(sys, LQOSystem) else sys.quadratic) is not None:
         raise InvalidInputError("the system has a quadratic output already")
     if of not in ("output", "state"):

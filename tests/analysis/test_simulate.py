@@ -29,7 +29,7 @@ def convolved(sys, u, delay):
 @pytest.mark.parametrize("delay", [0, 1])
 def test_output_is_the_convolution_with_the_kernels(sys, delay, rng):
     u = rng.standard_normal((STEPS, sys.n_inputs))
-    y = lqo.simulate(sys, u, delay)
+    y = lqo.simulate(sys, u, delay=delay)
     assert y.shape == (*getattr(sys, "batch", ()), STEPS, sys.n_outputs)
     wanted = np.reshape([convolved(one, u, delay) for one in singles(sys)], y.shape)
     if isinstance(sys, lqo.DiagonalLQOSystem) or sys.is_real:
@@ -41,7 +41,7 @@ def test_output_is_the_convolution_with_the_kernels(sys, delay, rng):
 
 def test_default_delay_is_that_of_control():
     sys, u = get("dense discrete feedthrough"), np.ones((STEPS, 2))
-    np.testing.assert_array_equal(lqo.simulate(sys, u), lqo.simulate(sys, u, 1))
+    np.testing.assert_array_equal(lqo.simulate(sys, u), lqo.simulate(sys, u, delay=1))
     np.testing.assert_allclose(lqo.simulate(sys, u)[0], sys.D @ u[0])
 
 
@@ -56,17 +56,19 @@ def test_against_python_control(rng):
 @pytest.mark.parametrize("delay", [0, 1])
 def test_diagonal_equals_dense(sys, delay, rng):
     u = rng.standard_normal((20, sys.n_inputs))
-    np.testing.assert_allclose(lqo.simulate(sys, u, delay), lqo.simulate(lqo.to_dense(sys), u, delay), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(
+        lqo.simulate(sys, u, delay=delay), lqo.simulate(lqo.to_dense(sys), u, delay=delay), rtol=1e-11, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("name", ["diagonal discrete batch siso factored", "diagonal discrete batch mimo factored"])
 def test_channels_of_a_batch_with_inputs_of_their_own(name, rng):
     sys = get(name)
     u = rng.standard_normal((*sys.batch, STEPS, sys.n_inputs))
-    y = lqo.simulate(sys, u, 0)
+    y = lqo.simulate(sys, u, delay=0)
     for index in np.ndindex(sys.batch):
-        np.testing.assert_allclose(y[index], lqo.simulate(sys[index], u[index], 0), rtol=1e-13, atol=1e-13)
-    more = lqo.simulate(sys, np.stack([u, 2 * u]), 0)
+        np.testing.assert_allclose(y[index], lqo.simulate(sys[index], u[index], delay=0), rtol=1e-13, atol=1e-13)
+    more = lqo.simulate(sys, np.stack([u, 2 * u]), delay=0)
     assert more.shape == (2, *y.shape)
     np.testing.assert_allclose(more[0], y, rtol=1e-13, atol=1e-13)
 
@@ -87,7 +89,7 @@ def test_complex_input_to_a_dense_system(rng):
 @pytest.mark.parametrize("delay", [0, 1])
 @pytest.mark.parametrize("name", ["dense discrete siso quadratic", "diagonal discrete siso factored"])
 def test_no_steps_give_no_output(name, delay):
-    assert lqo.simulate(get(name), np.zeros((0, 1)), delay).shape == (0, 1)
+    assert lqo.simulate(get(name), np.zeros((0, 1)), delay=delay).shape == (0, 1)
 
 
 def test_unstable_systems_can_be_simulated():
@@ -117,7 +119,7 @@ def test_input_is_not_modified(rng):
 )
 def test_bad_input(name, u, delay, message):
     with pytest.raises(InvalidInputError, match=re.escape(message)):
-        lqo.simulate(get(name), u, delay)
+        lqo.simulate(get(name), u, delay=delay)
 
 
 def test_input_that_does_not_fit_the_batch():

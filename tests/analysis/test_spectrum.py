@@ -291,7 +291,7 @@ def test_energy_of_the_response_to_sequences_is_exact(sys, delay, rng):
     sys = dataclasses.replace(sys, D=rng.standard_normal(sys.D.shape))
     energy = 0
     for v in u:
-        y = lqo.simulate(sys, np.concatenate([v, np.zeros((350, sys.n_inputs))]), delay)
+        y = lqo.simulate(sys, np.concatenate([v, np.zeros((350, sys.n_inputs))]), delay=delay)
         energy = energy + np.sum(y**2, axis=(-1, -2))
     norm = lqo.h2_norm(sys, delay=delay, spectrum=InputSpectrum.from_data(u))
     np.testing.assert_allclose(2 * 30 * norm**2, energy, rtol=1e-11)
@@ -302,7 +302,7 @@ def test_energy_of_a_difference_is_exact(rng):
     u = rng.standard_normal((40, 1))
     padded = np.concatenate([u, np.zeros((350, 1))])
     for delay in (0, 1):
-        energy = np.sum((lqo.simulate(sys, padded, delay) - lqo.simulate(rom, padded, delay)) ** 2)
+        energy = np.sum((lqo.simulate(sys, padded, delay=delay) - lqo.simulate(rom, padded, delay=delay)) ** 2)
         error = lqo.h2_error(sys, rom, delay=delay, spectrum=InputSpectrum.from_data(u))
         assert 40 * error**2 == pytest.approx(energy, rel=1e-12)
 
@@ -319,9 +319,9 @@ def test_power_of_simulated_outputs(name, delay):
         state = state @ Phi.T + w[:, k]
         u[:, k] = state
     spectrum = InputSpectrum.from_autoregression(Phi[np.newaxis], W)
-    y = lqo.simulate(sys, u, delay)[:, 200:]
+    y = lqo.simulate(sys, u, delay=delay)[:, 200:]
     linear = dataclasses.replace(sys, **({"M": None} if isinstance(sys, lqo.LQOSystem) else {"quadratic": None}))
-    z = lqo.simulate(linear, u, delay)[:, 200:]
+    z = lqo.simulate(linear, u, delay=delay)[:, 200:]
     assert np.mean(np.sum(z**2, axis=-1)) == pytest.approx(lqo.h2_norm(linear, delay=delay, spectrum=spectrum) ** 2, rel=0.01)
     assert np.mean(np.sum(y**2, axis=-1)) == pytest.approx(lqo.h2_norm(sys, delay=delay, spectrum=spectrum) ** 2, rel=0.03)
 

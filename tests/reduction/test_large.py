@@ -10,8 +10,6 @@ import scipy.linalg
 import scipy.sparse
 
 import lqo_mor as lqo
-from lqo_mor.analysis.low_rank_gramians import low_rank_controllability, low_rank_observability
-from lqo_mor.analysis.low_rank_norms import low_rank_h2_error, low_rank_h2_norm
 from lqo_mor.errors import (
     ConvergenceError,
     DimensionError,
@@ -21,7 +19,6 @@ from lqo_mor.errors import (
     SymmetrisedWarning,
     UnstableSystemError,
 )
-from lqo_mor.reduction.large import low_rank_balancing, reduce_large
 from lqo_mor.systems.examples import heat_equation_2d
 from lqo_mor.systems.sparse import SparseLQOSystem
 from tests.conftest import SHARED_DATA
@@ -91,14 +88,14 @@ SYSTEMS = {
 @pytest.fixture(scope="module", params=SYSTEMS)
 def large(request):
     sys = SYSTEMS[request.param]()
-    return sys, dense(sys), low_rank_balancing(sys, 1e-13, 1e-12)
+    return sys, dense(sys), lqo.balance(sys, 1e-13, 1e-12)
 
 
 def test_gramians(large):
     sys, _, balancing = large
     P, Q = gramians_by_scipy(sys)
     Z = balancing.controllability.factor
-    S = low_rank_observability(sys, balancing.controllability, 1e-12).factor
+    S = lqo.observability_gramian(sys, controllability=balancing.controllability, tol=1e-12).factor
     np.testing.assert_allclose(Z @ Z.T, P, rtol=0, atol=1e-11 * np.abs(P).max())
     np.testing.assert_allclose(S @ S.T, Q, rtol=0, atol=1e-11 * np.abs(Q).max())
 
@@ -107,7 +104,7 @@ def test_residuals_are_those_of_the_equations(large):
     sys, _, _ = large
     A, E = sys.A.toarray(), np.eye(sys.order) if sys.E is None else sys.E.toarray()
     for tol in (1e-3, 1e-12):
-        found = low_rank_controllability(sys, tol)
+        found = lqo.controllability_gramian(sys, tol=tol)
         P = found.factor @ found.factor.T
         step = A @ P @ E.T + E @ P @ A.T if sys.is_continuous else A @ P @ A.T - E @ P @ E.T
         scale = np.linalg.norm(sys.B, 2) ** 2
@@ -127,7 +124,7 @@ def test_hankel_values_and_norm(large):
     np.testing.assert_allclose(balancing.hsv, accurate, rtol=0, atol=3e-9 * wanted[0])
     proper = np.trace(sys.C @ P @ sys.C.T) + sum(np.trace(Mi @ P @ Mi @ P) for Mi in dense_forms(sys))
     norm = np.sqrt(proper + np.linalg.norm(sys.D) ** 2)
-    assert low_rank_h2_norm(sys, balancing.controllability) == pytest.approx(norm, rel=1e-11)
+    assert lqo.h2_norm(sys, controllability=balancing.controllability) == pytest.approx(norm, rel=1e-11)
 
 
 def test_the_intermediate_system_stands_for_the_large_one(large):
@@ -143,24 +140,24 @@ def test_the_intermediate_system_stands_for_the_large_one(large):
 def test_the_error_keeps_its_digits_where_the_difference_of_norms_cancels(large):
     sys, full, balancing = large
     for order, rtol in ((2, 1e-7), (6, 1e-7), (14, 1e-3)):
-        red = reduce_large(sys, order, method="balanced", balancing=balancing)
+        red = lqo.reduce(sys, order, method="balanced", balancing=balancing)
         wanted = lqo.h2_error(full, red.system, relative=True)
         assert red.relative_error == pytest.approx(wanted, rel=rtol)
         assert abs(red.relative_error / wanted - 1) < 10.0**-red.digits
-        assert low_rank_h2_error(sys, red.system, balancing.controllability) == red.error
+        assert lqo.h2_error(sys, red.system, controllability=balancing.controllability) == red.error
 
 
 def test_the_error_of_a_system_with_foreign_poles(large):
     sys, full, balancing = large
     A = np.array([[-0.01, 50.0], [-50.0, -0.01]]) if sys.is_continuous else 0.99 * np.array([[0.0, 1.0], [-1.0, 0.0]])
     rom = lqo.LQOSystem(A, np.eye(2), np.ones((sys.n_outputs, 2)), sys.D, dt=sys.dt)
-    assert low_rank_h2_error(sys, rom, balancing.controllability) == pytest.approx(lqo.h2_error(full, rom), rel=1e-10)
+    assert lqo.h2_error(sys, rom, controllability=balancing.controllability) == pytest.approx(lqo.h2_error(full, rom), rel=1e-10)
 
 
 @pytest.mark.parametrize("method", ["balanced", "tsia"])
 def test_reduction_agrees_with_the_dense_one(large, method):
     sys, full, balancing = large
-    ours, wanted = reduce_large(sys, 4, method=method, balancing=balancing), lqo.reduce(full, 4, method=method)
+    ours, wanted = lqo.reduce(sys, 4, method=method, balancing=balancing), lqo.reduce(full, 4, method=method)
     assert ours.relative_error == pytest.approx(wanted.relative_error, rel=1e-5)
     assert ours.method == method
     assert type(ours) is lqo.Reduction
@@ -168,8 +165,8 @@ def test_reduction_agrees_with_the_dense_one(large, method):
 
 def test_optimal_is_not_worse_than_balanced():
     sys = heat_equation_2d(10)
-    balancing = low_rank_balancing(sys)
-    optimal, balanced = (reduce_large(sys, 3, method=method, balancing=balancing) for method in ("optimal", "balanced"))
+    balancing = lqo.balance(sys)
+    optimal, balanced = (lqo.reduce(sys, 3, method=method, balancing=balancing) for method in ("optimal", "balanced"))
     assert optimal.error < balanced.error
     assert optimal.error == pytest.approx(lqo.reduce(dense(sys), 3).error, rel=1e-3)
 
@@ -180,13 +177,13 @@ def test_rail():
         pytest.skip("the rail is not there: no folder shared/data/slicot beside the repository")
     A, B, C, E = (scipy.io.loadmat(path)[name] for name in "ABCE")
     sys = SparseLQOSystem(A, B, C, E=E)
-    balancing = low_rank_balancing(sys)
+    balancing = lqo.balance(sys)
     assert max(balancing.residuals) < 1e-9
     values, modes = scipy.linalg.eigh(A.toarray(), E.toarray())  # both symmetric: Gramians in modal coordinates
     b, c = modes.T @ B.toarray(), C @ modes
     squared = np.sum(c * (c @ (-(b @ b.T) / (values[:, np.newaxis] + values)))).item()
-    assert low_rank_h2_norm(sys, balancing.controllability) == pytest.approx(np.sqrt(squared), rel=1e-11)
-    red = reduce_large(sys, 20, method="balanced", balancing=balancing)
+    assert lqo.h2_norm(sys, controllability=balancing.controllability) == pytest.approx(np.sqrt(squared), rel=1e-11)
+    red = lqo.reduce(sys, 20, method="balanced", balancing=balancing)
     rom = red.system
     X = -np.linalg.solve(values[:, np.newaxis, np.newaxis] * np.eye(20) + rom.A, (b @ rom.B.T)[:, :, np.newaxis])[:, :, 0]
     difference = squared - 2 * np.sum(c * (rom.C @ X.T)) + lqo.h2_norm(rom) ** 2
@@ -202,7 +199,7 @@ def test_heat_equation():
     np.testing.assert_allclose(fine.A @ modes, -2 * np.pi**2 * modes, rtol=1e-3)  # the slowest mode of the square
     assert fine.C[0] @ modes == pytest.approx(4 / np.pi**2, rel=1e-3)
     assert modes @ (fine.M[1] @ modes) == pytest.approx(0.25, rel=1e-3)
-    assert low_rank_h2_norm(fine) == pytest.approx(low_rank_h2_norm(coarse), rel=0.2)
+    assert lqo.h2_norm(fine) == pytest.approx(lqo.h2_norm(coarse), rel=0.2)
     with pytest.raises(InvalidInputError, match="no point of the 1 by 1 grid"):
         heat_equation_2d(1)
     with pytest.raises(InvalidInputError, match="inputs must be 1 or 2"):
@@ -217,15 +214,15 @@ def test_unstable_and_singular_systems_are_refused():
     poles, B = -np.arange(1.0, 201.0), np.ones((200, 1))
     for bad in (0.5, 0.0):
         with pytest.raises(UnstableSystemError, match="not asymptotically stable"):
-            low_rank_controllability(SparseLQOSystem(diagonal([bad, *poles[1:]]), B, B.T))
+            lqo.controllability_gramian(SparseLQOSystem(diagonal([bad, *poles[1:]]), B, B.T))
     with pytest.raises(UnstableSystemError, match="is one"):
-        low_rank_controllability(SparseLQOSystem(diagonal([1.01, *1 / poles[1:]]), B, B.T, dt=1.0))
+        lqo.controllability_gramian(SparseLQOSystem(diagonal([1.01, *1 / poles[1:]]), B, B.T, dt=1.0))
     with pytest.raises(SingularEquationError, match="E is singular"):
-        low_rank_controllability(SparseLQOSystem(diagonal(poles), B, B.T, E=diagonal([0.0, *np.ones(199)])))
+        lqo.controllability_gramian(SparseLQOSystem(diagonal(poles), B, B.T, E=diagonal([0.0, *np.ones(199)])))
     with pytest.raises(UnstableSystemError, match="10000"):  # far from the smallest
-        low_rank_controllability(SparseLQOSystem(diagonal([1e4, *poles[1:]]), B, B.T))
+        lqo.controllability_gramian(SparseLQOSystem(diagonal([1e4, *poles[1:]]), B, B.T))
     with pytest.raises(ConvergenceError, match="did not converge"):
-        low_rank_controllability(undamped())
+        lqo.controllability_gramian(undamped())
 
 
 def undamped() -> SparseLQOSystem:
@@ -244,7 +241,7 @@ def test_an_unstable_pole_that_the_input_hardly_excites_is_found(pole, mass):
     E = scipy.sparse.diags_array([1e-3, 4e-3, 1e-3], offsets=[-1, 0, 1], shape=(200, 200)) if mass else None
     A = A if E is None else E @ A.tocsc()
     with pytest.raises(UnstableSystemError, match=f"discrete time, {pole.real:g}[+-]"):
-        low_rank_controllability(SparseLQOSystem(A, B if E is None else E @ B, B.T, E=E))
+        lqo.controllability_gramian(SparseLQOSystem(A, B if E is None else E @ B, B.T, E=E))
 
 
 def test_bad_input_is_named():
@@ -270,39 +267,37 @@ def test_bad_input_is_named():
         sys = SparseLQOSystem(A, B, M=scipy.sparse.csc_array(np.triu(np.ones((3, 3)))))
     np.testing.assert_array_equal(sys.M[0].toarray(), 0.5 * (np.ones((3, 3)) + np.eye(3)))
     with pytest.raises(InvalidInputError, match="expected a SparseLQOSystem"):
-        low_rank_controllability(dense(sys))
+        lqo.balance(dense(sys))
     with pytest.raises(InvalidInputError, match="tol must be"):
-        low_rank_controllability(sys, 2.0)
+        lqo.controllability_gramian(sys, tol=2.0)
     with pytest.raises(InvalidInputError, match="B is zero"):
-        low_rank_controllability(SparseLQOSystem(A, 0 * B, B.T))
+        lqo.controllability_gramian(SparseLQOSystem(A, 0 * B, B.T))
     with pytest.raises(InvalidInputError, match="C and M are zero"):
-        low_rank_balancing(SparseLQOSystem(A, B, 0 * B.T))
-    with pytest.raises(InvalidInputError, match="unknown method 'modal' for a large system"):
-        reduce_large(sys, 1, method="modal")
+        lqo.balance(SparseLQOSystem(A, B, 0 * B.T))
+    for method in ("modal", "hippo"):
+        with pytest.raises(InvalidInputError, match=rf"method '{method}' goes by the poles.*; use lqo.balance\(sys\).system"):
+            lqo.reduce(sys, 1, method=method)
     with pytest.raises(OrderError, match="the order of the intermediate system"):
-        reduce_large(sys, 3)
+        lqo.reduce(sys, 3)
     with pytest.raises(DimensionError, match="the Gramian is of a system of order 3"):
-        low_rank_h2_norm(heat_equation_2d(10), low_rank_controllability(sys))
+        lqo.h2_norm(heat_equation_2d(10), controllability=lqo.controllability_gramian(sys))
     with pytest.raises(InvalidInputError, match="expected a LowRankGramian"):
-        low_rank_observability(sys, np.ones((3, 1)))
+        lqo.observability_gramian(sys, controllability=np.ones((3, 1)))
     with pytest.raises(InvalidInputError, match="balancing must be a LowRankBalancing"):
-        reduce_large(sys, 1, balancing=low_rank_controllability(sys))
-    for name in ("horizon", "spectrum", "tolerance", "orders", "slots"):  # of which the error would know nothing
-        with pytest.raises(InvalidInputError, match=f"{name}: a large system is reduced"):
-            reduce_large(sys, 1, **{name: 1})
+        lqo.reduce(sys, 1, balancing=lqo.controllability_gramian(sys))
     with pytest.raises(DimensionError, match="differ in n_outputs"):
-        low_rank_h2_error(sys, lqo.LQOSystem([[-1.0]], [[1.0]], np.ones((2, 1)), dt=0))
+        lqo.h2_error(sys, lqo.LQOSystem([[-1.0]], [[1.0]], np.ones((2, 1)), dt=0))
 
 
 def test_gramians_of_another_system_are_refused():
     sys = heat_equation_2d(12)
     other = SparseLQOSystem(sys.A * 1.001, sys.B, sys.C, M=sys.M)
-    balancing = low_rank_balancing(other)
+    balancing = lqo.balance(other)
     for call in (
-        lambda: low_rank_h2_norm(sys, balancing.controllability),
-        lambda: low_rank_h2_error(sys, balancing.system, balancing.controllability),
-        lambda: low_rank_observability(sys, balancing.controllability),
-        lambda: reduce_large(sys, 2, balancing=balancing),
+        lambda: lqo.h2_norm(sys, controllability=balancing.controllability),
+        lambda: lqo.h2_error(sys, balancing.system, controllability=balancing.controllability),
+        lambda: lqo.observability_gramian(sys, controllability=balancing.controllability),
+        lambda: lqo.reduce(sys, 2, balancing=balancing),
     ):
         with pytest.raises(InvalidInputError, match="the Gramian is of another system"):
             call()
@@ -311,39 +306,39 @@ def test_gramians_of_another_system_are_refused():
 def test_indefinite_outputs_stay_symmetric_without_a_warning():
     A = scipy.sparse.diags_array([1.0, -2.5, 1.0], offsets=[-1, 0, 1], shape=(50, 50))
     B, slope = np.ones((50, 1)), scipy.sparse.diags_array(np.linspace(-1, 1, 50))
-    M = low_rank_balancing(SparseLQOSystem(A, B, B.T, M=[slope])).system.M  # warnings of ours are errors in the tests
+    M = lqo.balance(SparseLQOSystem(A, B, B.T, M=[slope])).system.M  # warnings of ours are errors in the tests
     np.testing.assert_array_equal(M, M.transpose(0, 2, 1))
     with pytest.raises(InvalidInputError, match="no transfer"):  # odd states are seen, even ones reached: all is rounding
-        low_rank_balancing(SparseLQOSystem(A, B, M=[slope]))
+        lqo.balance(SparseLQOSystem(A, B, M=[slope]))
 
 
 def test_a_feedthrough_makes_continuous_norms_infinite_and_cancels_in_errors():
     A, B = diagonal([-1.0, -2.0, -3.0]), np.ones((3, 1))
     sys, plain = SparseLQOSystem(A, B, B.T, [[1.0]]), SparseLQOSystem(A, B, B.T)
     rom = lqo.LQOSystem([[-1.5]], [[1.0]], [[2.5]], [[1.0]], dt=0)
-    assert low_rank_h2_norm(sys) == np.inf
-    assert low_rank_h2_error(plain, rom) == np.inf
-    assert low_rank_h2_error(sys, rom) == pytest.approx(lqo.h2_error(dense(sys), rom), rel=1e-10)
+    assert lqo.h2_norm(sys) == np.inf
+    assert lqo.h2_error(plain, rom) == np.inf
+    assert lqo.h2_error(sys, rom) == pytest.approx(lqo.h2_error(dense(sys), rom), rel=1e-10)
 
 
 def test_progress_tells_the_stages():
     seen, sys = [], heat_equation_2d(12)
-    reduce_large(sys, 3, method="balanced", progress=lambda done, total: seen.append((done, total)))
+    lqo.reduce(sys, 3, method="balanced", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_nothing_is_printed_or_logged(capfd):
-    low_rank_balancing(heat_equation_2d(12), 1e-10)
+    lqo.balance(heat_equation_2d(12), 1e-10)
     with pytest.raises(ConvergenceError):
-        low_rank_controllability(undamped())
+        lqo.controllability_gramian(undamped())
     assert capfd.readouterr() == ("", "")
 
 
 def test_without_pymor_the_extra_is_named():
     code = (
         "import sys; sys.modules['pymor'] = None\n"
-        "from lqo_mor import heat_equation_2d, low_rank_h2_norm\n"
-        "try: low_rank_h2_norm(heat_equation_2d(10))\n"
+        "import lqo_mor as lqo\n"
+        "try: lqo.h2_norm(lqo.examples.heat_equation_2d(10))\n"
         "except ImportError as err: print(err)"
     )
     done = subprocess.run([system.executable, "-c", code], check=True, capture_output=True, text=True)

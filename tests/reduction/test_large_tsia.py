@@ -1,4 +1,4 @@
-"""The stationary points of `reduce_large` are those of the large system, however coarse the intermediate one is."""
+"""The stationary points of `reduce` are those of the sparse system, however coarse the intermediate one is."""
 
 from dataclasses import replace
 
@@ -10,7 +10,6 @@ import scipy.sparse
 import lqo_mor as lqo
 from lqo_mor.errors import StabilityWarning
 from lqo_mor.reduction import large
-from lqo_mor.reduction.large import low_rank_balancing, reduce_large
 from lqo_mor.reduction.result import Status
 from lqo_mor.systems.examples import heat_equation_2d
 from lqo_mor.systems.sparse import SparseLQOSystem
@@ -68,13 +67,13 @@ def coarse(request, monkeypatch):
     """A large system with an intermediate one of few states, and the reduction that this alone gives."""
     sys = SYSTEMS[request.param]()
     monkeypatch.setattr(large, "_NEGLIGIBLE", 1e-4 if request.param == "heat" else 1e-2)
-    return sys, low_rank_balancing(sys)
+    return sys, lqo.balance(sys)
 
 
 def test_a_coarse_intermediate_system_gives_the_stationary_point_of_the_large_one(coarse):
     sys, balancing = coarse
     full, before = dense(sys), lqo.reduce(balancing.system, 4, method="tsia")
-    red = reduce_large(sys, 4, method="tsia", balancing=balancing)
+    red = lqo.reduce(sys, 4, method="tsia", balancing=balancing)
     assert balancing.relative_error > 1e-5
     assert relative_gradient(full, before.system) > 1e-6
     assert relative_gradient(full, red.system) < 1e-5 * relative_gradient(full, before.system)
@@ -91,7 +90,7 @@ def test_a_coarse_intermediate_system_gives_the_stationary_point_of_the_large_on
 def test_steps_and_history_of_both_systems_are_told(coarse):
     sys, balancing = coarse
     before = lqo.reduce(balancing.system, 4, method="tsia")
-    red = reduce_large(sys, 4, method="tsia", balancing=balancing)
+    red = lqo.reduce(sys, 4, method="tsia", balancing=balancing)
     assert red.iterations > before.iterations
     assert red.history.shape == (red.iterations + 1,)
     np.testing.assert_array_equal(red.history[: before.iterations + 1], before.history)
@@ -103,16 +102,16 @@ def test_steps_and_history_of_both_systems_are_told(coarse):
 def test_other_methods_end_at_a_stationary_point_of_the_large_system(method, monkeypatch):
     monkeypatch.setattr(large, "_NEGLIGIBLE", 1e-4)
     sys = heat_equation_2d(12, inputs=2)
-    balancing, full = low_rank_balancing(sys), dense(sys)
+    balancing, full = lqo.balance(sys), dense(sys)
     before = lqo.reduce(balancing.system, 3, method=method)
-    red = reduce_large(sys, 3, method=method, balancing=balancing)
+    red = lqo.reduce(sys, 3, method=method, balancing=balancing)
     assert relative_gradient(full, red.system) < 1e-3 * relative_gradient(full, before.system)
     assert red.method == method
 
 
 def test_constraints_of_the_optimum_are_kept(monkeypatch):
     sys = heat_equation_2d(12)
-    balancing = low_rank_balancing(sys)
+    balancing = lqo.balance(sys)
     monkeypatch.setattr(large, "refined", lambda *_: pytest.fail("a step without the constraints"))
     for options in (
         {"ridge": 1e-6},
@@ -120,7 +119,7 @@ def test_constraints_of_the_optimum_are_kept(monkeypatch):
         {"method": "balanced"},
         {"method": "projected_gradient", "max_iterations": 5},
     ):
-        reduce_large(sys, 2, balancing=balancing, **options)
+        lqo.reduce(sys, 2, balancing=balancing, **options)
 
 
 @pytest.fixture
@@ -128,10 +127,10 @@ def reduced(monkeypatch):
     """A small large system and its reduction with an error to it, not yet refined."""
     monkeypatch.setattr(large, "_NEGLIGIBLE", 1e-4)
     sys = heat_equation_2d(12, inputs=2)
-    balancing = low_rank_balancing(sys)
+    balancing = lqo.balance(sys)
     with monkeypatch.context() as context:
         context.setattr(large, "refined", lambda sys, red, *_: red)
-        red = reduce_large(sys, 3, method="tsia", balancing=balancing)
+        red = lqo.reduce(sys, 3, method="tsia", balancing=balancing)
     return sys, red, balancing.controllability
 
 
@@ -139,8 +138,8 @@ def test_what_is_not_better_is_not_returned(reduced, monkeypatch):
     sys, red, P = reduced
     better = large.refined(sys, red, P, 50)
     assert better.error < red.error
-    measured = large.error_and_digits
-    monkeypatch.setattr(large, "error_and_digits", lambda *args: (1.01 * red.error, *measured(*args)[1:]))
+    measured = large.sparse_error_and_digits
+    monkeypatch.setattr(large, "sparse_error_and_digits", lambda *args: (1.01 * red.error, *measured(*args)[1:]))
     kept = large.refined(sys, red, P, 50)
     assert kept.system is red.system
     assert (kept.error, kept.iterations, kept.status) == (red.error, red.iterations, Status.START_KEPT)

@@ -121,9 +121,9 @@ def observability_gramian(
 
     ``Q = Σ_{k<L} (Aᴴ)^k (CᴴC + Σ_i M_iᴴ conj(P) M_i) A^k`` with the controllability Gramian `P` of the same
     horizon (for real data ``CᵀC + Σ M_i P M_i``); over the infinite horizon ``Aᴴ Q A − Q + … = 0``
-    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²`` (theory, eq. (3.4)). A `spectrum` enters by `P` only. Of a
-    sparse system it is found in low rank, ``Q ≈ S Sᵀ`` with ``Aᵀ Q E + Eᵀ Q A + CᵀC + Σ_i M_i P M_i = 0`` (discrete:
-    ``Aᵀ Q A − Eᵀ Q E + … = 0``).
+    (continuous: ``Aᴴ Q + Q A + … = 0``). The squared h² norm is ``tr(Bᴴ Q B) + ‖D‖²``: theory, eq. (3.4). A `spectrum` enters
+    by `P` only. Of a sparse system it is found in low rank, ``Q ≈ S Sᵀ`` with ``Aᵀ Q E + Eᵀ Q A + CᵀC + Σ_i M_i P M_i = 0``
+    (discrete: ``Aᵀ Q A − Eᵀ Q E + … = 0``).
 
     Parameters
     ----------

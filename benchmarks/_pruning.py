@@ -157,9 +157,9 @@ def chosen_slots(scores: list[np.ndarray], kept: float) -> list[np.ndarray]:
 def _output_columns(ssm: DiagonalLQOSystem) -> np.ndarray:
     """What reads the state of each slot, (..., s, rows): the column of C, and those of U and V weighted by W."""
     rows = [ssm.C]
-    if ssm.quadratic is not None:
-        weight = np.sqrt(np.linalg.norm(ssm.quadratic.W, axis=-2))[..., np.newaxis]
-        rows += [weight * ssm.quadratic.U, weight * ssm.quadratic.V]
+    if ssm.M is not None:
+        weight = np.sqrt(np.linalg.norm(ssm.M.W, axis=-2))[..., np.newaxis]
+        rows += [weight * ssm.M.U, weight * ssm.M.V]
     return np.concatenate(rows, axis=-2).swapaxes(-1, -2)
 
 
@@ -197,12 +197,12 @@ def _compacted(ssm: DiagonalLQOSystem, mask: np.ndarray) -> DiagonalLQOSystem:
     def columns(array):
         return np.where(used[..., np.newaxis, :], np.take_along_axis(array, order[..., np.newaxis, :], -1), 0)
 
-    q = ssm.quadratic
+    q = ssm.M
     return DiagonalLQOSystem(
         np.where(used, np.take_along_axis(ssm.poles, order, -1), 0.5),
         columns(ssm.B.swapaxes(-1, -2)).swapaxes(-1, -2),
         columns(ssm.C),
         ssm.D,
         None if q is None else QuadraticOutput(columns(q.U), columns(q.V), q.W),
-        ssm.dt,
+        dt=ssm.dt,
     )

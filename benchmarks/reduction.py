@@ -144,7 +144,7 @@ def mimo_layer(pairs: int = 128, m: int = 64) -> lqo.DiagonalLQOSystem:
     rng = np.random.default_rng(0)
     poles = lqo.examples.s4d(pairs, 1, kind="legs", dt_min=0.01, dt_max=0.01).poles[0]
     B, C = rng.standard_normal((2, pairs, m)) + 1j * rng.standard_normal((2, pairs, m))
-    return lqo.DiagonalLQOSystem(poles, B * np.sqrt(1 - np.abs(poles[:, np.newaxis]) ** 2), C.T)
+    return lqo.DiagonalLQOSystem(poles, B * np.sqrt(1 - np.abs(poles[:, np.newaxis]) ** 2), C.T, dt=1.0)
 
 
 def measure_batches(quick: bool) -> list[dict]:

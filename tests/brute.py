@@ -26,7 +26,7 @@ def closed(sys):
     def rows(Z):
         return np.concatenate([Z, Z[:, pair].conj()], axis=1)
 
-    q = sys.quadratic
+    q = sys.M
     M = np.zeros((sys.n_outputs, *A.shape)) if q is None else _symmetric(rows(q.U), rows(q.V), q.W)
     return A, B, rows(sys.C), M
 

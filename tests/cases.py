@@ -40,7 +40,7 @@ def _case(name: str, sys, hard: bool = False) -> Case:
         real=diagonal or sys.is_real,
         continuous=sys.is_continuous,
         siso=sys.n_inputs == 1 and sys.n_outputs == 1,
-        linear=(sys.quadratic if diagonal else sys.M) is None,
+        linear=sys.M is None,
         batch=diagonal and bool(sys.batch),
         hard=hard,
     )
@@ -95,7 +95,7 @@ def diagonal(seed, pairs=3, reals=0, m=1, p=1, c=0, batch=(), continuous=False, 
     quadratic = QuadraticOutput(rows(c), rows(c), normal(rng, (*batch, p, c)) / s) if c else None
     C = rows(p) if linear else np.zeros((*batch, p, s))
     D = normal(rng, (*batch, p, m)) if feedthrough else None
-    return DiagonalLQOSystem(lam, np.swapaxes(rows(m), -1, -2), C, D, quadratic, 0 if continuous else dt)
+    return DiagonalLQOSystem(lam, np.swapaxes(rows(m), -1, -2), C, D, quadratic, dt=0 if continuous else dt)
 
 
 def _regular() -> list[Case]:
@@ -144,14 +144,14 @@ def _hard() -> list[Case]:
     orthogonal = np.linalg.qr(rng.standard_normal((4, 4)))[0]
     close = orthogonal @ np.diag([1 - 1e-7, 0.9, -0.5, 0.1]) @ orthogonal.T
     return [
-        _case("diagonal pole close to 1", DiagonalLQOSystem(near, ones, [[1e-4, 1j, 1.0, 0.5]]), True),
-        _case("diagonal pole at zero", DiagonalLQOSystem([0.0, 0.6, 0.5j], ones[:3], [[1.0, 0.5, 1 + 1j]]), True),
-        _case("diagonal cluster", DiagonalLQOSystem(cluster, ones, [[1.0, 2.0, 1j, -2.0]]), True),
+        _case("diagonal pole close to 1", DiagonalLQOSystem(near, ones, [[1e-4, 1j, 1.0, 0.5]], dt=1.0), True),
+        _case("diagonal pole at zero", DiagonalLQOSystem([0.0, 0.6, 0.5j], ones[:3], [[1.0, 0.5, 1 + 1j]], dt=1.0), True),
+        _case("diagonal cluster", DiagonalLQOSystem(cluster, ones, [[1.0, 2.0, 1j, -2.0]], dt=1.0), True),
         _case("diagonal slow continuous", DiagonalLQOSystem([-1e-7, -1e-6 + 2j, -3.0], ones[:3], [[1e-3, 1.0, 1.0]], dt=0), True),
-        _case("dense pole close to 1", LQOSystem(close, ones, ones.T, M=np.eye(4)), True),
-        _case("dense pole at zero", LQOSystem([[0.0, 1.0], [0.0, 0.5]], ones[:2], [[1.0, 2.0]]), True),
-        _case("dense nilpotent", LQOSystem(np.diag([1.0, 1.0], 1), ones[:3], [[1.0, 0.0, 0.0]]), True),
-        _case("dense non-normal", LQOSystem(nonnormal, rng.standard_normal((5, 1)), rng.standard_normal((1, 5))), True),
+        _case("dense pole close to 1", LQOSystem(close, ones, ones.T, M=np.eye(4), dt=1.0), True),
+        _case("dense pole at zero", LQOSystem([[0.0, 1.0], [0.0, 0.5]], ones[:2], [[1.0, 2.0]], dt=1.0), True),
+        _case("dense nilpotent", LQOSystem(np.diag([1.0, 1.0], 1), ones[:3], [[1.0, 0.0, 0.0]], dt=1.0), True),
+        _case("dense non-normal", LQOSystem(nonnormal, rng.standard_normal((5, 1)), rng.standard_normal((1, 5)), dt=1.0), True),
         _case("dense non-normal continuous", LQOSystem(nonnormal - np.eye(5), np.ones((5, 1)), np.ones((1, 5)), dt=0), True),
     ]
 

@@ -117,7 +117,7 @@ def matrices(sys):
         def close(Z):
             return exact(np.concatenate([Z, Z[..., pair].conj()], axis=-1))
 
-        A, B, C, q = close(sys.poles), close(sys.B.T).T, close(sys.C), sys.quadratic
+        A, B, C, q = close(sys.poles), close(sys.B.T).T, close(sys.C), sys.M
         M = [] if q is None else _quadratic(close(q.U), close(q.V), exact(q.W))
         return A, B, C, M
     M = sys.M

@@ -141,7 +141,7 @@ def test_the_poles_of_legs_are_those_of_the_matrix():
 
 @pytest.mark.parametrize("of", ["output", "state"])
 def test_the_energy_output_of_a_diagonal_system_is_that_of_the_dense_one(of):
-    diagonal = lqo.DiagonalLQOSystem([0.9, 0.5 + 0.3j], np.ones((2, 1)), [[1.0, 2 - 1j], [0.5, 1j]], [[0.0], [1.0]])
+    diagonal = lqo.DiagonalLQOSystem([0.9, 0.5 + 0.3j], np.ones((2, 1)), [[1.0, 2 - 1j], [0.5, 1j]], [[0.0], [1.0]], dt=1.0)
     added = examples.with_energy_output(diagonal, of, weight=2.0)
     dense = examples.with_energy_output(lqo.to_dense(diagonal), of, weight=2.0)
     assert added.n_outputs == dense.n_outputs == 3

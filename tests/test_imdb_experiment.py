@@ -154,7 +154,7 @@ def layer_with_products(rank=3, scale=1.0):
         return np.where(real, array.real, array)
 
     q = lqo.QuadraticOutput(rows(rank, 3), rows(rank, 3), scale * rng.normal(size=(2, rank)))
-    return lqo.DiagonalLQOSystem(poles, rows(2, 3).T, rows(2, 3), quadratic=q)
+    return lqo.DiagonalLQOSystem(poles, rows(2, 3).T, rows(2, 3), M=q, dt=1.0)
 
 
 def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error():
@@ -163,7 +163,7 @@ def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error(
     ssm = layer_with_products()
     quadratic = replace(ssm, C=0 * ssm.C)
     block = Block("layer", ssm)
-    G, W = white_moments(block), ssm.quadratic.W
+    G, W = white_moments(block), ssm.M.W
     assert np.trace(W @ G @ W.T) == pytest.approx(lqo.h2_norm(quadratic, 1024) ** 2, rel=1e-10)
     assert best_subset(W, G, 3)[2] == pytest.approx(0, abs=1e-12)
     for count in (0, 1, 2):
@@ -173,8 +173,8 @@ def test_white_moments_are_the_norm_of_the_quadratic_part_and_subsets_its_error(
         assert len(kept) == count
         assert error**2 == pytest.approx(lost, rel=1e-9)
         if count:
-            moved = lqo.QuadraticOutput(other.quadratic.U, other.quadratic.V, 1.01 * other.quadratic.W)
-            assert lqo.h2_error(quadratic, replace(other, quadratic=moved), 1024, relative=True) > error
+            moved = lqo.QuadraticOutput(other.M.U, other.M.V, 1.01 * other.M.W)
+            assert lqo.h2_error(quadratic, replace(other, M=moved), 1024, relative=True) > error
 
 
 def test_measured_moments_are_those_of_the_signals(folder):
@@ -185,7 +185,7 @@ def test_measured_moments_are_those_of_the_signals(folder):
     tokens = np.random.default_rng(0).integers(0, 128, (3, 40))
     v = block_input(model.blocks[0], encode(model.encoder, tokens))
     ssm, z = model.blocks[0].ssm, []
-    linear = lqo.DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate([ssm.quadratic.U, ssm.quadratic.V]))
+    linear = lqo.DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate([ssm.M.U, ssm.M.V]), dt=1.0)
     for b in range(3):
         y = lqo.simulate(linear, v[:, b].T, delay=0)
         z.append(y[:, :2] * y[:, 2:])
@@ -206,7 +206,7 @@ def test_truncation_and_iteration_without_repair():
     row = described(full, start, 30)
     assert row["unstable_poles"] == 0
     assert "repaired_error" not in row
-    grown = lqo.LQOSystem(1.2 / row["largest_modulus"] * start.A, start.B, start.C, start.D, start.M)
+    grown = lqo.LQOSystem(1.2 / row["largest_modulus"] * start.A, start.B, start.C, start.D, start.M, dt=1.0)
     row = described(full, grown, 30)
     assert row["unstable_poles"] > 0
     assert row["largest_modulus"] == pytest.approx(1.2)

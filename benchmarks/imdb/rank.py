@@ -32,7 +32,7 @@ def white_moments(block: Block) -> np.ndarray:
 
 def measured_moments(model: lqo.DeepSSM, windows: np.ndarray) -> list[np.ndarray]:
     """Second moments (c, c) of the products of every block on some inputs."""
-    totals = [np.zeros((block.ssm.quadratic.rank,) * 2) for block in model.blocks]
+    totals = [np.zeros((block.ssm.M.rank,) * 2) for block in model.blocks]
     whole = [system_map(block.ssm, windows.shape[1]) for block in model.blocks]
     rows = [system_map(_rows(block.ssm), windows.shape[1]) for block in model.blocks]
     for start in range(0, len(windows), _BATCH):
@@ -48,7 +48,7 @@ def measured_moments(model: lqo.DeepSSM, windows: np.ndarray) -> list[np.ndarray
 
 def _rows(ssm: lqo.DiagonalLQOSystem) -> lqo.DiagonalLQOSystem:
     """The linear system whose outputs are the factors of the products."""
-    return lqo.DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate([ssm.quadratic.U, ssm.quadratic.V]))
+    return lqo.DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate([ssm.M.U, ssm.M.V]), dt=1.0)
 
 
 def best_subset(W: np.ndarray, G: np.ndarray, count: int) -> tuple[tuple[int, ...], np.ndarray, float]:
@@ -67,8 +67,8 @@ def best_subset(W: np.ndarray, G: np.ndarray, count: int) -> tuple[tuple[int, ..
 
 def with_rank(block: Block, G: np.ndarray, count: int) -> tuple[Block, tuple[int, ...], float]:
     """A block with `count` of its products, which they are, and the share of their power that is lost."""
-    q = block.ssm.quadratic
+    q = block.ssm.M
     subset, W, lost = best_subset(q.W, G, count)
     kept = list(subset)
     small = lqo.QuadraticOutput(q.U[kept], q.V[kept], W) if count else None
-    return replace(block, ssm=replace(block.ssm, quadratic=small)), subset, lost
+    return replace(block, ssm=replace(block.ssm, M=small)), subset, lost

@@ -63,7 +63,7 @@ def layers(evaluation: Evaluation, folder: Path, known: Results) -> Iterator[dic
 def rank(evaluation: Evaluation, folder: Path, known: Results, training: Reviews) -> Iterator[dict]:
     """Fewer products in every layer, chosen by their power for white and for measured signals."""
     model = evaluation.model
-    most = model.blocks[0].ssm.quadratic.rank
+    most = model.blocks[0].ssm.M.rank
     for kind in ("measured", "white"):
         moments = None
         for count in range(most):

@@ -87,8 +87,8 @@ def h2_error(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.6, 0.0], [0.0, 0.0]], [[0.8], [1.0]], [[1.0, 1e-9]])
-    >>> rom = lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])
+    >>> sys = lqo.LQOSystem([[0.6, 0.0], [0.0, 0.0]], [[0.8], [1.0]], [[1.0, 1e-9]], dt=1.0)
+    >>> rom = lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]], dt=1.0)
     >>> round(lqo.h2_error(sys, rom), 15)
     1e-09
     """
@@ -224,8 +224,8 @@ def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 
         real = joined.is_real_pole
         C = real_rows(joined.C, real)
         M: np.ndarray | QuadraticOutput | None = None
-        if sys.quadratic is not None or rom.quadratic is not None:
-            q, q_r = (_factored(s.quadratic, s.n_slots, s.n_outputs) for s in (sys, rom))
+        if sys.M is not None or rom.M is not None:
+            q, q_r = (_factored(s.M, s.n_slots, s.n_outputs) for s in (sys, rom))
             q = _joined(q, q_r, extra)
             M = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
     else:

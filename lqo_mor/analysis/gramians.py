@@ -83,7 +83,7 @@ def controllability_gramian(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> lqo.controllability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[1.0]]))
+    >>> lqo.controllability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[1.0]], dt=1.0))
     array([[12.]])
     """
     check_keywords(sys, horizon, spectrum, tol=tol)
@@ -163,7 +163,7 @@ def observability_gramian(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> lqo.observability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
+    >>> lqo.observability_gramian(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]], dt=1.0))
     array([[12.]])
     """
     check_keywords(sys, horizon, spectrum, controllability=controllability, tol=tol)
@@ -178,7 +178,7 @@ def observability_gramian(
             Q = Q + sum(Mi.conj().T @ P.conj() @ Mi for Mi in M)
         return _hermitian(norm.solve(sys.A.conj().T, sys.A.conj().T, Q))
     real = sys.is_real_pole
-    rows = stack_rows(sys.C, sys.quadratic)
+    rows = stack_rows(sys.C, sys.M)
     columns = np.swapaxes(rows, -1, -2)
     left = columns @ row_weights(sys, norm)
     plain = solve_diagonal(norm.pairing, sys.poles, left, sys.poles, columns)
@@ -198,7 +198,7 @@ def half_gramians(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.nd
 
 def row_weights(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``; theory, eq. (3.5)."""
-    p, q = sys.n_outputs, sys.quadratic
+    p, q = sys.n_outputs, sys.M
     if q is None:
         return np.broadcast_to(np.eye(p), (*sys.batch, p, p))
     plain, hermitian = half_gramians(sys, norm)
@@ -261,7 +261,7 @@ def state_factor(sys: System, norm: Norm) -> np.ndarray:
 
 
 def _diagonal_factors(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
-    real, q = sys.is_real_pole, sys.quadratic
+    real, q = sys.is_real_pole, sys.M
     R, rows = state_factor(sys, norm), sys.C
     if q is not None:
         real_q = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
@@ -318,7 +318,7 @@ def hankel_singular_values(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> lqo.hankel_singular_values(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]]))
+    >>> lqo.hankel_singular_values(lqo.LQOSystem([[0.5]], [[3.0]], [[3.0]], dt=1.0))
     array([12.])
     """
     check_keywords(sys, horizon, spectrum, controllability=controllability)

@@ -175,6 +175,8 @@ def check_stable(sys: System) -> None:
             where = f" in channel {tuple(int(i) for i in np.unravel_index(worst, poles.shape)[:-1])}"
         if not sys.is_continuous and np.all(poles.real < 0):
             hint = "; if it is meant to be continuous, pass dt=0"
+        elif sys.is_continuous and np.all(np.abs(poles) < 1):
+            hint = "; if it is meant to be discrete, pass dt=True or the time step"
         raise UnstableSystemError(
             f"the system is not asymptotically stable: its {what} is {largest:.10g}{where}, which must be below {limit:g}; "
             f"give a finite horizon to work with its first samples or seconds{hint}"

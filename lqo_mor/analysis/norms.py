@@ -81,7 +81,7 @@ def h2_norm(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]])), 12)
+    >>> round(lqo.h2_norm(lqo.LQOSystem([[0.6]], [[0.8]], [[1.0]], dt=1.0)), 12)
     1.0
     """
     check_keywords(sys, horizon, spectrum, delay=delay, controllability=controllability)
@@ -135,7 +135,7 @@ def h2_inner(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> a, b = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]]), lqo.LQOSystem([[0.0]], [[1.0]], [[3.0]])
+    >>> a, b = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], dt=1.0), lqo.LQOSystem([[0.0]], [[1.0]], [[3.0]], dt=1.0)
     >>> lqo.h2_inner(a, b)
     3.0
     """
@@ -190,7 +190,7 @@ def _diagonal_inner(sys: DiagonalLQOSystem, other: DiagonalLQOSystem, pairing: P
     plain = solve_diagonal(pairing, sys.poles, sys.B, other.poles, other.B)
     hermitian = solve_diagonal(pairing, sys.poles, sys.B, other.poles.conj(), other.B.conj())
     left, right = pair_weights(sys)[..., np.newaxis, :], pair_weights(other)[..., np.newaxis, :]
-    q, q_r = sys.quadratic, other.quadratic
+    q, q_r = sys.M, other.M
     if q is None or q_r is None:
         weighted = (np.swapaxes(left * sys.C, -1, -2) @ (right * other.C)) * plain
         conjugate = (np.swapaxes(left * sys.C, -1, -2) @ (right * other.C.conj())) * hermitian

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.system import System
-
-
-def quadratic_of(sys: System) -> QuadraticOutput | np.ndarray | None:
-    """The quadratic output of a dense or diagonal system, as it is stored."""
-    return sys.M if isinstance(sys, LQOSystem) else sys.quadratic
 
 
 def stack_rows(C: np.ndarray, quadratic: QuadraticOutput | None) -> np.ndarray:

@@ -41,7 +41,7 @@ def simulate(sys: System, u: ArrayLike, *, delay: int = 1) -> np.ndarray:
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]])
+    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], dt=1.0)
     >>> lqo.simulate(sys, [[1.0], [0.0], [0.0]]).ravel()
     array([0. , 1. , 0.5])
     >>> lqo.simulate(sys, [[1.0], [0.0], [0.0]], delay=0).ravel()
@@ -78,8 +78,8 @@ def simulate(sys: System, u: ArrayLike, *, delay: int = 1) -> np.ndarray:
         return (states @ np.swapaxes(scale * Z, -1, -2)).real
 
     y = rows(sys.C) + u @ np.swapaxes(sys.D, -1, -2)
-    if sys.quadratic is not None:
-        q = sys.quadratic
+    if sys.M is not None:
+        q = sys.M
         y = y + (rows(q.U) * rows(q.V)) @ np.swapaxes(q.W, -1, -2)
     return y
 

@@ -49,7 +49,7 @@ class InputSpectrum:
     --------
     >>> import lqo_mor as lqo
     >>> from lqo_mor.analysis.spectrum import InputSpectrum
-    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]])
+    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], dt=1.0)
     >>> slow = InputSpectrum.from_autoregression([0.9], 0.19)
     >>> slow
     InputSpectrum(inputs=1, lags=344, power=1)

@@ -19,7 +19,7 @@ import scipy.linalg
 from numba import njit
 
 from lqo_mor.analysis.norm import Norm, check_stable, finite
-from lqo_mor.analysis.rows import pair_weights, quadratic_inner, quadratic_of, row_products, split, stack_rows
+from lqo_mor.analysis.rows import pair_weights, quadratic_inner, row_products, split, stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
 from lqo_mor.matrix_equations.pairing import Pairing, diagonal_gramian_factor, pairing, solve_diagonal
@@ -197,7 +197,7 @@ def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np
     total = np.sum(cross, axis=(-1, -2))
     if isinstance(a.sys, DiagonalLQOSystem) and isinstance(b.sys, DiagonalLQOSystem):
         left, right = (pair_weights(s)[..., np.newaxis, :] for s in (a.sys, b.sys))
-        q, r, p = a.sys.quadratic, b.sys.quadratic, a.sys.n_outputs
+        q, r, p = a.sys.M, b.sys.M, a.sys.n_outputs
         plain, hermitian = X
         if q is None or r is None:
             return total + np.trace(row_products(left * a.sys.C, plain, hermitian, right * b.sys.C), axis1=-2, axis2=-1)
@@ -205,7 +205,7 @@ def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np
         linear, uu, uv, vu, vv = split(S, p, q.rank, p, r.rank)
         return total + np.trace(linear, axis1=-2, axis2=-1) + 2 * quadratic_inner(uu, uv, vu, vv, q.W, r.W)
     total = total + np.sum((a.sys.C @ X) * b.sys.C.conj())
-    M, N = quadratic_of(a.sys), quadratic_of(b.sys)
+    M, N = a.sys.M, b.sys.M
     if M is None or N is None:
         return total
     if isinstance(M, QuadraticOutput) and isinstance(N, QuadraticOutput):
@@ -225,7 +225,7 @@ def _through(a: Weighted, delay: int) -> np.ndarray:
 def output_mean(a: Weighted, P: Covariance) -> np.ndarray:
     """The mean ``E[xᵀ M_i x]`` of every output, (..., p), from the `state_covariance` of the system; theory, eq. (9.4)."""
     if isinstance(a.sys, DiagonalLQOSystem):
-        q = a.sys.quadratic
+        q = a.sys.M
         if q is None:
             return np.zeros((*a.sys.batch, a.sys.n_outputs))
         weights = pair_weights(a.sys)[..., np.newaxis, :]
@@ -266,7 +266,7 @@ def weigh_both(sys: System, other: System, spectrum: InputSpectrum) -> tuple[Wei
 
 def is_linear(a: Weighted) -> bool:
     """Whether a system has no quadratic output."""
-    return quadratic_of(a.sys) is None
+    return a.sys.M is None
 
 
 def weighted_factor(a: Weighted, squares: list[np.ndarray] | None = None) -> np.ndarray:

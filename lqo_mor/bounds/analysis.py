@@ -37,7 +37,7 @@ class Layer:
 
     def h2_factor(self, size: float) -> float:
         """What times `√steps` and the h2 error bounds the ℓ2 norm of the error, for inputs of that norm; theory, eq. (10.3)."""
-        return float(size) if self.block.ssm.quadratic is None else float(np.sqrt(size**2 + size**4))
+        return float(size) if self.block.ssm.M is None else float(np.sqrt(size**2 + size**4))
 
     @property
     def norm(self) -> LayerNorm | None:
@@ -120,7 +120,7 @@ def _layer(block: Block, other: Block, scale: np.ndarray, sizes: np.ndarray, tot
     """`sizes` (width,) and `total` bound the ℓ2 norms of the inputs of the system, over time, each and in all."""
     ssm, small, batch = block.ssm, other.ssm, bool(block.ssm.batch)
     parts, parts_r = kernels(ssm, steps), kernels(small, steps)
-    W = np.abs(np.zeros((ssm.n_outputs, 0)) if ssm.quadratic is None else ssm.quadratic.W)
+    W = np.abs(np.zeros((ssm.n_outputs, 0)) if ssm.M is None else ssm.M.W)
     dK = parts[0] - parts_r[0]
 
     def peaks(rows: np.ndarray) -> np.ndarray:  # of the rows for inputs of that size, by Cauchy and Schwarz
@@ -158,7 +158,7 @@ def _layer(block: Block, other: Block, scale: np.ndarray, sizes: np.ndarray, tot
 
 def _h2_of_products(ssm: DiagonalLQOSystem, small: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """h2 norm of the difference of the quadratic parts, (width,) or a number."""
-    if ssm.quadratic is None and small.quadratic is None:
+    if ssm.M is None and small.M is None:
         return np.zeros(ssm.batch)
     full, reduced = (replace(s, C=np.zeros_like(s.C), D=np.zeros_like(s.D)) for s in (ssm, small))
     return np.asarray(h2_error(full, reduced, horizon=steps, delay=0))

@@ -87,7 +87,7 @@ class SystemGains:
     """Gains of a system ``K v + W ((U v) ∘ (V v))`` over a number of steps, for changes ``scale ∘ ε`` of its input `v`."""
 
     def __init__(self, ssm: DiagonalLQOSystem, parts: Sequence[np.ndarray], scale: np.ndarray) -> None:
-        q, p = ssm.quadratic, ssm.n_outputs
+        q, p = ssm.M, ssm.n_outputs
         self.W = np.abs(np.zeros((*ssm.batch, p, 0)) if q is None else q.W)
         self.batch = bool(ssm.batch)
         if self.batch:

@@ -29,7 +29,7 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
         v = block_input(block, x)
         y = system_map(block.ssm, steps)(v)
         local = system_map(small, steps)(v) - y
-        rows = [] if small.quadratic is None else [small.quadratic.U, small.quadratic.V]
+        rows = [] if small.M is None else [small.M.U, small.M.V]
         left, right = (_row_peaks(small, row, v, steps) for row in rows) if rows else (layer.limits["left"][np.newaxis],) * 2
         sizes = np.sqrt(np.sum(v**2, axis=2))
         neighbourhood = yield {
@@ -99,6 +99,6 @@ def _slopes(norm: LayerNorm, x: np.ndarray) -> np.ndarray:
 
 def _row_peaks(ssm: DiagonalLQOSystem, rows: np.ndarray, v: np.ndarray, steps: int) -> np.ndarray:
     """Largest values over time of the signals of `rows`, (batch, c) or (batch, width, c)."""
-    plain = replace(ssm, C=rows, D=np.zeros((*rows.shape[:-1], ssm.n_inputs)), quadratic=None)
+    plain = replace(ssm, C=rows, D=np.zeros((*rows.shape[:-1], ssm.n_inputs)), M=None)
     peaks = np.max(np.abs(system_map(plain, steps)(v)), axis=2).T
     return peaks.reshape(len(peaks), -1, ssm.batch[0]).swapaxes(1, 2) if ssm.batch else peaks

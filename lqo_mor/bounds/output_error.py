@@ -201,7 +201,7 @@ def output_error_bound(
     --------
     >>> import numpy as np, lqo_mor as lqo
     >>> from lqo_mor.network import Block, Embedding, LayerNorm, Linear
-    >>> ssm = lqo.DiagonalLQOSystem([[0.9, 0.1], [0.8, 0.2]], np.ones((2, 2, 1)), [[[1.0, 0.01]], [[1.0, 0.01]]])
+    >>> ssm = lqo.DiagonalLQOSystem([[0.9, 0.1], [0.8, 0.2]], np.ones((2, 2, 1)), [[[1.0, 0.01]], [[1.0, 0.01]]], dt=1.0)
     >>> block = Block("layer", ssm, norm=LayerNorm([1.0, 1.0], [0.0, 0.0]))
     >>> model = lqo.DeepSSM(Embedding([[1.0, 0.0], [0.0, 2.0]]), (block,), Linear([[1.0, 2.0]]))
     >>> bound = lqo.output_error_bound(model, lqo.compress(model, state_size=2).model, horizon=8)

@@ -98,5 +98,5 @@ def _show_digits(console: Console) -> None:
         "  lqo-mor inspect  MODEL.pth\n"
         "  lqo-mor compress MODEL.pth -o SMALL.pth --state-size 16 --horizon 1024\n"
         "  lqo-mor compare  MODEL.pth SMALL.pth --inputs DATA.npz\n"
-        "or reduce any system from Python: import lqo_mor as lqo; lqo.reduce(lqo.LQOSystem(A, B, C, M=M), order=8)"
+        "or reduce any system from Python: import lqo_mor as lqo; lqo.reduce(lqo.LQOSystem(A, B, C, M=M, dt=1.0), order=8)"
     )

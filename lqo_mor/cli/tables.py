@@ -25,7 +25,7 @@ def model_table(model: DeepSSM) -> Table:
             escape(block.name),
             f"{ssm.batch[0]} channels" if ssm.batch else f"{ssm.n_inputs} in, {ssm.n_outputs} out",
             str(block.state_size),
-            "-" if ssm.quadratic is None else str(ssm.quadratic.rank),
+            "-" if ssm.M is None else str(ssm.M.rank),
             f"{parameters:,}",
             f"{1 - np.max(np.abs(ssm.poles)):.3g}",
         )

@@ -125,7 +125,7 @@ def allocate(
     >>> import numpy as np, lqo_mor as lqo
     >>> from lqo_mor.network import Block, Linear
     >>> def ssm(c):
-    ...     return lqo.DiagonalLQOSystem([[0.9, 0.5, 0.1]], np.ones((1, 3, 1)), [[[1.0, c, c]]])
+    ...     return lqo.DiagonalLQOSystem([[0.9, 0.5, 0.1]], np.ones((1, 3, 1)), [[[1.0, c, c]]], dt=1.0)
     >>> blocks = Block("rich", ssm(1.0)), Block("poor", ssm(0.001))
     >>> lqo.allocate(lqo.DeepSSM(Linear([[1.0]]), blocks, Linear([[1.0]])), 6, horizon=16, weights=[1.0, 1.0]).sizes
     (4, 2)

@@ -117,7 +117,7 @@ def compress(  # the door to all ways of compressing: its keywords are what a us
     >>> import numpy as np, lqo_mor as lqo
     >>> from lqo_mor.network import Block, Linear
     >>> poles = [0.9 * np.exp(1j * np.array([0.3, 1.0, 2.0]))]  # a batch of one channel with three pairs
-    >>> ssm = lqo.DiagonalLQOSystem(poles, B=np.ones((1, 3, 1)), C=[[[1.0, 0.1, 0.001]]])
+    >>> ssm = lqo.DiagonalLQOSystem(poles, B=np.ones((1, 3, 1)), C=[[[1.0, 0.1, 0.001]]], dt=1.0)
     >>> model = lqo.DeepSSM(Linear([[1.0]]), (Block("layer", ssm),), Linear([[1.0]]))
     >>> small = lqo.compress(model, state_size=4)
     >>> small.report.layers[0].states_before, small.report.layers[0].states_after
@@ -256,7 +256,7 @@ def _calibration(
     if not any(block.ssm.batch for block in model.blocks):
         return SystemCalibration(model, inputs, options, progress)
     for block in model.blocks:
-        if not block.ssm.batch or block.ssm.quadratic is not None:
+        if not block.ssm.batch or block.ssm.M is not None:
             raise InvalidInputError(
                 f"{block.name} mixes its inputs, unlike other layers, or its channels have quadratic outputs; calibration is for "
                 "layers of linear channels, or for layers that are all one system"

@@ -56,7 +56,7 @@ def save_system(path: FilePath, sys: System, *, overwrite: bool = False) -> None
     >>> import tempfile, lqo_mor as lqo
     >>> from lqo_mor.io import load_system, save_system
     >>> folder = tempfile.TemporaryDirectory()
-    >>> save_system(folder.name + "/system.json", lqo.DiagonalLQOSystem([0.5j], [[1.0]], [[1.0]]))
+    >>> save_system(folder.name + "/system.json", lqo.DiagonalLQOSystem([0.5j], [[1.0]], [[1.0]], dt=1.0))
     >>> load_system(folder.name + "/system.json").poles
     array([0.+0.5j])
     """
@@ -109,7 +109,7 @@ def load_system(path: FilePath) -> LQOSystem | DiagonalLQOSystem:
 def _fields(sys: System) -> dict[str, Any]:
     """What the file holds."""
     check_kind(sys)
-    kind, quadratic = ("dense", sys.M) if isinstance(sys, LQOSystem) else ("diagonal", sys.quadratic)
+    kind, quadratic = ("dense", sys.M) if isinstance(sys, LQOSystem) else ("diagonal", sys.M)
     fields = {"format": FORMAT, "version": VERSION, "kind": kind, "dt": sys.dt}
     fields |= {name: getattr(sys, name) for name in _KINDS[kind]}
     if isinstance(quadratic, QuadraticOutput):
@@ -139,7 +139,7 @@ def _system(fields: dict[str, Any]) -> LQOSystem | DiagonalLQOSystem:
             raise InvalidInputError(f"its field {name!r} is {_short(fields[name])}, expected an array")
     first, B, C, D = (fields[name] for name in _KINDS[kind])
     M = QuadraticOutput(*(fields[name] for name in _FACTORS)) if quadratic == _FACTORS else fields.get("M")
-    return (LQOSystem if kind == "dense" else DiagonalLQOSystem)(first, B, C, D, M, fields["dt"])
+    return (LQOSystem if kind == "dense" else DiagonalLQOSystem)(first, B, C, D, M, dt=fields["dt"])
 
 
 def _is(value: object, wanted: object) -> bool:

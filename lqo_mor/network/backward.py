@@ -143,12 +143,12 @@ def _normalised(norm: LayerNorm, x: np.ndarray, dtype: type) -> Normalised:
 def _adjoint(ssm: DiagonalLQOSystem, v: np.ndarray) -> Map:
     """The map from gradients by the output of a system to those by its input `v`."""
     if not ssm.batch:
-        q = ssm.quadratic
+        q = ssm.M
         if q is None:
             return lambda g: _system_adjoint(ssm, g)
         outputs = row_outputs(ssm)(v)
         return lambda g: _system_adjoint(ssm, _row_gradients(q, outputs, g))
-    if ssm.quadratic is not None:
+    if ssm.M is not None:
         raise InvalidInputError("sensitivities are for linear channels and for single systems; these channels are quadratic")
     steps = v.shape[-1]
     spectra, size = kernel_spectra(ssm, steps)
@@ -171,9 +171,9 @@ def _row_gradients(q: QuadraticOutput, outputs: np.ndarray, g: np.ndarray) -> np
 
 def _system_adjoint(ssm: DiagonalLQOSystem, gradients: np.ndarray) -> np.ndarray:
     """The gradient by the input of one system from those by all of its rows: the transposed system, run backwards in time."""
-    q = ssm.quadratic
+    q = ssm.M
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])
     D = np.zeros((ssm.n_inputs, len(rows)))
     D[:, : ssm.n_outputs] = ssm.D.T
-    transposed = DiagonalLQOSystem(ssm.poles, rows.T, ssm.B.T, D, None, ssm.dt)
+    transposed = DiagonalLQOSystem(ssm.poles, rows.T, ssm.B.T, D, None, dt=ssm.dt)
     return system_map(transposed, gradients.shape[-1])(np.ascontiguousarray(gradients[..., ::-1]))[..., ::-1]

@@ -78,7 +78,7 @@ class Block:
             )
         if self.backward not in (None, 0, 1):
             raise InvalidInputError(f"{self.name}: backward must be None, 0 or 1, got {self.backward!r}")
-        if self.backward is not None and (ssm.n_outputs % 2 or ssm.quadratic is not None):
+        if self.backward is not None and (ssm.n_outputs % 2 or ssm.M is not None):
             raise DimensionError(f"{self.name}: half of the outputs run backward: an even number, none quadratic")
         features = self.system_features
         if self.mixing is not None:

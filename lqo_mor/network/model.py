@@ -56,7 +56,7 @@ class DeepSSM:
     --------
     >>> import numpy as np, lqo_mor as lqo
     >>> from lqo_mor.network import Block, Linear
-    >>> ssm = lqo.DiagonalLQOSystem(poles=[[0.5]], B=[[[1.0]]], C=[[[1.0]]])  # a batch of one channel
+    >>> ssm = lqo.DiagonalLQOSystem(poles=[[0.5]], B=[[[1.0]]], C=[[[1.0]]], dt=1.0)  # a batch of one channel
     >>> model = lqo.DeepSSM(Linear([[1.0]]), (Block("layer", ssm, activation="identity", residual=False),), Linear([[2.0]]))
     >>> float(model(np.array([[[1.0], [0.0]]]))[0, 0])  # mean of the impulse response 1, 0.5, times 2
     1.5
@@ -181,8 +181,8 @@ def _states(block: Block) -> str:
 def real_numbers(ssm: DiagonalLQOSystem) -> int:
     """Real numbers in the arrays of a system, a complex entry counting as two."""
     arrays = [ssm.poles, ssm.B, ssm.C, ssm.D]
-    if ssm.quadratic is not None:
-        arrays += [ssm.quadratic.U, ssm.quadratic.V, ssm.quadratic.W]
+    if ssm.M is not None:
+        arrays += [ssm.M.U, ssm.M.V, ssm.M.W]
     return sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
 
 
@@ -244,7 +244,7 @@ def _numbers_per_step(model: DeepSSM) -> int:
         if block.ssm.batch:
             inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
         else:
-            rank = 0 if block.ssm.quadratic is None else block.ssm.quadratic.rank
+            rank = 0 if block.ssm.M is None else block.ssm.M.rank
             inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
         mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
         return 3 * block.width + inside + mixed

@@ -75,7 +75,7 @@ def activation_slope(name: str, x: ArrayLike) -> Any:
 
 def output_rows(ssm: DiagonalLQOSystem) -> np.ndarray:
     """The linear rows `C`, then `U` and `V`, (..., q, s), scaled so that each row output is ``Re Σ_s row_s x_s``."""
-    q = ssm.quadratic
+    q = ssm.M
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V], axis=-2)
     return rows * np.where(ssm.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
 
@@ -119,7 +119,7 @@ def _convolution(ssm: DiagonalLQOSystem, steps: int) -> Map:
         return np.ascontiguousarray(y[..., :steps])
 
     def apply(x: np.ndarray) -> np.ndarray:
-        transform, p, q = scipy.fft.rfft(x, size, workers=workers), ssm.n_outputs, ssm.quadratic
+        transform, p, q = scipy.fft.rfft(x, size, workers=workers), ssm.n_outputs, ssm.M
         if q is None:
             return respond(transform, 0) if p == 1 else np.concatenate([respond(transform, i) for i in range(p)])
         y = [respond(transform, i) for i in range(p)]
@@ -134,7 +134,7 @@ def _convolution(ssm: DiagonalLQOSystem, steps: int) -> Map:
 
 def _recursion(ssm: DiagonalLQOSystem) -> Map:
     """One system with all of its row outputs."""
-    rows, p, q = row_outputs(ssm), ssm.n_outputs, ssm.quadratic
+    rows, p, q = row_outputs(ssm), ssm.n_outputs, ssm.M
 
     def apply(x: np.ndarray) -> np.ndarray:
         outputs = rows(x)

@@ -10,7 +10,6 @@ import numpy as np
 from lqo_mor.analysis.door import check_keywords, norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norm import Norm
-from lqo_mor.analysis.rows import quadratic_of
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction.budget import Budget, budget_of
@@ -90,7 +89,7 @@ def balanced_truncation(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.9, 0.0], [0.0, 0.1]], [[1.0], [1.0]], [[1.0, 0.1]])
+    >>> sys = lqo.LQOSystem([[0.9, 0.0], [0.0, 0.1]], [[1.0], [1.0]], [[1.0, 0.1]], dt=1.0)
     >>> lqo.balanced_truncation(sys, order=1).system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)
     """
@@ -231,7 +230,7 @@ def _project(sys: LQOSystem, V: np.ndarray, W: np.ndarray) -> LQOSystem:
 
 def _bound(sys: System, hsv: np.ndarray, order: np.ndarray, norm: Norm) -> FloatOrBatch | None:
     """``2 Σ_{k>r} σ_k`` where it holds: linear systems in the usual norm."""
-    if quadratic_of(sys) is not None or not norm.plain:
+    if sys.M is not None or not norm.plain:
         return None
     dropped = np.arange(hsv.shape[-1]) >= order[..., np.newaxis]
     bound = 2 * np.sum(hsv * dropped, axis=-1)

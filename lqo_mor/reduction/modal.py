@@ -71,7 +71,7 @@ def modal_truncation(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.1], [[1.0], [1.0]], [[1.0, 0.1]])
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.1], [[1.0], [1.0]], [[1.0, 0.1]], dt=1.0)
     >>> lqo.modal_truncation(sys, order=1).system.poles
     array([0.9+0.j])
     """
@@ -126,7 +126,7 @@ def hippo(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.9 + 0.1j], [[1.0], [1.0]], [[1.0, 0.1]])
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.9 + 0.1j], [[1.0], [1.0]], [[1.0, 0.1]], dt=1.0)
     >>> lqo.hippo(sys, slots=1).system.n_slots
     1
     """
@@ -162,7 +162,7 @@ def mode_scores(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     of ``CᵀC + Σ M_i P M_i``, so that a quadratic output counts with the other modes there.
     """
     _, hermitian = half_gramians(sys, norm)
-    rows = stack_rows(sys.C, sys.quadratic)
+    rows = stack_rows(sys.C, sys.M)
     weight = np.sum(rows.conj() * (row_weights(sys, norm) @ rows), axis=-2).real
     return np.where(sys.is_real_pole, 1.0, 2.0) * weight * np.diagonal(hermitian, axis1=-2, axis2=-1).real
 

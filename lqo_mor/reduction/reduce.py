@@ -159,7 +159,7 @@ def reduce(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]])
+    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     >>> red = lqo.reduce(sys, order=1)
     >>> red.system
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=none, dt=1.0)

@@ -80,9 +80,9 @@ def channel_arrays(sys: DiagonalLQOSystem, norm: Norm) -> tuple[int, np.ndarray,
     Returns the pairing's code and parameters, and per channel the poles (h, n), the weighted rows (h, q, n), the
     number `p` of linear rows and the mixing matrices (h, p, c).
     """
-    rows = stack_rows(sys.C, sys.quadratic) * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]
+    rows = stack_rows(sys.C, sys.M) * (pair_weights(sys) * sys.B[..., 0])[..., np.newaxis, :]
     p, count = sys.n_outputs, int(np.prod(sys.batch))
-    W = np.zeros((count, p, 0)) if sys.quadratic is None else sys.quadratic.W.reshape(count, p, -1)
+    W = np.zeros((count, p, 0)) if sys.M is None else sys.M.W.reshape(count, p, -1)
     return (
         norm.pairing.compiled_code,
         np.array(norm.pairing.parameters),
@@ -125,7 +125,9 @@ def channel_system(sys: DiagonalLQOSystem, mu: np.ndarray, b: np.ndarray, rows: 
     quadratic = None
     if c:
         quadratic = QuadraticOutput(rows[..., p : p + c, :], rows[..., p + c :, :], W.reshape(*sys.batch, p, c))
-    return DiagonalLQOSystem(mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, sys.dt)
+    return DiagonalLQOSystem(
+        mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, dt=sys.dt
+    )
 
 
 def _fit_batch(sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, norm: Norm, ridge: float) -> DiagonalLQOSystem:

@@ -83,7 +83,7 @@ class Search:
 
 def many_channels(sys: System, norm: Norm) -> bool:
     """Whether a system is a batch whose channels can be searched side by side: one input, linear outputs."""
-    return isinstance(sys, DiagonalLQOSystem) and bool(sys.batch) and sys.quadratic is None and searchable(sys, norm, 0.0)
+    return isinstance(sys, DiagonalLQOSystem) and bool(sys.batch) and sys.M is None and searchable(sys, norm, 0.0)
 
 
 def optimiser(sys: System, search: Search) -> tuple[One, Batch | None]:

@@ -53,7 +53,7 @@ class ErrorCurve:
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]])
+    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     >>> curve = lqo.reduce(sys, orders=[1], method=["balanced", "optimal"])
     >>> bool(curve.errors["optimal"][0] <= curve.errors["balanced"][0])
     True

@@ -125,7 +125,7 @@ def variable_projection(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.8, -0.3], [[1.0]] * 3, [[1.0, 0.5, 0.2]])
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.8, -0.3], [[1.0]] * 3, [[1.0, 0.5, 0.2]], dt=1.0)
     >>> red = lqo.variable_projection(sys, order=2)
     >>> bool(red.error <= red.start_error)
     True

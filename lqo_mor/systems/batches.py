@@ -40,10 +40,10 @@ def _joined(
         return join(arrays).reshape(*batch, *axes)
 
     quadratic = None
-    if systems[0].quadratic is not None:
-        quadratic = QuadraticOutput(*(whole([getattr(sys.quadratic, name) for sys in systems]) for name in "UVW"))
+    if systems[0].M is not None:
+        quadratic = QuadraticOutput(*(whole([getattr(sys.M, name) for sys in systems]) for name in "UVW"))
     poles, B, C, D = (whole([getattr(sys, name) for sys in systems]) for name in ("poles", "B", "C", "D"))
-    return DiagonalLQOSystem(poles, B, C, D, quadratic, systems[0].dt)
+    return DiagonalLQOSystem(poles, B, C, D, quadratic, dt=systems[0].dt)
 
 
 def pad(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
@@ -51,14 +51,14 @@ def pad(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
     extra = n_slots - sys.n_slots
     if extra <= 0:
         return sys
-    q = sys.quadratic
+    q = sys.M
     return DiagonalLQOSystem(
         _widen(sys.poles, -1, extra, -1.0 if sys.is_continuous else 0.5),
         _widen(sys.B, -2, extra),
         _widen(sys.C, -1, extra),
         sys.D,
         None if q is None else QuadraticOutput(_widen(q.U, -1, extra), _widen(q.V, -1, extra), q.W),
-        sys.dt,
+        dt=sys.dt,
     )
 
 
@@ -81,14 +81,14 @@ def silent(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
 
 
 def _slice(sys: DiagonalLQOSystem, kept: slice | np.ndarray) -> DiagonalLQOSystem:
-    q = sys.quadratic
+    q = sys.M
     quadratic = None if q is None else QuadraticOutput(q.U[:, kept], q.V[:, kept], q.W)
-    return DiagonalLQOSystem(sys.poles[kept], sys.B[kept], sys.C[:, kept], sys.D, quadratic, sys.dt)
+    return DiagonalLQOSystem(sys.poles[kept], sys.B[kept], sys.C[:, kept], sys.D, quadratic, dt=sys.dt)
 
 
 def _products(sys: DiagonalLQOSystem, rank: int) -> QuadraticOutput:
     """The quadratic factors with `rank` products, the missing ones zero."""
-    q, batch = sys.quadratic, sys.batch
+    q, batch = sys.M, sys.batch
     if q is None:
         none = np.zeros((*batch, 0, sys.n_slots))
         q = QuadraticOutput(none, none, np.zeros((*batch, sys.n_outputs, 0)))
@@ -120,14 +120,14 @@ def within_slots(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:
             pair = 0.5 * (rows[..., first] - 1j * rows[..., second])
             return np.concatenate([rows[..., kept], pair[..., np.newaxis]], axis=-1)
 
-        q = sys.quadratic
+        q = sys.M
         sys = DiagonalLQOSystem(
             np.append(sys.poles[kept], mean + 1j * max(0.5 * gap, _APART * distance)),
             np.concatenate([sys.B[kept], (sys.B[first] + 1j * sys.B[second])[np.newaxis]]),
             joined(sys.C),
             sys.D,
             None if q is None else QuadraticOutput(joined(q.U), joined(q.V), q.W),
-            sys.dt,
+            dt=sys.dt,
         )
     return sys
 
@@ -140,8 +140,8 @@ def choose(mask: np.ndarray, a: DiagonalLQOSystem, b: DiagonalLQOSystem) -> Diag
     def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
 
-    rank, quadratic = max(0 if sys.quadratic is None else sys.quadratic.rank for sys in (a, b)), None
+    rank, quadratic = max(0 if sys.M is None else sys.M.rank for sys in (a, b)), None
     if rank:
         q, r = _products(a, rank), _products(b, rank)
         quadratic = QuadraticOutput(pick(q.U, r.U), pick(q.V, r.V), pick(q.W, r.W))
-    return DiagonalLQOSystem(pick(a.poles, b.poles), pick(a.B, b.B), pick(a.C, b.C), pick(a.D, b.D), quadratic, a.dt)
+    return DiagonalLQOSystem(pick(a.poles, b.poles), pick(a.B, b.B), pick(a.C, b.C), pick(a.D, b.D), quadratic, dt=a.dt)

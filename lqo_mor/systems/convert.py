@@ -73,7 +73,7 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.DiagonalLQOSystem(poles=[0.5j], B=[[1.0]], C=[[1.0]])
+    >>> sys = lqo.DiagonalLQOSystem(poles=[0.5j], B=[[1.0]], C=[[1.0]], dt=1.0)
     >>> lqo.to_dense(sys).A
     array([[ 0. , -0.5],
            [ 0.5,  0. ]])
@@ -84,7 +84,7 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
     if sys.batch:
         raise InvalidInputError(f"to_dense takes one system, got a batch of shape {sys.batch}; index it first")
     real = sys.is_real_pole
-    q = sys.quadratic
+    q = sys.M
     return LQOSystem(
         real_state_matrix(sys.poles, real),
         real_states(sys.B, real),
@@ -131,7 +131,7 @@ def to_diagonal(sys: LQOSystem) -> DiagonalLQOSystem:
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> lqo.to_diagonal(lqo.LQOSystem([[0.0, -0.25], [1.0, 0.0]], [[1.0], [0.0]], [[0.0, 1.0]])).poles
+    >>> lqo.to_diagonal(lqo.LQOSystem([[0.0, -0.25], [1.0, 0.0]], [[1.0], [0.0]], [[0.0, 1.0]], dt=1.0)).poles
     array([0.+0.5j])
     """
     if not isinstance(sys, LQOSystem):
@@ -169,6 +169,6 @@ def diagonalised(sys: LQOSystem) -> tuple[DiagonalLQOSystem, float]:
         rows(sys.C),
         sys.D,
         None if M is None else QuadraticOutput(rows(M.U), rows(M.V), M.W),
-        sys.dt,
+        dt=sys.dt,
     )
     return diagonal, float(condition)

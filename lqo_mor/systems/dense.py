@@ -35,7 +35,7 @@ class LQOSystem:
         or its factors; None for a linear system.
         Only the symmetric part of a matrix matters; another one is symmetrised, with a
         `SymmetrisedWarning` if its asymmetry exceeds rounding.
-    dt : float or True, default 1.0
+    dt : float or True, default 0
         As in python-control: 0 continuous, a positive number (seconds) or True discrete.
 
     Raises
@@ -48,7 +48,7 @@ class LQOSystem:
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem(A=[[0.5]], B=[[1.0]], C=[[1.0]], M=[[[2.0]]])
+    >>> sys = lqo.LQOSystem(A=[[0.5]], B=[[1.0]], C=[[1.0]], M=[[[2.0]]], dt=1.0)
     >>> sys
     LQOSystem(order=1, inputs=1, outputs=1, quadratic=dense, dt=1.0)
     """
@@ -58,7 +58,7 @@ class LQOSystem:
     C: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
     D: np.ndarray = None  # type: ignore[assignment]  # likewise
     M: np.ndarray | QuadraticOutput | None = None
-    dt: float | bool = 1.0
+    dt: float | bool = 0
 
     if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
 
@@ -69,7 +69,7 @@ class LQOSystem:
             C: ArrayLike | None = None,
             D: ArrayLike | None = None,
             M: ArrayLike | QuadraticOutput | None = None,
-            dt: float | bool = 1.0,
+            dt: float | bool = 0,
         ) -> None: ...
 
     def __post_init__(self) -> None:

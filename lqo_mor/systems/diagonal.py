@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +31,9 @@ class DiagonalLQOSystem:
         Linear output columns.
     D : (..., p, m) array_like, optional
         Real feedthrough; zero by default.
-    quadratic : QuadraticOutput, optional
+    M : QuadraticOutput, optional
         Quadratic output with `U`, `V` of shape (..., c, s) in the same half storage and real `W`.
-    dt : float or True, default 1.0
+    dt : float or True
         As in python-control: 0 continuous, a positive number (seconds) or True discrete.
 
     Raises
@@ -41,13 +41,13 @@ class DiagonalLQOSystem:
     DimensionError
         If the shapes do not fit together.
     InvalidInputError
-        If an entry is not finite, a real pole has a complex row of `B`, `C`, `U` or `V`, or `quadratic` is
+        If an entry is not finite, a real pole has a complex row of `B`, `C`, `U` or `V`, or `M` is
         no QuadraticOutput.
 
     Examples
     --------
     >>> import numpy as np, lqo_mor as lqo
-    >>> sys = lqo.DiagonalLQOSystem(poles=[0.9 * np.exp(0.3j), 0.5], B=[[1.0], [1.0]], C=[[1j, 2.0]])
+    >>> sys = lqo.DiagonalLQOSystem(poles=[0.9 * np.exp(0.3j), 0.5], B=[[1.0], [1.0]], C=[[1j, 2.0]], dt=1.0)
     >>> sys
     DiagonalLQOSystem(order=3, slots=2, inputs=1, outputs=1, quadratic=none, dt=1.0)
     """
@@ -56,8 +56,8 @@ class DiagonalLQOSystem:
     B: np.ndarray
     C: np.ndarray
     D: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
-    quadratic: QuadraticOutput | None = None
-    dt: float | bool = 1.0
+    M: QuadraticOutput | None = None
+    dt: float | bool = field(kw_only=True)
 
     if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
 
@@ -67,8 +67,9 @@ class DiagonalLQOSystem:
             B: ArrayLike,
             C: ArrayLike,
             D: ArrayLike | None = None,
-            quadratic: QuadraticOutput | None = None,
-            dt: float | bool = 1.0,
+            M: QuadraticOutput | None = None,
+            *,
+            dt: float | bool,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -91,20 +92,20 @@ class DiagonalLQOSystem:
         real = self.is_real_pole
         _check_real_slots("B", self.B, real[..., :, None])
         _check_real_slots("C", self.C, real[..., None, :])
-        q = self.quadratic
+        q = self.M
         if q is not None:
             if not isinstance(q, QuadraticOutput):
                 raise InvalidInputError(
-                    f"quadratic is of type {type(q).__name__}, expected a QuadraticOutput(U, V, W) in half storage, or None"
+                    f"M is of type {type(q).__name__}, expected a QuadraticOutput(U, V, W) in half storage, or None"
                 )
             q = HalfStorageOutput(
                 as_array("U", q.U, np.complex128), as_array("V", q.V, np.complex128), as_array("W", q.W, np.float64)
             )
-            check_shape("quadratic.U", q.U, (*batch, q.rank, s), "(..., c, s)")
-            check_shape("quadratic.W", q.W, (*batch, p, q.rank), "(..., p, c)")
-            _check_real_slots("quadratic.U", q.U, real[..., None, :])
-            _check_real_slots("quadratic.V", q.V, real[..., None, :])
-            put("quadratic", q)
+            check_shape("M.U", q.U, (*batch, q.rank, s), "(..., c, s)")
+            check_shape("M.W", q.W, (*batch, p, q.rank), "(..., p, c)")
+            _check_real_slots("M.U", q.U, real[..., None, :])
+            _check_real_slots("M.V", q.V, real[..., None, :])
+            put("M", q)
         put("dt", check_dt(self.dt))
 
     @property
@@ -151,21 +152,21 @@ class DiagonalLQOSystem:
         def pick(array: np.ndarray) -> np.ndarray:
             return array.reshape(count, *array.shape[len(self.batch) :])[chosen]
 
-        q = self.quadratic
+        q = self.M
         return DiagonalLQOSystem(
             pick(self.poles),
             pick(self.B),
             pick(self.C),
             pick(self.D),
             None if q is None else QuadraticOutput(pick(q.U), pick(q.V), pick(q.W)),
-            self.dt,
+            dt=self.dt,
         )
 
     def __repr__(self) -> str:
         low, high = int(np.min(self.order)), int(np.max(self.order))
         order = str(low) if low == high else f"{low}..{high}"
         batch = f"batch={self.batch}, " if self.batch else ""
-        kind = "none" if self.quadratic is None else f"rank {self.quadratic.rank}"
+        kind = "none" if self.M is None else f"rank {self.M.rank}"
         return (
             f"DiagonalLQOSystem({batch}order={order}, slots={self.n_slots}, inputs={self.n_inputs}, "
             f"outputs={self.n_outputs}, quadratic={kind}, dt={self.dt})"

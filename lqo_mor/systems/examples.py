@@ -226,7 +226,7 @@ def lightly_damped(modes: int = 50, *, damping: float = 0.005, source: float = 0
     force, shape = (np.sqrt(2) * np.sin(k * np.pi * place) for place in (source, sensor))
     velocity = shape * poles / (poles - poles.conj())  # residues of s / (s² + 2ζω s + ω²)
     quadratic = QuadraticOutput(velocity[np.newaxis], velocity[np.newaxis], [[0.0], [1.0]])
-    return DiagonalLQOSystem(poles, force[:, np.newaxis], [velocity, 0 * velocity], quadratic=quadratic, dt=0)
+    return DiagonalLQOSystem(poles, force[:, np.newaxis], [velocity, 0 * velocity], M=quadratic, dt=0)
 
 
 def _tridiagonal(n: int, lower: float, middle: float, upper: float) -> np.ndarray:

@@ -158,7 +158,7 @@ def s4d(
     C, quadratic = rows(1), None
     if rank:
         quadratic = QuadraticOutput(rows(rank), rows(rank), rng.standard_normal((channels, 1, rank)) / np.sqrt(rank))
-    return DiagonalLQOSystem(discrete, held[..., np.newaxis], C, quadratic=quadratic)
+    return DiagonalLQOSystem(discrete, held[..., np.newaxis], C, M=quadratic, dt=1.0)
 
 
 @overload
@@ -193,12 +193,12 @@ def with_energy_output(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[3.0]])
+    >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[3.0]], dt=1.0)
     >>> lqo.examples.with_energy_output(sys).M.to_dense()[1]
     array([[9.]])
     """
     check_kind(sys)
-    if (sys.M if isinstance(sys, LQOSystem) else sys.quadratic) is not None:
+    if sys.M is not None:
         raise InvalidInputError("the system has a quadratic output already")
     if of not in ("output", "state"):
         raise InvalidInputError(f"of must be 'output' or 'state'; got {of!r}")
@@ -217,7 +217,7 @@ def with_energy_output(
     energy = QuadraticOutput(rows, rows, W)
     if isinstance(sys, LQOSystem):
         return LQOSystem(sys.A, sys.B, C, D, energy, sys.dt)
-    return DiagonalLQOSystem(sys.poles, sys.B, C, D, energy, sys.dt)
+    return DiagonalLQOSystem(sys.poles, sys.B, C, D, energy, dt=sys.dt)
 
 
 def _state_rows(sys: DiagonalLQOSystem) -> np.ndarray:

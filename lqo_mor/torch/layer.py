@@ -47,7 +47,7 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     Examples
     --------
     >>> import torch, lqo_mor as lqo
-    >>> layer = lqo.torch.torch_layer(lqo.DiagonalLQOSystem(poles=[0.5], B=[[1.0]], C=[[1.0]]))
+    >>> layer = lqo.torch.torch_layer(lqo.DiagonalLQOSystem(poles=[0.5], B=[[1.0]], C=[[1.0]], dt=1.0))
     >>> layer(torch.tensor([[[1.0], [0.0], [0.0]]]).double()).round(decimals=9).flatten().tolist()
     [1.0, 0.5, 0.25]
     >>> state = layer.initial_state(1)
@@ -66,7 +66,7 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
         )
     if backward not in (None, 0, 1):
         raise InvalidInputError(f"backward must be None, 0 or 1, got {backward!r}")
-    if backward is not None and (ssm.n_outputs % 2 or ssm.quadratic is not None):
+    if backward is not None and (ssm.n_outputs % 2 or ssm.M is not None):
         raise InvalidInputError("half of the outputs run backward: an even number, none quadratic")
     largest = np.max(np.abs(ssm.poles))
     if largest > 1 + _MARGIN:
@@ -103,7 +103,9 @@ def random_system(width: int, n_slots: int, quadratic_rank: int = 0) -> Diagonal
     if quadratic_rank:
         U, V = rows(quadratic_rank), rows(quadratic_rank)
         quadratic = QuadraticOutput(U, V, (torch.randn(width, quadratic_rank) / math.sqrt(quadratic_rank)).numpy())
-    return DiagonalLQOSystem(torch.exp(torch.complex(-torch.exp(nu_log.double()), theta.double())).numpy(), B, C, D, quadratic)
+    return DiagonalLQOSystem(
+        torch.exp(torch.complex(-torch.exp(nu_log.double()), theta.double())).numpy(), B, C, D, quadratic, dt=1.0
+    )
 
 
 def random_poles(n: int) -> tuple[Tensor, Tensor]:
@@ -236,7 +238,7 @@ class SSMLayer(nn.Module):
             if name in arrays:
                 self.register_parameter(name, nn.Parameter(torch.from_numpy(np.array(arrays[name]))))
         self.has_quadratic = "W" in arrays
-        rows = ssm.C if ssm.quadratic is None else np.concatenate([ssm.C, ssm.quadratic.U, ssm.quadratic.V], axis=-2)
+        rows = ssm.C if ssm.M is None else np.concatenate([ssm.C, ssm.M.U, ssm.M.V], axis=-2)
         heard = np.any(ssm.B, axis=-1) & np.any(rows, axis=-2)
         kind = np.where(~heard, _PADDING, np.where(ssm.is_real_pole, np.where(ssm.poles.real < 0, -1, 1), _PAIR))
         self._has_negative = bool(np.any(kind == -1))
@@ -328,7 +330,7 @@ class SSMLayer(nn.Module):
         if not self.is_batch and arrays["D"].ndim == 1:
             arrays["D"] = np.diag(arrays["D"])
         ssm = system_from(arrays)
-        return DiagonalLQOSystem(ssm.poles, ssm.B, ssm.C, ssm.D, ssm.quadratic, self.dt)
+        return DiagonalLQOSystem(ssm.poles, ssm.B, ssm.C, ssm.D, ssm.M, dt=self.dt)
 
     def kernels(self, steps: int) -> Tensor:
         """Impulse responses of the rows C, U and V, (H, q, steps) of a batch, (q, m, steps) of a single system.

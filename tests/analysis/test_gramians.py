@@ -95,7 +95,7 @@ def test_a_batch_is_its_members(sys, horizon):
 
 
 def test_a_batch_with_different_orders():
-    batch = lqo.DiagonalLQOSystem([[0.5, 0.3j], [0.2j, 0.4j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)))
+    batch = lqo.DiagonalLQOSystem([[0.5, 0.3j], [0.2j, 0.4j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)), dt=1.0)
     P = lqo.controllability_gramian(batch)
     assert P.shape == (2, 4, 4)
     np.testing.assert_allclose(P[0][np.ix_([0, 1, 3], [0, 1, 3])], lqo.controllability_gramian(batch[0]), rtol=1e-13)
@@ -132,15 +132,15 @@ def test_hankel_singular_values_are_roots_of_the_spectrum_of_the_product(sys, ho
 
 def test_hankel_singular_values_of_a_known_system():
     # Two decoupled states: σ = b c / (1 − a²).
-    sys = lqo.LQOSystem(np.diag([0.6, -0.8]), np.diag([1.0, 2.0]), np.diag([3.0, 1e-7]))
+    sys = lqo.LQOSystem(np.diag([0.6, -0.8]), np.diag([1.0, 2.0]), np.diag([3.0, 1e-7]), dt=1.0)
     np.testing.assert_allclose(lqo.hankel_singular_values(sys), [3 / 0.64, 2e-7 / 0.36], rtol=1e-12)
 
 
 UNSTABLE = [
-    (lqo.LQOSystem([[1.5, 0.0], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 1.0]]), "spectral radius", "1.5"),
-    (lqo.LQOSystem([[1.0]], [[1.0]], [[1.0]]), "spectral radius", "1"),
+    (lqo.LQOSystem([[1.5, 0.0], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 1.0]], dt=1.0), "spectral radius", "1.5"),
+    (lqo.LQOSystem([[1.0]], [[1.0]], [[1.0]], dt=1.0), "spectral radius", "1"),
     (lqo.LQOSystem([[0.25]], [[1.0]], [[1.0]], dt=0), "spectral abscissa", "0.25"),
-    (lqo.DiagonalLQOSystem([1.25j], [[1.0]], [[1.0]]), "spectral radius", "1.25"),
+    (lqo.DiagonalLQOSystem([1.25j], [[1.0]], [[1.0]], dt=1.0), "spectral radius", "1.25"),
     (lqo.DiagonalLQOSystem([2j], [[1.0]], [[1.0]], dt=0), "spectral abscissa", "0"),
 ]
 
@@ -156,7 +156,7 @@ def test_unstable_systems_need_a_finite_horizon(function, sys, what, value):
 
 
 def test_the_unstable_channel_is_named():
-    batch = lqo.DiagonalLQOSystem([[[0.5], [0.2]], [[0.1], [-1.75]]], np.ones((2, 2, 1, 1)), np.ones((2, 2, 1, 1)))
+    batch = lqo.DiagonalLQOSystem([[[0.5], [0.2]], [[0.1], [-1.75]]], np.ones((2, 2, 1, 1)), np.ones((2, 2, 1, 1)), dt=1.0)
     with pytest.raises(UnstableSystemError, match=r"1\.75 in channel \(1, 1\)"):
         lqo.controllability_gramian(batch)
 

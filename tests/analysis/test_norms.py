@@ -135,10 +135,10 @@ def test_small_errors_of_quadratic_outputs_keep_digits(name, size, digits, rng):
 
 def test_small_errors_of_factors_keep_digits():
     sys = get("diagonal discrete mimo factored")
-    q = sys.quadratic
+    q = sys.M
     moved = lqo.QuadraticOutput(q.U, q.V, q.W * (1 + 1e-9))
-    exact = lqo.h2_norm(dataclasses.replace(sys, C=0 * sys.C, quadratic=lqo.QuadraticOutput(q.U, q.V, moved.W - q.W)))
-    assert lqo.h2_error(sys, dataclasses.replace(sys, quadratic=moved)) == pytest.approx(exact, rel=1e-4)
+    exact = lqo.h2_norm(dataclasses.replace(sys, C=0 * sys.C, M=lqo.QuadraticOutput(q.U, q.V, moved.W - q.W)))
+    assert lqo.h2_error(sys, dataclasses.replace(sys, M=moved)) == pytest.approx(exact, rel=1e-4)
 
 
 def test_feedthrough_counts_in_discrete_time_and_is_infinite_in_continuous_time():
@@ -154,10 +154,10 @@ def test_feedthrough_counts_in_discrete_time_and_is_infinite_in_continuous_time(
 
 
 def test_relative_error_of_a_zero_system():
-    zero = lqo.LQOSystem([[0.5]], [[1.0]], [[0.0]])
+    zero = lqo.LQOSystem([[0.5]], [[1.0]], [[0.0]], dt=1.0)
     assert lqo.h2_norm(zero) == 0
     assert lqo.h2_error(zero, zero, relative=True) == 0
-    assert lqo.h2_error(zero, lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]]), relative=True) == np.inf
+    assert lqo.h2_error(zero, lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], dt=1.0), relative=True) == np.inf
 
 
 systems = st.builds(
@@ -202,7 +202,7 @@ def test_continuous_and_discrete_do_not_compare():
 
 def test_unstable_reduced_systems_are_named():
     with pytest.raises(UnstableSystemError, match="spectral radius"):
-        lqo.h2_error(dense(0), lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]]))
-    assert lqo.h2_error(dense(0), lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]]), 4) == pytest.approx(
-        brute.error(dense(0), lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]]), 4), rel=1e-12
+        lqo.h2_error(dense(0), lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]], dt=1.0))
+    assert lqo.h2_error(dense(0), lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]], dt=1.0), 4) == pytest.approx(
+        brute.error(dense(0), lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]], dt=1.0), 4), rel=1e-12
     )

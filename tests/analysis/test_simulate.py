@@ -93,7 +93,7 @@ def test_no_steps_give_no_output(name, delay):
 
 
 def test_unstable_systems_can_be_simulated():
-    y = lqo.simulate(lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]]), [[1.0], [0.0], [0.0], [0.0]])
+    y = lqo.simulate(lqo.LQOSystem([[2.0]], [[1.0]], [[1.0]], dt=1.0), [[1.0], [0.0], [0.0], [0.0]])
     np.testing.assert_array_equal(y.ravel(), [0, 1, 2, 4])
 
 

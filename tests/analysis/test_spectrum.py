@@ -268,7 +268,7 @@ def test_hard_systems(name):
     full = to_real(sys)
     n = full.order
     A = np.block([[full.A, full.B * zeros[1], full.B * zeros[2]], [np.zeros((1, n + 2))], [np.zeros((1, n)), 1, 0]])
-    joined = lqo.LQOSystem(A, np.vstack([full.B * zeros[0], [[1.0]], [[0.0]]]), np.hstack([full.C, np.zeros((1, 2))]))
+    joined = lqo.LQOSystem(A, np.vstack([full.B * zeros[0], [[1.0]], [[0.0]]]), np.hstack([full.C, np.zeros((1, 2))]), dt=1.0)
     assert norm == pytest.approx(lqo.h2_norm(joined), rel=1e-7 if np.abs(poles).max() > 0.999 else 1e-12)
 
 
@@ -391,7 +391,7 @@ def test_small_errors_keep_digits(form, delay, size, digits, rng):
     moved = dataclasses.replace(
         sys, C=sys.C * (1 + size * rng.standard_normal(sys.C.shape)), D=sys.D * (1 + size * rng.standard_normal(sys.D.shape))
     )
-    difference = dataclasses.replace(sys, C=moved.C - sys.C, D=moved.D - sys.D, quadratic=None)  # exact
+    difference = dataclasses.replace(sys, C=moved.C - sys.C, D=moved.D - sys.D, M=None)  # exact
     spectrum = InputSpectrum.from_autoregression([ROTATION])
     exact = lqo.h2_norm(difference, delay=delay, spectrum=spectrum)
     pair = (lqo.to_dense(sys), lqo.to_dense(moved)) if form == "dense" else (sys, moved)
@@ -401,13 +401,11 @@ def test_small_errors_keep_digits(form, delay, size, digits, rng):
 @pytest.mark.parametrize("form", ["diagonal", "dense", "matrices"])
 def test_small_errors_of_quadratic_outputs_keep_digits(form, rng):
     sys = diagonal(4, pairs=3, p=2, c=2)
-    q = sys.quadratic
+    q = sys.M
     W = q.W * (1 + 1e-9 * rng.standard_normal(q.W.shape))
-    moved = dataclasses.replace(sys, quadratic=lqo.QuadraticOutput(q.U, q.V, W))
+    moved = dataclasses.replace(sys, M=lqo.QuadraticOutput(q.U, q.V, W))
     spectrum = coloured(1, 8)
-    exact = lqo.h2_norm(
-        dataclasses.replace(sys, C=0 * sys.C, quadratic=lqo.QuadraticOutput(q.U, q.V, W - q.W)), spectrum=spectrum
-    )
+    exact = lqo.h2_norm(dataclasses.replace(sys, C=0 * sys.C, M=lqo.QuadraticOutput(q.U, q.V, W - q.W)), spectrum=spectrum)
     pair = [sys, moved]
     if form != "diagonal":
         pair = [lqo.to_dense(one) for one in pair]
@@ -442,7 +440,7 @@ def test_a_spectrum_that_is_negative_somewhere_is_said():
         (dense(0, m=2), InputSpectrum.white(1), {}, DimensionError, "that of 1 inputs, but the system has 2"),
         (dense(0), coloured(1, batch=(2,)), {}, DimensionError, r"the batch \(2,\), expected none or that of the system, \(\)"),
         (diagonal(0, batch=(3,)), coloured(1, batch=(2,)), {}, DimensionError, r"the batch \(2,\)"),
-        (lqo.LQOSystem([[1.0]], [[1.0]], [[1.0]]), InputSpectrum.white(1), {}, UnstableSystemError, "spectral radius"),
+        (lqo.LQOSystem([[1.0]], [[1.0]], [[1.0]], dt=1.0), InputSpectrum.white(1), {}, UnstableSystemError, "spectral radius"),
     ],
 )
 def test_systems_and_spectra_that_do_not_fit(sys, spectrum, options, error, words):

@@ -65,10 +65,10 @@ def moved(model, rng, size):
         def change(array):
             return array * (1 + size * rng.uniform(-1, 1, array.shape))
 
-        q = ssm.quadratic
+        q = ssm.M
         q = None if q is None else QuadraticOutput(change(q.U), change(q.V), change(q.W))
         poles = ssm.poles * (1 - 0.2 * size * rng.uniform(0, 1, ssm.poles.shape))
-        return DiagonalLQOSystem(poles, change(ssm.B), change(ssm.C), change(ssm.D), q)
+        return DiagonalLQOSystem(poles, change(ssm.B), change(ssm.C), change(ssm.D), q, dt=1.0)
 
     return replace(model, blocks=tuple(replace(block, ssm=near(block.ssm)) for block in model.blocks))
 
@@ -485,12 +485,11 @@ def test_responses_of_systems(batch):
     scale = rng.uniform(0.3, 2, width)
     own = gains.SystemGains(ssm, gains.kernels(ssm, steps), scale)
     v = rng.normal(size=(steps, width))
-    axes = {"left": ssm.quadratic.U, "right": ssm.quadratic.V}
+    axes = {"left": ssm.M.U, "right": ssm.M.V}
     signals = {}
     for name, row in axes.items():
         columns = [
-            naive_system(replace(ssm, C=row[..., j : j + 1, :], D=np.zeros_like(ssm.D[..., :1, :]), quadratic=None), v)
-            for j in range(2)
+            naive_system(replace(ssm, C=row[..., j : j + 1, :], D=np.zeros_like(ssm.D[..., :1, :]), M=None), v) for j in range(2)
         ]
         signals[name] = np.abs(np.stack(columns, -1)).max(0) if batch else np.abs(np.concatenate(columns, 1)).max(0)
     infinite = np.full(signals["left"].shape, np.inf)
@@ -509,7 +508,7 @@ def test_responses_of_systems(batch):
 
 def test_one_block_without_anything_is_nearly_tight():
     """Identity, no gate, no norm: the bound is the gain of the error system."""
-    ssm = DiagonalLQOSystem([[0.9]], [[[1.0]]], [[[1.0]]])
+    ssm = DiagonalLQOSystem([[0.9]], [[[1.0]]], [[[1.0]]], dt=1.0)
     model = DeepSSM(Linear([[1.0]]), (Block("a", ssm, activation="identity", residual=False),), Linear([[1.0]]))
     reduced = replace(model, blocks=(replace(model.blocks[0], ssm=replace(ssm, C=0.9 * ssm.C)),))
     u = np.ones((1, 40, 1))

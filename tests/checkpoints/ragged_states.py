@@ -21,7 +21,7 @@ def ragged_channels(seed, counts, n_slots=SLOTS):
     used = rng.permuted(np.arange(n_slots) < np.array(counts)[:, np.newaxis], axis=1)
     poles, C = np.where(used, poles, 0.5), np.where(used, np.where(real, C.real, C), 0)
     D = rng.normal(size=(len(counts), 1, 1))
-    return DiagonalLQOSystem(poles, 0.7 * used[..., np.newaxis], C[:, np.newaxis], D)
+    return DiagonalLQOSystem(poles, 0.7 * used[..., np.newaxis], C[:, np.newaxis], D, dt=1.0)
 
 
 def s4d_model(folder, dtype=np.float32, prenorm=False, **sizes):

@@ -40,4 +40,4 @@ def awkward_channels(seed, width, slots, D):
     poles[0, 0], poles[1, 0], poles[2, 0] = 0.9, -0.7, 0.0
     C[2, 0, 1] = 0.0
     C = np.where((poles.imag == 0)[:, np.newaxis], C.real, C)
-    return DiagonalLQOSystem(poles, np.full((width, slots, 1), 0.5), C, D)
+    return DiagonalLQOSystem(poles, np.full((width, slots, 1), 0.5), C, D, dt=1.0)

@@ -17,7 +17,7 @@ from tests.checkpoints.s4d_states import s4d_state
 def toy_read(layer, tensors, settings):
     poles = np.exp(-np.exp(tensors["rate"].astype(float)))
     ones = np.ones((*poles.shape, 1))
-    return Layer(lqo.DiagonalLQOSystem(poles, ones, settings.number("gain", 2.0) * np.swapaxes(ones, 1, 2)))
+    return Layer(lqo.DiagonalLQOSystem(poles, ones, settings.number("gain", 2.0) * np.swapaxes(ones, 1, 2), dt=1.0))
 
 
 def toy_write(layer, ssm, tensors, settings):

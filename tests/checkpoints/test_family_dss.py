@@ -187,7 +187,7 @@ def test_new_poles_where_all_heads_have_one_step(tmp_path, version, width):
     poles = np.broadcast_to(np.array([0.8 * np.exp(0.4j), 0.6 * np.exp(-2j), 0.9, -0.7, 0.0]), (width, 5))
     C = np.random.default_rng(0).normal(size=(2, width, 1, 5)).T @ np.array([1, 1j])
     C = np.where(poles.imag.T[:, np.newaxis] == 0, C.real, C).T
-    changed = with_systems(model, DiagonalLQOSystem(poles, np.ones((width, 5, 1)), C, model.blocks[0].ssm.D))
+    changed = with_systems(model, DiagonalLQOSystem(poles, np.ones((width, 5, 1)), C, model.blocks[0].ssm.D, dt=1.0))
     changed.save(tmp_path / "small.npz")
     again = layer_of(tmp_path / "small.npz")
     expected = kernel_of(changed.blocks[0].ssm)
@@ -228,7 +228,7 @@ def test_kept_poles_are_the_best_of_their_number():
     z[:, 0] = z[:, 0].real
     C = rng.normal(size=(4, 2, 6)) + 1j * rng.normal(size=(4, 2, 6))
     C[..., 0] = C[..., 0].real
-    ssm = DiagonalLQOSystem(np.exp(z), np.ones((4, 6, 1)), C)
+    ssm = DiagonalLQOSystem(np.exp(z), np.ones((4, 6, 1)), C, dt=1.0)
     model = DeepSSM(None, (Block("layer", ssm, residual=False),), None)
 
     def error(slots):
@@ -250,7 +250,7 @@ def test_kept_poles_are_the_best_of_their_number():
 def test_silent_slots_are_kept_last():
     C = np.zeros((2, 1, 4))
     C[..., 0] = 1.0
-    ssm = DiagonalLQOSystem(np.exp([[-0.1 + 1j, -0.2 + 2j, -0.3 + 3j, -0.4 + 4j]] * 2), np.ones((2, 4, 1)), C)
+    ssm = DiagonalLQOSystem(np.exp([[-0.1 + 1j, -0.2 + 2j, -0.3 + 3j, -0.4 + 4j]] * 2), np.ones((2, 4, 1)), C, dt=1.0)
     small = keep_shared_poles(DeepSSM(None, (Block("layer", ssm, residual=False),), None), 3).blocks[0].ssm
     assert len(set(small.poles[0])) == 3
     assert ssm.poles[0, 0] in small.poles[0]
@@ -263,7 +263,7 @@ def test_what_keep_shared_poles_refuses(tmp_path):
         with pytest.raises(OrderError, match="positive integer"):
             keep_shared_poles(model, slots)
     assert keep_shared_poles(model, SLOTS).blocks[0].ssm is model.blocks[0].ssm
-    single = DeepSSM(None, (Block("one", DiagonalLQOSystem([0.5], [[1.0]], [[1.0]])),), None)
+    single = DeepSSM(None, (Block("one", DiagonalLQOSystem([0.5], [[1.0]], [[1.0]], dt=1.0)),), None)
     with pytest.raises(InvalidInputError, match="one is no batch"):
         keep_shared_poles(single, 1)
 

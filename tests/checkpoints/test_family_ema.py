@@ -146,7 +146,7 @@ def test_decays_are_written(tmp_path, case, dtype):
     C = np.random.default_rng(4).normal(size=(H, old.n_outputs, 3))
     C[2, :, 1] = 0
     poles = np.array([[0.9, 0.2, 0.999], [0.0, 0.5, 1e-3], [0.6, -0.4, 0.3]])
-    new = replaced(model, lqo.DiagonalLQOSystem(poles, np.full((H, 3, 1), 0.5), C, old.D))
+    new = replaced(model, lqo.DiagonalLQOSystem(poles, np.full((H, 3, 1), 0.5), C, old.D, dt=1.0))
     new.save(tmp_path / "new.npz")
     written = layer_tensors(tmp_path / "new.npz")
     wanted = outputs(new.blocks[0], U)
@@ -179,7 +179,7 @@ def test_both_directions_of_mega_share_the_feedthrough(tmp_path):
 )
 def test_other_poles_are_refused(tmp_path, poles, words):
     model = load(stored(tmp_path, mega_tensors()))
-    ssm = lqo.DiagonalLQOSystem(np.full((H, 1), poles), np.ones((H, 1, 1)), np.ones((H, 1, 1)), model.blocks[0].ssm.D)
+    ssm = lqo.DiagonalLQOSystem(np.full((H, 1), poles), np.ones((H, 1, 1)), np.ones((H, 1, 1)), model.blocks[0].ssm.D, dt=1.0)
     with pytest.raises(CheckpointError, match=words):
         replaced(model, ssm).save(tmp_path / "x.npz")
     assert not (tmp_path / "x.npz").exists()

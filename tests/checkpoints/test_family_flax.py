@@ -98,7 +98,7 @@ def test_all_kinds_of_poles_come_back(tmp_path, precision, most):
 def test_slow_poles_get_a_smaller_step(tmp_path):
     model = save_layer(tmp_path / "model.npz", tensors_of_layer())
     ssm = awkward_channels(1, 3, 3, None)
-    ssm = lqo.DiagonalLQOSystem(np.where(ssm.is_real_pole, 1 - 1e-9, ssm.poles), ssm.B, ssm.C)
+    ssm = lqo.DiagonalLQOSystem(np.where(ssm.is_real_pole, 1 - 1e-9, ssm.poles), ssm.B, ssm.C, dt=1.0)
     with_systems(model, ssm).save(tmp_path / "new.npz")
     new = stored_layer(tmp_path / "new.npz")
     assert np.all(new["A_re"] < -1e-4)
@@ -128,6 +128,6 @@ def test_what_the_class_cannot_hold_is_refused(tmp_path, words):
     shapes = (np.ones((3, 1, 1)), np.ones((3, 1, 1)), np.ones((3, 1, 1)))
     quadratic = QuadraticOutput(*shapes) if "quadratic" in words else None
     pole = 0.5 if quadratic else 1.01
-    ssm = lqo.DiagonalLQOSystem(np.full((3, 1), pole), *shapes, quadratic=quadratic)
+    ssm = lqo.DiagonalLQOSystem(np.full((3, 1), pole), *shapes, M=quadratic, dt=1.0)
     with pytest.raises(CheckpointError, match=words):
         with_systems(model, ssm).save(tmp_path / "x.npz")

@@ -74,7 +74,7 @@ def awkward_system(D, outputs=3):
     C = rng.normal(size=(outputs, 6)) + 1j * rng.normal(size=(outputs, 6))
     B[2:], C[:, 2:] = B[2:].real, C[:, 2:].real
     B[5], C[:, 5] = 0, 0
-    return DiagonalLQOSystem(poles, B, C, D)
+    return DiagonalLQOSystem(poles, B, C, D, dt=1.0)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_unknown_setting_is_refused(tmp_path):
     [
         ("jax", {"D": np.ones((3, 3))}, 'feedthrough D from features.*format="native"'),
         ("torch", {"poles": np.full(6, 1.01)}, "modulus 1.01"),
-        ("jax", {"quadratic": QuadraticOutput(np.ones((1, 1)), np.ones((1, 1)), np.ones((3, 1)))}, 'quadratic.*format="native"'),
+        ("jax", {"M": QuadraticOutput(np.ones((1, 1)), np.ones((1, 1)), np.ones((3, 1)))}, 'quadratic.*format="native"'),
     ],
 )
 def test_what_the_class_cannot_hold_is_refused(tmp_path, style, change, words):
@@ -214,7 +214,7 @@ def test_what_the_class_cannot_hold_is_refused(tmp_path, style, change, words):
     n = change.get("poles", np.ones(1)).size
     fields = {"poles": np.full(1, 0.5), "B": np.ones((n, 3)), "C": np.ones((3, n))} | change
     with pytest.raises(CheckpointError, match=words):
-        with_systems(model, DiagonalLQOSystem(**fields)).save(tmp_path / "x.npz")
+        with_systems(model, DiagonalLQOSystem(**fields, dt=1.0)).save(tmp_path / "x.npz")
 
 
 def test_full_feedthrough_is_stored_where_the_class_has_it(tmp_path, u):

@@ -104,7 +104,7 @@ def system_responses(ssm, u):
     count, x, rows = np.where(ssm.poles.imag == 0, 1, 2), np.zeros(ssm.n_slots, complex), []
     for uk in u:
         x = ssm.poles * x + ssm.B @ uk
-        y, q = (ssm.C @ (count * x)).real + ssm.D @ uk, ssm.quadratic
+        y, q = (ssm.C @ (count * x)).real + ssm.D @ uk, ssm.M
         rows.append(y if q is None else y + q.W @ ((q.U @ (count * x)).real * (q.V @ (count * x)).real))
     return np.array(rows)
 
@@ -153,7 +153,7 @@ def test_reduced_systems_come_back(tmp_path):
     small = compress(model, state_size=6, method="balanced").model
     small.save(tmp_path / "s.npz")
     close(responses(inside(tmp_path / "s.npz"), INPUT), system_responses(small.blocks[0].ssm, INPUT), 5e-6)
-    linear = with_systems(model, replace(small.blocks[0].ssm, quadratic=None))
+    linear = with_systems(model, replace(small.blocks[0].ssm, M=None))
     linear.save(tmp_path / "linear.npz")
     assert "lqo.W" not in inside(tmp_path / "linear.npz")
     close(responses(inside(tmp_path / "linear.npz"), INPUT), system_responses(linear.blocks[0].ssm, INPUT), 5e-6)
@@ -166,7 +166,7 @@ def test_all_kinds_of_poles(tmp_path, dtype):
     poles = np.array([poles, [0.5 * np.exp(1j)] * 8, [1.01 * np.exp(2j)] * 8])
     rng = np.random.default_rng(0)
     C = rng.normal(size=(3, 2, 8)) + 1j * rng.normal(size=(3, 2, 8))
-    ssm = DiagonalLQOSystem(poles, np.ones((3, 8, 1)), np.where(poles.imag[:, np.newaxis] == 0, C.real, C))
+    ssm = DiagonalLQOSystem(poles, np.ones((3, 8, 1)), np.where(poles.imag[:, np.newaxis] == 0, C.real, C), dt=1.0)
     model = stored(tmp_path / "m.npz", batch_tensors(dtype=dtype))
     with_systems(model, ssm).save(tmp_path / "s.npz")
     again = load_checkpoint(tmp_path / "s.npz")
@@ -233,7 +233,7 @@ def test_what_the_class_cannot_hold_is_stored(tmp_path):
     C = np.array(old.C)
     C[0, 0, 0] = C[0, 0, 0].real
     rows = np.ones((3, 2, 4))
-    bad = DiagonalLQOSystem(poles, old.B, C, old.D, QuadraticOutput(rows, 2 * rows, np.ones((3, 1, 2))))
+    bad = DiagonalLQOSystem(poles, old.B, C, old.D, QuadraticOutput(rows, 2 * rows, np.ones((3, 1, 2))), dt=1.0)
     with pytest.raises(CheckpointError):
         with_systems(model, bad).save(tmp_path / "bad.npz")
     with_systems(model, bad).save(tmp_path / "s.npz", format="native")

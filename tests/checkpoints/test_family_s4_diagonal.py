@@ -277,7 +277,7 @@ def awkward(outputs, D, imaginary=True):
     C = rng.normal(size=(H, outputs, 3)) + 1j * rng.normal(size=(H, outputs, 3))
     C[2, :, 2] = 0
     C = np.where((poles.imag == 0)[:, None], C.real, C)
-    return lqo.DiagonalLQOSystem(poles, np.full((H, 3, 1), 0.5), C, D)
+    return lqo.DiagonalLQOSystem(poles, np.full((H, 3, 1), 0.5), C, D, dt=1.0)
 
 
 def replaced(model, ssm):
@@ -310,7 +310,7 @@ def test_poles_at_minus_one_and_near_the_circle(tmp_path):
     model = load(stored(tmp_path, v3_tensors()))
     poles = np.array([[-1.0, -1 + 1e-9], [1 - 1e-9, 0.9], [np.exp(3j), 0.5]])
     C = np.where(poles.imag == 0, 1.0, 1 + 1j)[:, None]
-    new = replaced(model, lqo.DiagonalLQOSystem(poles, np.ones((H, 2, 1)), C, model.blocks[0].ssm.D))
+    new = replaced(model, lqo.DiagonalLQOSystem(poles, np.ones((H, 2, 1)), C, model.blocks[0].ssm.D, dt=1.0))
     new.save(tmp_path / "new.npz")
     assert_close(v3_output(layer_tensors(tmp_path / "new.npz"), U), outputs(new.blocks[0], U), 8)
 
@@ -318,7 +318,9 @@ def test_poles_at_minus_one_and_near_the_circle(tmp_path):
 def test_a_bilinear_pole_at_zero_survives_single_precision(tmp_path):
     """The class takes its logarithm."""
     model = load(stored(tmp_path, v3_tensors(), np.float32))
-    new = replaced(model, lqo.DiagonalLQOSystem(np.zeros((H, 1)), np.ones((H, 1, 1)), np.ones((H, 1, 1)), model.blocks[0].ssm.D))
+    new = replaced(
+        model, lqo.DiagonalLQOSystem(np.zeros((H, 1)), np.ones((H, 1, 1)), np.ones((H, 1, 1)), model.blocks[0].ssm.D, dt=1.0)
+    )
     new.save(tmp_path / "new.npz")
     t = layer_tensors(tmp_path / "new.npz")
     z = np.exp(t["kernel.kernel.log_dt"])[:, None] * -np.exp(t["kernel.kernel.inv_A_real"])
@@ -338,7 +340,7 @@ def test_steps_move_only_where_a_transform_needs_it(tmp_path):
     ssm = model.blocks[0].ssm
     poles = np.array([[0.9, 0.1], [0.99 * np.exp(1j), 0.995], [0.995, 0.996]])  # the second and third heads need no change
     C = np.where(poles.imag == 0, 1.0, 1 + 1j)[:, None]
-    new = replaced(model, lqo.DiagonalLQOSystem(poles, np.ones((H, 2, 1)), C, ssm.D))
+    new = replaced(model, lqo.DiagonalLQOSystem(poles, np.ones((H, 2, 1)), C, ssm.D, dt=1.0))
     new.save(tmp_path / "new.npz")
     step = layer_tensors(tmp_path / "new.npz")["kernel.inv_dt"]
     assert step[0] > tensors["kernel.inv_dt"][0]
@@ -428,15 +430,17 @@ def test_what_the_classes_cannot_hold_is_refused(tmp_path):
 
     one, two = np.ones((H, 1, 1)), np.ones((H, 2, 1))
     high, real = np.full((H, 1), 0.9 * np.exp(2j)), np.full((H, 1), 0.9)
-    refused(v4_tensors(), lqo.DiagonalLQOSystem(high, one, one), "above the bandlimit of 0.5.*native", bandlimit=0.5)
-    refused(v4_tensors(is_real=True), lqo.DiagonalLQOSystem(high, one, one), "positive real ones only.*native")
-    refused(v4_tensors(), lqo.DiagonalLQOSystem(real * 1.2, one, one), "modulus 1.08")
-    refused(v4_tensors(), lqo.DiagonalLQOSystem(real, one, one, None, QuadraticOutput(one, one, one)), "quadratic.*native")
-    refused(v4_tensors(p=2), lqo.DiagonalLQOSystem(real, one, two, two), "feedthrough in its backward direction.*native")
+    refused(v4_tensors(), lqo.DiagonalLQOSystem(high, one, one, dt=1.0), "above the bandlimit of 0.5.*native", bandlimit=0.5)
+    refused(v4_tensors(is_real=True), lqo.DiagonalLQOSystem(high, one, one, dt=1.0), "positive real ones only.*native")
+    refused(v4_tensors(), lqo.DiagonalLQOSystem(real * 1.2, one, one, dt=1.0), "modulus 1.08")
+    refused(
+        v4_tensors(), lqo.DiagonalLQOSystem(real, one, one, None, QuadraticOutput(one, one, one), dt=1.0), "quadratic.*native"
+    )
+    refused(v4_tensors(p=2), lqo.DiagonalLQOSystem(real, one, two, two, dt=1.0), "feedthrough in its backward direction.*native")
     slow_and_fast = np.tile([1 - 1e-8, 0.1], (H, 1))
     refused(
         v4_tensors() | {"kernel.A_real": np.ones((H, N))},
-        lqo.DiagonalLQOSystem(slow_and_fast, two, np.ones((H, 1, 2))),
+        lqo.DiagonalLQOSystem(slow_and_fast, two, np.ones((H, 1, 2)), dt=1.0),
         "no step puts all poles into the ranges.*native",
         real_transform="relu",
         dt_transform="relu",

@@ -291,7 +291,7 @@ def awkward(D, smallest=0.3, slots=3):
     poles[0, 0], poles[1, 0], poles[2, 0], poles[0, 1] = 0.9, -0.7, smallest, 0.5
     B[0, 1], C[0, :, 1] = 0, 0
     C = np.where((poles.imag == 0)[:, np.newaxis], C.real, C)
-    return DiagonalLQOSystem(poles, B, C, D)
+    return DiagonalLQOSystem(poles, B, C, D, dt=1.0)
 
 
 @pytest.mark.parametrize("format", VERSIONS)
@@ -340,7 +340,7 @@ def test_both_directions(tmp_path):
     small = compress(model, state_size=6).model
     small.save(tmp_path / "small.npz")
     close(v4_kernel(layer_of(tmp_path / "small.npz")), kernel_of(small.blocks[0].ssm), 1e-10)
-    with_feedthrough = DiagonalLQOSystem(block.ssm.poles, block.ssm.B, block.ssm.C, np.ones((WIDTH, 2, 1)))
+    with_feedthrough = DiagonalLQOSystem(block.ssm.poles, block.ssm.B, block.ssm.C, np.ones((WIDTH, 2, 1)), dt=1.0)
     with pytest.raises(CheckpointError, match="backward"):
         with_systems(model, with_feedthrough).save(tmp_path / "x.npz")
 
@@ -408,10 +408,10 @@ def test_unstable_systems_of_version_2(tmp_path):
 @pytest.mark.parametrize(
     ("format", "system", "words"),
     [
-        ("s4-dplr", DiagonalLQOSystem(np.full((3, 1), 1.01), np.ones((3, 1, 1)), np.ones((3, 1, 1))), "modulus 1.01"),
-        ("s4-dplr-v3", DiagonalLQOSystem(np.full((3, 1), 1.01), np.ones((3, 1, 1)), np.ones((3, 1, 1))), "modulus 1.01"),
-        ("s4-dplr-v2", DiagonalLQOSystem(np.full((3, 1), -1.0), np.ones((3, 1, 1)), np.ones((3, 1, 1))), "pole at -1"),
-        ("s4-dplr", DiagonalLQOSystem(np.full((3, 1), 0.5), np.ones((3, 1, 1)), np.full((3, 1, 1), 1e39)), "overflow"),
+        ("s4-dplr", DiagonalLQOSystem(np.full((3, 1), 1.01), np.ones((3, 1, 1)), np.ones((3, 1, 1)), dt=1.0), "modulus 1.01"),
+        ("s4-dplr-v3", DiagonalLQOSystem(np.full((3, 1), 1.01), np.ones((3, 1, 1)), np.ones((3, 1, 1)), dt=1.0), "modulus 1.01"),
+        ("s4-dplr-v2", DiagonalLQOSystem(np.full((3, 1), -1.0), np.ones((3, 1, 1)), np.ones((3, 1, 1)), dt=1.0), "pole at -1"),
+        ("s4-dplr", DiagonalLQOSystem(np.full((3, 1), 0.5), np.ones((3, 1, 1)), np.full((3, 1, 1), 1e39), dt=1.0), "overflow"),
     ],
 )
 def test_what_a_class_cannot_hold_is_refused(tmp_path, format, system, words):

@@ -113,7 +113,7 @@ def awkward_system(outputs=3, width=3):
     B[2:], C[:, 2:] = B[2:].real, C[:, 2:].real
     B[5], C[:, 5] = 0, 0
     D = np.concatenate([np.diag(rng.normal(size=width)) for _ in range(outputs // width)])
-    return DiagonalLQOSystem(poles, B, C, D)
+    return DiagonalLQOSystem(poles, B, C, D, dt=1.0)
 
 
 @pytest.mark.parametrize("style", ["jax", "jax-halves", "jax-columns"])
@@ -274,7 +274,7 @@ def test_clipped_classes_get_a_smaller_step(tmp_path, u):
     model = save_layer(tmp_path / "model.npz", tensors, clip_eigs=True)
     rng = np.random.default_rng(3)
     poles = np.array([(1 - 1e-8) * np.exp(0.3j), 0.8 * np.exp(1j)])
-    ssm = DiagonalLQOSystem(poles, rng.normal(size=(2, 3)), rng.normal(size=(3, 2)))
+    ssm = DiagonalLQOSystem(poles, rng.normal(size=(2, 3)), rng.normal(size=(3, 2)), dt=1.0)
     with_systems(model, ssm).save(tmp_path / "new.npz")
     new = stored_layer(tmp_path / "new.npz")
     assert np.all(new["Lambda_re"] < -1e-4)
@@ -283,7 +283,7 @@ def test_clipped_classes_get_a_smaller_step(tmp_path, u):
 
 
 def test_unstable_poles_are_written_where_the_class_has_them(tmp_path, u):
-    ssm = DiagonalLQOSystem([1.01 * np.exp(0.3j), -1.02], np.ones((2, 3)), np.ones((3, 2)))
+    ssm = DiagonalLQOSystem([1.01 * np.exp(0.3j), -1.02], np.ones((2, 3)), np.ones((3, 2)), dt=1.0)
     model = save_layer(tmp_path / "torch.npz", s5_tensors("torch"))
     with_systems(model, ssm).save(tmp_path / "new.npz")
     assert difference(s5_output(stored_layer(tmp_path / "new.npz"), u), lqo.simulate(ssm, u, delay=0)) < 1e-10
@@ -341,7 +341,7 @@ def test_settings_out_of_range(tmp_path, settings, words):
     ("change", "words"),
     [
         ({"D": np.ones((3, 3))}, 'feedthrough D from features.*format="native"'),
-        ({"quadratic": QuadraticOutput(np.ones((1, 1)), np.ones((1, 1)), np.ones((3, 1)))}, 'quadratic.*format="native"'),
+        ({"M": QuadraticOutput(np.ones((1, 1)), np.ones((1, 1)), np.ones((3, 1)))}, 'quadratic.*format="native"'),
         ({"B": np.full((1, 3), 1e39)}, "overflow"),
     ],
 )
@@ -350,4 +350,4 @@ def test_what_the_class_cannot_hold_is_refused(tmp_path, style, change, words):
     model = save_layer(tmp_path / "model.npz", s5_tensors(style, precision=np.float32))
     fields = {"poles": [0.5], "B": np.ones((1, 3)), "C": np.ones((3, 1))} | change
     with pytest.raises(CheckpointError, match=words):
-        with_systems(model, DiagonalLQOSystem(**fields)).save(tmp_path / "x.npz")
+        with_systems(model, DiagonalLQOSystem(**fields, dt=1.0)).save(tmp_path / "x.npz")

@@ -135,7 +135,7 @@ def test_steps_of_one_lose_nothing_in_single_precision(tmp_path):
     """Slow and fast poles through ragged and S4D files in float32: the poles of both are equally good."""
     rng = np.random.default_rng(0)
     poles = np.exp(-(10 ** rng.uniform(-6, 0, (WIDTH, SLOTS)))) * np.exp(1j * 10 ** rng.uniform(-4, 0.4, (WIDTH, SLOTS)))
-    ssm = DiagonalLQOSystem(poles, np.ones((WIDTH, SLOTS, 1)), np.ones((WIDTH, 1, SLOTS)))
+    ssm = DiagonalLQOSystem(poles, np.ones((WIDTH, SLOTS, 1)), np.ones((WIDTH, 1, SLOTS)), dt=1.0)
     with_systems(s4d_model(tmp_path, layers=1), ssm).save(tmp_path / "r.npz", format="ragged")
     read = load_checkpoint(tmp_path / "r.npz")
     read.save(tmp_path / "s.npz", format="s4d")
@@ -157,7 +157,7 @@ def test_steps_of_one_lose_nothing_in_single_precision(tmp_path):
 def test_inverse_map(modulus, angle, sign, size, dtype):
     pole = modulus * (sign or np.exp(1j * angle))
     residue = size * (1.0 if np.imag(pole) == 0 else np.exp(0.7j))
-    ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]])
+    ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]], dt=1.0)
     written = {key: value.astype(int if "count" in key else dtype) for key, value in _tensors(ssm).items()}
     again = _system(written)
     assert again.is_real_pole[0, 0] or np.imag(pole) != 0
@@ -170,7 +170,7 @@ def test_inverse_map(modulus, angle, sign, size, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_real_poles_stay_real_and_count_once(dtype):
     poles, C = np.array([[0.9, -0.7, 0.5j]]), np.array([[[2.0, -3.0, 1.0 + 1.0j]]])
-    ssm = DiagonalLQOSystem(poles, np.ones((1, 3, 1)), C)
+    ssm = DiagonalLQOSystem(poles, np.ones((1, 3, 1)), C, dt=1.0)
     written = {k: v.astype(int if "count" in k else dtype) for k, v in _tensors(ssm).items()}
     assert written["slots.theta"][0] == 0
     assert written["slots.theta"][1] == (PI32 if dtype is np.float32 else np.pi)
@@ -318,15 +318,15 @@ QUADRATIC = QuadraticOutput(*np.ones((2, WIDTH, 1, 1)), np.ones((WIDTH, 1, 1)))
 @pytest.mark.parametrize(
     ("ssm", "words"),
     [
-        (DiagonalLQOSystem(np.full((WIDTH, 1), 1.1), np.ones((WIDTH, 1, 1)), np.ones((WIDTH, 1, 1))), "modulus 1.1"),
-        (DiagonalLQOSystem(np.full((WIDTH, 1), 0.5), np.ones((WIDTH, 1, 1)), np.full((WIDTH, 1, 1), 1e39)), "overflow"),
+        (DiagonalLQOSystem(np.full((WIDTH, 1), 1.1), np.ones((WIDTH, 1, 1)), np.ones((WIDTH, 1, 1)), dt=1.0), "modulus 1.1"),
+        (DiagonalLQOSystem(np.full((WIDTH, 1), 0.5), np.ones((WIDTH, 1, 1)), np.full((WIDTH, 1, 1), 1e39), dt=1.0), "overflow"),
         (
             DiagonalLQOSystem(
-                np.full((WIDTH, 1), 0.5), np.ones((WIDTH, 1, 1)), np.ones((WIDTH, 1, 1)), None, quadratic=QUADRATIC
+                np.full((WIDTH, 1), 0.5), np.ones((WIDTH, 1, 1)), np.ones((WIDTH, 1, 1)), None, M=QUADRATIC, dt=1.0
             ),
             "quadratic",
         ),
-        (DiagonalLQOSystem([0.5], np.ones((1, WIDTH)), np.ones((WIDTH, 1))), "structure"),
+        (DiagonalLQOSystem([0.5], np.ones((1, WIDTH)), np.ones((WIDTH, 1)), dt=1.0), "structure"),
     ],
 )
 def test_what_the_format_cannot_store_is_refused(tmp_path, ssm, words):

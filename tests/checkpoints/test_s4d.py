@@ -108,7 +108,7 @@ def test_inverse_map(modulus, angle, real, log_dt, size):
     if abs(pole) < 1e-6:
         pole = 1e-6
     residue = size * (1.0 if np.imag(pole) == 0 else np.exp(0.7j))
-    ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]])
+    ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[residue]]], [[[0.3]]], dt=1.0)
     written = kernel_tensors(ssm, np.array([log_dt]))
     again = system(written)
     np.testing.assert_allclose(kernel(again, 40), kernel(ssm, 40), rtol=0, atol=1e-9 * max(1e-3, abs(size)))
@@ -116,7 +116,7 @@ def test_inverse_map(modulus, angle, real, log_dt, size):
 
 def test_a_pole_at_zero_becomes_feedthrough():
     for pole, c in [(0.0, 2.0), (1e-40, 2.0), (1e-40j, 1.0 + 1j)]:
-        ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[c]]], [[[0.5]]])
+        ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[c]]], [[[0.5]]], dt=1.0)
         written = kernel_tensors(ssm, np.zeros(1))
         assert written["D"] == pytest.approx(2.5)
         assert not np.any(written["kernel.C"])
@@ -124,7 +124,7 @@ def test_a_pole_at_zero_becomes_feedthrough():
 
 @pytest.mark.parametrize("pole", [1.0, -1.0, (1 + 2e-16) * np.exp(0.3j)])
 def test_a_pole_that_rounding_put_onto_the_unit_circle_is_stored(pole):
-    ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[2.0]]])
+    ssm = DiagonalLQOSystem([[pole]], [[[1.0]]], [[[2.0]]], dt=1.0)
     written = kernel_tensors(ssm, np.zeros(1))
     again = system(written)
     assert np.all(np.abs(again.poles) < 1)
@@ -134,18 +134,19 @@ def test_a_pole_that_rounding_put_onto_the_unit_circle_is_stored(pole):
 @pytest.mark.parametrize(
     ("ssm", "words"),
     [
-        (DiagonalLQOSystem(np.full((3, 2), 1.01), np.ones((3, 2, 1)), np.ones((3, 1, 2))), "modulus 1.01"),
+        (DiagonalLQOSystem(np.full((3, 2), 1.01), np.ones((3, 2, 1)), np.ones((3, 1, 2)), dt=1.0), "modulus 1.01"),
         (
             DiagonalLQOSystem(
                 np.full((3, 1), 0.5),
                 np.ones((3, 1, 1)),
                 np.ones((3, 1, 1)),
-                quadratic=QuadraticOutput(np.ones((3, 1, 1)), np.ones((3, 1, 1)), np.ones((3, 1, 1))),
+                M=QuadraticOutput(np.ones((3, 1, 1)), np.ones((3, 1, 1)), np.ones((3, 1, 1))),
+                dt=1.0,
             ),
             "quadratic",
         ),
-        (DiagonalLQOSystem(np.full((3, 1), 0.5), np.ones((3, 1, 1)), np.full((3, 1, 1), 1e39)), "overflow"),
-        (DiagonalLQOSystem([0.5], np.ones((1, 3)), np.ones((3, 1))), "structure"),
+        (DiagonalLQOSystem(np.full((3, 1), 0.5), np.ones((3, 1, 1)), np.full((3, 1, 1), 1e39), dt=1.0), "overflow"),
+        (DiagonalLQOSystem([0.5], np.ones((1, 3)), np.ones((3, 1)), dt=1.0), "structure"),
     ],
 )
 def test_what_the_format_cannot_store_is_refused(path, tmp_path, ssm, words):

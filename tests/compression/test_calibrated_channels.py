@@ -55,7 +55,7 @@ def test_gradients_by_the_outputs_of_the_systems(prenorm, pooling, activation, r
         for sign in (1, -1):  # another feedthrough of one channel moves its output along its input
             D = block.ssm.D.copy()
             D[h] += sign * 1e-6
-            moved = replace(block, ssm=lqo.DiagonalLQOSystem(block.ssm.poles, block.ssm.B, block.ssm.C, D))
+            moved = replace(block, ssm=lqo.DiagonalLQOSystem(block.ssm.poles, block.ssm.B, block.ssm.C, D, dt=1.0))
             other = replace(model, blocks=(*model.blocks[:i], moved, *model.blocks[i + 1 :]))
             slopes.append(np.sum(weights * other(u)))
         assert np.sum(gradients[i][h] * read[i][h]) == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=1e-5, abs=1e-7)

@@ -32,7 +32,7 @@ def system(rng, slots=SLOTS, rank=2, real=1) -> lqo.DiagonalLQOSystem:
     for rows in (C, U, V):
         rows[:, is_real] = rows[:, is_real].real
     q = lqo.QuadraticOutput(U, V, rng.normal(size=(WIDTH, rank))) if rank else None
-    return lqo.DiagonalLQOSystem(poles, B, C, np.diag(rng.normal(size=WIDTH)), q)
+    return lqo.DiagonalLQOSystem(poles, B, C, np.diag(rng.normal(size=WIDTH)), q, dt=1.0)
 
 
 def model_of(rng, layers=2, rank=2, prenorm=True, pooling="mean") -> lqo.DeepSSM:
@@ -70,7 +70,7 @@ def test_gradients_by_the_outputs_of_quadratic_systems(prenorm, pooling, rank, r
         for sign in (1, -1):
             D = block.ssm.D.copy()
             D[1, 1] += sign * 1e-6
-            moved = replace(block, ssm=lqo.DiagonalLQOSystem(block.ssm.poles, block.ssm.B, block.ssm.C, D, block.ssm.quadratic))
+            moved = replace(block, ssm=lqo.DiagonalLQOSystem(block.ssm.poles, block.ssm.B, block.ssm.C, D, block.ssm.M, dt=1.0))
             other = replace(model, blocks=(*model.blocks[:i], moved, *model.blocks[i + 1 :]))
             slopes.append(np.sum(weights * other(u)))
         assert np.sum(gradients[i][1] * read[i][1]) == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=1e-5, abs=1e-7)
@@ -85,22 +85,24 @@ def test_outputs_as_coefficients_of_features(rank, rng):
     again = with_coefficients(ssm, values, ssm.D)
     np.testing.assert_allclose(again.C, ssm.C, atol=1e-14)
     if rank:
-        np.testing.assert_array_equal(again.quadratic.W, ssm.quadratic.W)
+        np.testing.assert_array_equal(again.M.W, ssm.M.W)
 
 
 def test_the_fit_finds_outputs_that_answer_exactly(rng):
     """Half of the slots do nothing: a system of the other half, with wrong outputs, is put right by the fit."""
     model = model_of(rng, 1)
     full, kept = model.blocks[0].ssm, np.arange(SLOTS) < SLOTS // 2
-    q = full.quadratic
-    silent = lqo.DiagonalLQOSystem(full.poles, full.B * kept[:, np.newaxis], full.C, full.D, q)
+    q = full.M
+    silent = lqo.DiagonalLQOSystem(full.poles, full.B * kept[:, np.newaxis], full.C, full.D, q, dt=1.0)
     model = replace(model, blocks=(replace(model.blocks[0], ssm=silent),))
     small = lqo.QuadraticOutput(q.U[:, kept], q.V[:, kept], 0.9 * q.W)
-    wrong = lqo.DiagonalLQOSystem(full.poles[kept], full.B[kept], 0.8 * full.C[:, kept], 1.1 * full.D, small)
+    wrong = lqo.DiagonalLQOSystem(full.poles[kept], full.B[kept], 0.8 * full.C[:, kept], 1.1 * full.D, small, dt=1.0)
     with SystemCalibration(model, slow(rng), CalibrationOptions(), lambda *_: None) as work:
         stream = _stream(model, work)
         fitted = work._fit_outputs(model.blocks[0], wrong, stream, stream)
-    exact = lqo.DiagonalLQOSystem(wrong.poles, wrong.B, full.C[:, kept], full.D, lqo.QuadraticOutput(small.U, small.V, q.W))
+    exact = lqo.DiagonalLQOSystem(
+        wrong.poles, wrong.B, full.C[:, kept], full.D, lqo.QuadraticOutput(small.U, small.V, q.W), dt=1.0
+    )
     u = block_input(model.blocks[0], encode(model.encoder, slow(rng)))
     answer = system_map(silent, STEPS)(u)
     np.testing.assert_allclose(system_map(exact, STEPS)(u), answer, atol=1e-10)
@@ -145,7 +147,7 @@ def test_pieces_are_as_good_as_an_array(rng):
 def test_a_split_over_layers_keeps_the_budget_and_gives_states_where_they_count(rng):
     model, inputs = model_of(rng), slow(rng)
     quiet = model.blocks[1].ssm
-    quiet = lqo.DiagonalLQOSystem(quiet.poles, quiet.B, 1e-3 * quiet.C, quiet.D, None)
+    quiet = lqo.DiagonalLQOSystem(quiet.poles, quiet.B, 1e-3 * quiet.C, quiet.D, None, dt=1.0)
     model = replace(model, blocks=(model.blocks[0], replace(model.blocks[1], ssm=quiet)))
     result = compress(model, state_size=6, calibration=inputs, options=CalibrationOptions(split=True))
     sizes = [block.ssm.n_slots for block in result.model.blocks]
@@ -165,7 +167,7 @@ def test_the_smallest_model_within_an_error(rng):
 def test_layers_of_different_kinds_are_refused(rng):
     model = model_of(rng)
     channels = lqo.DiagonalLQOSystem(
-        np.full((WIDTH, 2), 0.5), np.ones((WIDTH, 2, 1)), np.ones((WIDTH, 1, 2)), np.zeros((WIDTH, 1, 1))
+        np.full((WIDTH, 2), 0.5), np.ones((WIDTH, 2, 1)), np.ones((WIDTH, 1, 2)), np.zeros((WIDTH, 1, 1)), dt=1.0
     )
     mixed = replace(model, blocks=(model.blocks[0], replace(model.blocks[1], ssm=channels)))
     with pytest.raises(InvalidInputError, match="mixes its inputs"):

@@ -41,6 +41,7 @@ def channels(rng, count=1, pairs=5, reals=2):
         np.ones((count, n, 1)),
         C[:, np.newaxis],
         np.full((count, 1, 1), FEEDTHROUGH),
+        dt=1.0,
     )
 
 
@@ -132,7 +133,7 @@ def test_white_input_gives_the_plain_norm(rng):
     data = _weighted_data(
         np.array(sys.poles[0]), np.array(sys.C[0]) * np.where(sys.poles[0].imag == 0, 0.5, 1.0), [1.0], 0.0, False
     )
-    strictly = lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C)
+    strictly = lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C, dt=1.0)
     assert data[SQUARED_NORM] == pytest.approx(lqo.h2_norm(strictly)[0] ** 2, rel=1e-12)
 
 
@@ -155,7 +156,7 @@ def test_curves(free, discount, rng):
             error = error - response(discount * reduced.poles[h], residues, reduced.D[h, 0, 0], v[h])
             assert error @ error == pytest.approx(curves.squared[h, k], rel=1e-2)  # which has the ridge in it
     # The system that is best for white inputs is no better for these.
-    white = lqo.reduce(lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C), slots=2)
+    white = lqo.reduce(lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C, dt=1.0), slots=2)
     for h in range(3):
         error = response(discount * sys.poles[h], sys.C[h, 0], 0.0, v[h]) - response(
             discount * white.system.poles[h], white.system.C[h, 0] * white.system.B[h, :, 0], 0.0, v[h]
@@ -195,7 +196,7 @@ def test_fast_modes_do_not_grow_against_the_feedthrough(code, rng):
 
 def test_channels_without_input_or_output(rng):
     sys = channels(rng, count=2)
-    silent = lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C * np.array([0.0, 1.0])[:, np.newaxis, np.newaxis], sys.D)
+    silent = lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C * np.array([0.0, 1.0])[:, np.newaxis, np.newaxis], sys.D, dt=1.0)
     curves = weighted_curves(silent, np.array([[1.0, 0.5], [0.0, 0.0]]), [0, 1, 2], ChannelSearch(True))
     assert np.all(curves.squared == 0)
     nothing = InputCovariances(*np.zeros((2, 2, 2)), np.zeros((2, 2, 2)))

@@ -225,7 +225,7 @@ def test_a_split_compression_shows_the_states_kept(drawing, rng, tmp_path):
     width, slots = 4, 6
     poles = 0.95 * np.exp(1j * rng.uniform(0.1, 2, (width, slots)))
     C = rng.normal(size=(width, 1, slots)) * np.array([1, 0.3, 0.1, 0.01])[:, None, None]
-    ssm = lqo.DiagonalLQOSystem(poles, np.ones((width, slots, 1)), C)
+    ssm = lqo.DiagonalLQOSystem(poles, np.ones((width, slots, 1)), C, dt=1.0)
     model = DeepSSM(Linear(rng.normal(size=(width, 1))), (Block("only", ssm),), Linear(rng.normal(size=(2, width))))
     result = lqo.compress(model, state_size=4, calibration=rng.normal(size=(4, 40, 1)), options=CalibrationOptions(split=True))
     result.save_html(tmp_path / "report.html")
@@ -244,7 +244,7 @@ def test_many_poles_keep_the_page_small(drawing):
     poles = rng.uniform(0.9, 0.999, (4, 128, 32)) * np.exp(1j * rng.uniform(0.01, 3, (4, 128, 32)))
 
     def model(slots):
-        systems = [lqo.DiagonalLQOSystem(p[:, :slots], np.ones((128, slots, 1)), np.ones((128, 1, slots))) for p in poles]
+        systems = [lqo.DiagonalLQOSystem(p[:, :slots], np.ones((128, slots, 1)), np.ones((128, 1, slots)), dt=1.0) for p in poles]
         blocks = tuple(Block(f"layer {i}", ssm) for i, ssm in enumerate(systems))
         return DeepSSM(Linear(np.ones((128, 1))), blocks, Linear(np.ones((2, 128))))
 

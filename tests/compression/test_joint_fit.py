@@ -45,10 +45,10 @@ def shaken(model, rng, size):
 
     blocks = []
     for block in model.blocks:
-        ssm, q = block.ssm, block.ssm.quadratic
+        ssm, q = block.ssm, block.ssm.M
         C = ssm.C * (1 + size * rng.normal(size=ssm.C.shape))
         q = q and replace(q, W=q.W * (1 + size * rng.normal(size=q.W.shape)))
-        ssm = replace(ssm, C=C, D=ssm.D + size * np.eye(*ssm.D.shape[-2:]), quadratic=q)
+        ssm = replace(ssm, C=C, D=ssm.D + size * np.eye(*ssm.D.shape[-2:]), M=q)
         blocks.append(replace(block, ssm=ssm, mixing=block.mixing and moved(block.mixing)))
     return replace(model, blocks=tuple(blocks), decoder=moved(model.decoder))
 
@@ -94,7 +94,7 @@ def test_gradients_by_the_parameters_of_single_systems(rng, prenorm, rank):
 def test_gradients_where_some_parameters_are_fixed(rng):
     model = model_of_systems(rng, 2, 0)
     q = lqo.QuadraticOutput(*np.zeros((2, 0, model.blocks[0].ssm.n_slots)), np.zeros((model.blocks[0].width, 0)))
-    blocks = [replace(b, mixing=replace(b.mixing, fixed=b.width), ssm=replace(b.ssm, quadratic=q)) for b in model.blocks]
+    blocks = [replace(b, mixing=replace(b.mixing, fixed=b.width), ssm=replace(b.ssm, M=q)) for b in model.blocks]
     model = replace(model, blocks=tuple(blocks))
     check_gradients(model, rng)
     parts = linear_parameters(model, True)

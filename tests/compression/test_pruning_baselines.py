@@ -23,7 +23,7 @@ def single_slots(rng, poles=POLES, inputs=1, outputs=1, rank=0):
         return np.where(real, array.real, array)
 
     quadratic = QuadraticOutput(random(rank, 1), random(rank, 1), rng.normal(size=(len(poles), outputs, rank))) if rank else None
-    return DiagonalLQOSystem(poles[:, np.newaxis], random(1, inputs), random(outputs, 1), quadratic=quadratic)
+    return DiagonalLQOSystem(poles[:, np.newaxis], random(1, inputs), random(outputs, 1), M=quadratic, dt=1.0)
 
 
 def responses(ssm, steps, whole=True):
@@ -60,7 +60,7 @@ def test_last_is_the_peak_of_the_transfer_functions(seed):
 def test_the_norm_of_a_pair_whose_numerator_is_constant():
     poles = np.array([[0.5j], [0.8 * np.exp(0.3j)]])
     zero_slope = 1j * poles  # Re(r conj(λ)) = 0
-    ssm = DiagonalLQOSystem(poles, np.ones((2, 1, 1)), zero_slope[:, np.newaxis])
+    ssm = DiagonalLQOSystem(poles, np.ones((2, 1, 1)), zero_slope[:, np.newaxis], dt=1.0)
     z = frequencies(ssm)
     values = np.abs(zero_slope / (1 - poles * z) + zero_slope.conj() / (1 - poles.conj() * z)).max(axis=1)
     np.testing.assert_allclose(slot_scores(ssm, "last_pair")[:, 0], values, rtol=1e-6)
@@ -84,13 +84,13 @@ def test_last_with_several_inputs_and_outputs_is_the_largest_singular_value():
 def test_rows_of_a_quadratic_output_count_as_outputs():
     rng = np.random.default_rng(3)
     ssm = single_slots(rng, inputs=2, outputs=2, rank=3)
-    q = ssm.quadratic
+    q = ssm.M
     weight = np.sqrt(np.linalg.norm(q.W, axis=1))[..., np.newaxis]
-    linear = DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate([ssm.C, weight * q.U, weight * q.V], axis=1))
-    silent = replace(ssm, quadratic=QuadraticOutput(q.U, q.V, 0 * q.W))
+    linear = DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate([ssm.C, weight * q.U, weight * q.V], axis=1), dt=1.0)
+    silent = replace(ssm, M=QuadraticOutput(q.U, q.V, 0 * q.W))
     for score in ("last", "last_squared", "aire", "aire_pair"):
         np.testing.assert_allclose(slot_scores(ssm, score), slot_scores(linear, score))
-        np.testing.assert_allclose(slot_scores(silent, score), slot_scores(replace(ssm, quadratic=None), score))
+        np.testing.assert_allclose(slot_scores(silent, score), slot_scores(replace(ssm, M=None), score))
     with pytest.raises(InvalidInputError, match="one input"):
         slot_scores(ssm, "last_pair")
 
@@ -99,8 +99,8 @@ def test_rows_of_a_quadratic_output_count_as_outputs():
 def test_a_factor_between_input_and_output_and_the_conjugate_pole_change_nothing(score):
     ssm = single_slots(np.random.default_rng(4))
     factor = np.where(ssm.is_real_pole, -2.0, 3 * np.exp(1j))[..., np.newaxis]
-    scaled = DiagonalLQOSystem(ssm.poles, ssm.B * factor, ssm.C / factor)
-    conjugate = DiagonalLQOSystem(ssm.poles.conj(), ssm.B.conj(), ssm.C.conj())
+    scaled = DiagonalLQOSystem(ssm.poles, ssm.B * factor, ssm.C / factor, dt=1.0)
+    conjugate = DiagonalLQOSystem(ssm.poles.conj(), ssm.B.conj(), ssm.C.conj(), dt=1.0)
     np.testing.assert_allclose(slot_scores(scaled, score), slot_scores(ssm, score), rtol=1e-9)
     np.testing.assert_allclose(slot_scores(conjugate, score), slot_scores(ssm, score), rtol=1e-9)
 
@@ -143,7 +143,9 @@ def test_the_pruned_model_is_the_one_with_silenced_slots(score, kept):
     blocks = []
     for block, mask in zip(model.blocks, masks, strict=True):
         ssm = block.ssm
-        blocks.append(replace(block, ssm=DiagonalLQOSystem(ssm.poles, ssm.B * mask[..., None], ssm.C * mask[:, None], ssm.D)))
+        blocks.append(
+            replace(block, ssm=DiagonalLQOSystem(ssm.poles, ssm.B * mask[..., None], ssm.C * mask[:, None], ssm.D, dt=1.0))
+        )
     u = np.random.default_rng(8).normal(size=(2, 30, 2))
     np.testing.assert_allclose(small(u), replace(model, blocks=tuple(blocks))(u), rtol=1e-9, atol=1e-12)
     used = [np.any(block.ssm.B, axis=-1) for block in small.blocks]
@@ -164,8 +166,8 @@ def test_one_system_with_many_inputs_and_a_quadratic_output():
     for block, old in zip(small.blocks, model.blocks, strict=True):
         where = [int(np.flatnonzero(old.ssm.poles == pole)[0]) for pole in block.ssm.poles]
         assert where == sorted(where)
-        np.testing.assert_array_equal(block.ssm.quadratic.U, old.ssm.quadratic.U[:, where])
-        np.testing.assert_array_equal(block.ssm.quadratic.V, old.ssm.quadratic.V[:, where])
+        np.testing.assert_array_equal(block.ssm.M.U, old.ssm.M.U[:, where])
+        np.testing.assert_array_equal(block.ssm.M.V, old.ssm.M.V[:, where])
         np.testing.assert_array_equal(block.ssm.B, old.ssm.B[where])
 
 
@@ -186,4 +188,4 @@ def test_unknown_scores_and_unstable_systems_are_refused():
     with pytest.raises(InvalidInputError, match="score"):
         slot_scores(ssm, "magnitude")
     with pytest.raises(UnstableSystemError, match="unit circle"):
-        slot_scores(DiagonalLQOSystem(ssm.poles / 0.5, ssm.B, ssm.C), "last")
+        slot_scores(DiagonalLQOSystem(ssm.poles / 0.5, ssm.B, ssm.C, dt=1.0), "last")

@@ -122,7 +122,7 @@ def test_both_factors_of_a_system_with_a_quadratic_output(name, horizon):
 
 def test_one_state_of_a_complex_system_by_hand():
     # P = |b|²/(1−|λ|²) = 12; M enters as |w|² P
-    sys = LQOSystem([[0.5j]], [[3j]], [[1 + 1j]], None, QuadraticOutput([[1.0]], [[1.0]], [[2j]]))
+    sys = LQOSystem([[0.5j]], [[3j]], [[1 + 1j]], None, QuadraticOutput([[1.0]], [[1.0]], [[2j]]), dt=1.0)
     R, S = gramian_factors(sys, norm_of(sys))
     assert abs(R[0, 0]) ** 2 == pytest.approx(12, rel=1e-15)
     assert abs(S[0, 0]) ** 2 == pytest.approx((2 + 4 * 12) / 0.75, rel=1e-14)

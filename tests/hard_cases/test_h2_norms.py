@@ -20,7 +20,7 @@ def diagonal(poles, m=1, p=1, c=0, continuous=False, seed=0, linear=True):
         return np.where(real, a, a + 1j * b)
 
     q = QuadraticOutput(rows(c), rows(c), rng.standard_normal((p, c))) if c else None  # indefinite
-    return DiagonalLQOSystem(poles, rows(m).T, rows(p) if linear else 0 * rows(p), None, q, 0 if continuous else 1)
+    return DiagonalLQOSystem(poles, rows(m).T, rows(p) if linear else 0 * rows(p), None, q, dt=0 if continuous else 1)
 
 
 def check(sys, horizon, tolerance):
@@ -130,7 +130,7 @@ def test_dense_pole_at_1_minus_1e_10():
     V = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
     for distance in (1e-6, 1e-8, 1e-10):
         A = V @ np.diag([1 - distance, 0.5, -0.2]) @ V.T
-        check(LQOSystem(A, np.ones((3, 1)), np.ones((1, 3))), None, 100 * EPS / distance)
+        check(LQOSystem(A, np.ones((3, 1)), np.ones((1, 3)), dt=1.0), None, 100 * EPS / distance)
 
 
 @pytest.mark.parametrize("horizon", [None, 1, 2, 1000, 10**6])
@@ -142,9 +142,9 @@ def test_one_state_by_hand(horizon):
             z = mpmath.mpf(lam) ** 2
             g = float(1 / (1 - z) if horizon is None else (1 - z**horizon) / (1 - z))
         wanted = np.sqrt(c**2 * b**2 * g + w**2 * b**4 * g**2)
-        sys = DiagonalLQOSystem([lam], [[b]], [[c]], None, QuadraticOutput([[1.0]], [[1.0]], [[w]]))
+        sys = DiagonalLQOSystem([lam], [[b]], [[c]], None, QuadraticOutput([[1.0]], [[1.0]], [[w]]), dt=1.0)
         assert h2_norm(sys, horizon) == pytest.approx(wanted, rel=1e-14)
-        dense = h2_norm(LQOSystem([[lam]], [[b]], [[c]], None, [[[w]]]), horizon)
+        dense = h2_norm(LQOSystem([[lam]], [[b]], [[c]], None, [[[w]]], dt=1.0), horizon)
         assert dense == pytest.approx(wanted, rel=1e-14 if lam == 0.5 else 10 * EPS / (1 - lam))
 
 

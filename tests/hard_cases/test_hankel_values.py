@@ -52,7 +52,7 @@ def system(poles, m=1, p=1, c=0, continuous=False, seed=1):
         return np.where(real, a, a + 1j * b)
 
     q = QuadraticOutput(rows(c), rows(c), rng.standard_normal((p, c))) if c else None
-    return DiagonalLQOSystem(poles, rows(m).T, rows(p), None, q, 0 if continuous else 1)
+    return DiagonalLQOSystem(poles, rows(m).T, rows(p), None, q, dt=0 if continuous else 1)
 
 
 def deviation(values, reference):
@@ -100,7 +100,7 @@ def test_quadratic_output_parallel_to_the_linear_one(continuous, seed):
     Many inputs make `P` well conditioned, so that the small values are those of the observability factor alone.
     """
     sys = system(np.exp(-np.linspace(1, 2, 10)), m=10, continuous=continuous, seed=seed)
-    sys = DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, QuadraticOutput(sys.C, sys.C, [[1.0]]), sys.dt)
+    sys = DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, QuadraticOutput(sys.C, sys.C, [[1.0]]), dt=sys.dt)
     reference = extended.hankel_singular_values(sys)
     assert reference[-1] < 1e-10 * reference[0]
     assert deviation(hankel_singular_values(sys), reference) < WANTED
@@ -109,23 +109,23 @@ def test_quadratic_output_parallel_to_the_linear_one(continuous, seed):
 @pytest.mark.xfail(strict=True, reason="4e-6: the rows that the square adds to the linear ones are rounded to double precision")
 def test_quadratic_output_parallel_to_the_linear_one_with_more_poles():
     sys = system(np.exp(-np.linspace(1, 2, 12)), m=12, seed=2)
-    sys = DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, QuadraticOutput(sys.C, sys.C, [[1.0]]))
+    sys = DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, QuadraticOutput(sys.C, sys.C, [[1.0]]), dt=1.0)
     assert deviation(hankel_singular_values(sys), extended.hankel_singular_values(sys)) < WANTED
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e-8, 1e-12])
 def test_products_of_very_different_size(scale):
     sys = system(POLES["real"], m=2, p=2, c=3)
-    q = sys.quadratic
+    q = sys.M
     graded = QuadraticOutput(q.U, q.V, q.W * np.array([1.0, scale, scale**2]))
-    sys = DiagonalLQOSystem(sys.poles, sys.B, sys.C * scale, None, graded)
+    sys = DiagonalLQOSystem(sys.poles, sys.B, sys.C * scale, None, graded, dt=1.0)
     reference = extended.hankel_singular_values(sys)
     assert deviation(hankel_singular_values(sys), reference) < WANTED
 
 
 def test_values_of_a_purely_quadratic_system():
     sys = system(POLES["mixed"], p=2, c=2)
-    sys = DiagonalLQOSystem(sys.poles, sys.B, 0 * sys.C, None, sys.quadratic)
+    sys = DiagonalLQOSystem(sys.poles, sys.B, 0 * sys.C, None, sys.M, dt=1.0)
     reference = extended.hankel_singular_values(sys)
     assert deviation(hankel_singular_values(sys), reference) < EXPECTED
 
@@ -133,6 +133,6 @@ def test_values_of_a_purely_quadratic_system():
 def test_a_single_state_by_hand():
     # P = b²/(1−λ²), Q = (c² + w² u⁴ P)/(1−λ²) with M = w u²
     lam, b, c, u, w = 0.5, 3.0, 2.0, 1.5, -0.25
-    sys = DiagonalLQOSystem([lam], [[b]], [[c]], None, QuadraticOutput([[u]], [[u]], [[w]]))
+    sys = DiagonalLQOSystem([lam], [[b]], [[c]], None, QuadraticOutput([[u]], [[u]], [[w]]), dt=1.0)
     P = b**2 / (1 - lam**2)
     assert hankel_singular_values(sys) == pytest.approx(np.sqrt(P * (c**2 + (w * u**2) ** 2 * P) / (1 - lam**2)), rel=1e-14)

@@ -19,7 +19,9 @@ def near_unstable(distance, M=None):
     """Dense, with a pole at ``1 − distance``."""
     rng = np.random.default_rng(3)
     V = orthogonal(4)
-    return LQOSystem(V @ np.diag([1 - distance, 0.9, -0.5, 0.1]) @ V.T, rng.standard_normal((4, 1)), np.ones((1, 4)), None, M)
+    return LQOSystem(
+        V @ np.diag([1 - distance, 0.9, -0.5, 0.1]) @ V.T, rng.standard_normal((4, 1)), np.ones((1, 4)), None, M, dt=1.0
+    )
 
 
 SYSTEMS = {
@@ -27,7 +29,9 @@ SYSTEMS = {
     "diagonal quadratic": cases.diagonal(2, 2, 1, 1, 2, c=2),
     "diagonal continuous quadratic": cases.diagonal(3, 2, 1, 2, 1, c=2, continuous=True),
     "diagonal purely quadratic": cases.diagonal(4, 2, 1, 1, 2, c=2, linear=False),
-    "diagonal pole at 1 - 1e-10": DiagonalLQOSystem([1 - 1e-10, 0.9 * np.exp(1j), 0.3], np.ones((3, 1)), [[1.0, 1j, 2.0]]),
+    "diagonal pole at 1 - 1e-10": DiagonalLQOSystem(
+        [1 - 1e-10, 0.9 * np.exp(1j), 0.3], np.ones((3, 1)), [[1.0, 1j, 2.0]], dt=1.0
+    ),
     "dense linear": cases.dense(5, 5, 2, 2),
     "dense quadratic": cases.dense(6, 4, 1, 2, M="dense"),
     "dense factored": cases.dense(9, 4, 2, 2, M=3),
@@ -46,7 +50,7 @@ def change(sys, what, size):
 
     B, C = moved(sys.B) if what == "B" else sys.B, moved(sys.C) if what == "C" else sys.C
     diagonal = isinstance(sys, DiagonalLQOSystem)
-    M = sys.quadratic if diagonal else sys.M
+    M = sys.M
     if what == "M" and isinstance(M, np.ndarray):
         M = M * (1 + size * np.diag(rng.standard_normal(M.shape[1])))
         M = 0.5 * (M + M.transpose(0, 2, 1))
@@ -56,13 +60,13 @@ def change(sys, what, size):
         return LQOSystem(sys.A * (1 - size) if what == "pole" else sys.A, B, C, sys.D, M, sys.dt)
     poles = sys.poles.copy()
     poles[0] *= 1 - size if what == "pole" else 1
-    return DiagonalLQOSystem(poles, B, C, sys.D, M, sys.dt)
+    return DiagonalLQOSystem(poles, B, C, sys.D, M, dt=sys.dt)
 
 
 def applies(sys, what):
     if what == "C":
         return bool(np.any(sys.C))
-    return what != "M" or (sys.quadratic if isinstance(sys, DiagonalLQOSystem) else sys.M) is not None
+    return what != "M" or sys.M is not None
 
 
 def digits(got, wanted):
@@ -121,7 +125,7 @@ def test_dense_system_next_to_the_stability_boundary(what, distance):
 def test_ill_conditioned_companion_matrix():
     A = np.diag(np.ones(7), -1)
     A[0] = -np.poly([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, -0.3, 0.2])[1:]
-    sys = LQOSystem(A, np.eye(8)[:, :1], np.ones((1, 8)))
+    sys = LQOSystem(A, np.eye(8)[:, :1], np.ones((1, 8)), dt=1.0)
     for size in (1e-3, 1e-5, 1e-7):
         rom = change(sys, "pole", size)
         found, _, estimate = error_and_digits(sys, rom, norm_of(sys))

@@ -31,15 +31,15 @@ SYSTEMS = {
     "continuous": random_system(0),
     "unstable": random_system(0.1, radius=1.3),
     "one state": LQOSystem([[0.5]], [[2.0]], [[-3.0]], dt=0.1),
-    "feedthrough only": LQOSystem(np.diag([0.5, 0.2]), np.zeros((2, 2)), np.zeros((1, 2)), [[1.5, -2.0]]),
+    "feedthrough only": LQOSystem(np.diag([0.5, 0.2]), np.zeros((2, 2)), np.zeros((1, 2)), [[1.5, -2.0]], dt=1.0),
     "not minimal": LQOSystem(np.diag([0.5, 0.2, 0.1]), [[1.0], [0.0], [1.0]], [[1.0, 1.0, 0.0]], dt=True),
-    "not diagonalisable": LQOSystem(_JORDAN, [[0.0], [0.0], [1.0]], [[1.0, 0.0, 0.0]]),
-    "pole at zero": LQOSystem([[0.0, 1.0], [0.0, 0.0]], [[0.0], [1.0]], [[1.0, 0.0]]),
+    "not diagonalisable": LQOSystem(_JORDAN, [[0.0], [0.0], [1.0]], [[1.0, 0.0, 0.0]], dt=1.0),
+    "pole at zero": LQOSystem([[0.0, 1.0], [0.0, 0.0]], [[0.0], [1.0]], [[1.0, 0.0]], dt=1.0),
     "integers": LQOSystem(np.array([[0, 1], [-2, -3]]), np.array([[0], [1]]), np.array([[1, 0]]), dt=0),
     "Fortran order, read-only": LQOSystem(
-        _read_only(_JORDAN, "F"), _read_only(np.ones((3, 2)), "F"), _read_only(np.eye(3)[:2], "F")
+        _read_only(_JORDAN, "F"), _read_only(np.ones((3, 2)), "F"), _read_only(np.eye(3)[:2], "F"), dt=1.0
     ),
-    "sparse": LQOSystem(scipy.sparse.csr_array(_JORDAN), scipy.sparse.eye_array(3, 1), scipy.sparse.eye_array(1, 3)),
+    "sparse": LQOSystem(scipy.sparse.csr_array(_JORDAN), scipy.sparse.eye_array(3, 1), scipy.sparse.eye_array(1, 3), dt=1.0),
     "diagonal": DiagonalLQOSystem([0.9j, 0.5], [[1.0, 2.0], [1.0, -1.0]], [[1 + 2j, 3.0]], [[0.5, 0.0]], dt=0.1),
     "diagonal, continuous": DiagonalLQOSystem([-0.1 + 2j, -1.0], [[1.0], [1.0]], [[1j, 3.0], [1.0, 0.0]], dt=0),
 }

@@ -93,7 +93,7 @@ def test_quadratic_outputs_are_stored_as_matrices(tmp_path, rng, is_complex):
     U, V = (rng.standard_normal((2, 3)) + 1j * is_complex for _ in "UV")
     W = rng.standard_normal((4, 2))
     A = np.diag([0.1, 0.2, 0.3])
-    save_mat(tmp_path / "sys.mat", lqo.LQOSystem(A, np.ones((3, 1)), None, M=lqo.QuadraticOutput(U, V, W)))
+    save_mat(tmp_path / "sys.mat", lqo.LQOSystem(A, np.ones((3, 1)), None, M=lqo.QuadraticOutput(U, V, W), dt=1.0))
     stored = scipy.io.loadmat(tmp_path / "sys.mat")["M"]
     assert stored.shape == (3, 3, 4)
     for x in rng.standard_normal((5, 3)):

@@ -132,4 +132,4 @@ def test_a_parametric_model_is_refused_with_the_way_out(iosys):
 @pytest.mark.usefixtures("iosys")
 def test_quadratic_outputs_are_refused():
     with pytest.raises(InvalidInputError, match="pyMOR has no quadratic outputs"):
-        to_pymor(lqo.LQOSystem([[0.5]], [[1.0]], None, M=[[[1.0]]]))
+        to_pymor(lqo.LQOSystem([[0.5]], [[1.0]], None, M=[[[1.0]]], dt=1.0))

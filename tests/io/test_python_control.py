@@ -129,12 +129,12 @@ def test_complex_entries_are_refused_and_not_dropped(name):
 
 
 def test_a_complex_array_of_real_numbers_is_real():
-    converted = to_control(lqo.LQOSystem([[0.5 + 0j]], [[1.0]], [[1.0]]))
+    converted = to_control(lqo.LQOSystem([[0.5 + 0j]], [[1.0]], [[1.0]], dt=1.0))
     assert converted.A.dtype == np.float64
     assert converted.A[0, 0] == 0.5
 
 
-QUADRATIC = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], M=[[[1.0]]])
+QUADRATIC = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], M=[[[1.0]]], dt=1.0)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ QUADRATIC = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], M=[[[1.0]]])
     [
         (QUADRATIC, "no quadratic outputs"),
         (lqo.to_diagonal(QUADRATIC), "no quadratic outputs"),
-        (lqo.DiagonalLQOSystem(np.full((2, 1), 0.5), np.ones((2, 1, 1)), np.ones((2, 1, 1))), "a batch of shape"),
+        (lqo.DiagonalLQOSystem(np.full((2, 1), 0.5), np.ones((2, 1, 1)), np.ones((2, 1, 1)), dt=1.0), "a batch of shape"),
         (control.ss([[0.5]], [[1.0]], [[1.0]], [[0.0]]), "got StateSpace"),
     ],
 )

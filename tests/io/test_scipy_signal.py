@@ -106,9 +106,9 @@ def test_static_gains_are_refused(gain):
 def test_complex_entries_are_refused_and_not_dropped():
     with warnings.catch_warnings(), pytest.raises(InvalidInputError, match="A has complex entries"):
         warnings.simplefilter("error")
-        to_scipy(lqo.LQOSystem([[0.5j]], [[1.0]], [[1.0]]))
+        to_scipy(lqo.LQOSystem([[0.5j]], [[1.0]], [[1.0]], dt=1.0))
 
 
 def test_quadratic_outputs_are_refused():
     with pytest.raises(InvalidInputError, match="no quadratic outputs"):
-        to_scipy(lqo.LQOSystem([[0.5]], [[1.0]], None, M=[[[1.0]]]))
+        to_scipy(lqo.LQOSystem([[0.5]], [[1.0]], None, M=[[[1.0]]], dt=1.0))

@@ -21,7 +21,7 @@ ARRAYS = ("A", "poles", "B", "C", "D")
 def arrays(sys) -> dict:
     """Every array of a system by its name."""
     found = {name: getattr(sys, name) for name in ARRAYS if hasattr(sys, name)}
-    quadratic = sys.M if isinstance(sys, lqo.LQOSystem) else sys.quadratic
+    quadratic = sys.M
     if isinstance(quadratic, lqo.QuadraticOutput):
         return found | {name: getattr(quadratic, name) for name in "UVW"}
     return found if quadratic is None else found | {"M": quadratic}
@@ -70,7 +70,7 @@ def test_any_finite_numbers_come_back(tmp_path_factory, suffix, data):
 @SUFFIXES
 def test_an_empty_factor_keeps_its_shape(tmp_path, suffix):
     empty = lqo.QuadraticOutput(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros((1, 0)))
-    save_system(tmp_path / f"sys{suffix}", lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], M=empty))
+    save_system(tmp_path / f"sys{suffix}", lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], M=empty, dt=1.0))
     assert load_system(tmp_path / f"sys{suffix}").M.U.shape == (0, 1)
 
 

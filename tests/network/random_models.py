@@ -38,7 +38,7 @@ def random_system(rng, batch, slots, inputs, outputs, rank):
         W = rng.normal(size=(*batch, outputs, rank))
         quadratic = QuadraticOutput(columns(*batch, rank, slots), columns(*batch, rank, slots), W)
     D = rng.normal(size=(*batch, outputs, inputs))
-    return DiagonalLQOSystem(poles, B, columns(*batch, outputs, slots), D, quadratic)
+    return DiagonalLQOSystem(poles, B, columns(*batch, outputs, slots), D, quadratic, dt=1.0)
 
 
 def random_model(
@@ -86,8 +86,8 @@ def naive_system(ssm, v):
     for vk in v:
         x = ssm.poles * x + ssm.B @ vk
         y = (ssm.C @ (factor * x)).real + ssm.D @ vk
-        if ssm.quadratic is not None:
-            q = ssm.quadratic
+        if ssm.M is not None:
+            q = ssm.M
             y = y + q.W @ ((q.U @ (factor * x)).real * (q.V @ (factor * x)).real)
         outputs.append(y)
     return np.array(outputs)

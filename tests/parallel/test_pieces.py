@@ -33,9 +33,9 @@ def assert_same_systems(a, b):
     for name in ("poles", "B", "C", "D"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
         assert not getattr(a, name).flags.writeable
-    assert (a.quadratic is None) == (b.quadratic is None)
-    for name in "UVW" if a.quadratic is not None else "":
-        np.testing.assert_array_equal(getattr(a.quadratic, name), getattr(b.quadratic, name), err_msg=name)
+    assert (a.M is None) == (b.M is None)
+    for name in "UVW" if a.M is not None else "":
+        np.testing.assert_array_equal(getattr(a.M, name), getattr(b.M, name), err_msg=name)
 
 
 def assert_same(a, b):
@@ -128,7 +128,7 @@ def test_a_batch_of_one_piece_is_kept_once(tmp_path):
 
 def test_the_smallest_channel_bounds_the_order_of_all(cut):
     large, small = diagonal(1, pairs=3, batch=(4,)), diagonal(2, pairs=2, reals=1, batch=(1,))
-    mixed = lqo.DiagonalLQOSystem(*(np.concatenate([getattr(s, n) for s in (large, small)]) for n in ("poles", "B", "C")))
+    mixed = lqo.DiagonalLQOSystem(*(np.concatenate([getattr(s, n) for s in (large, small)]) for n in ("poles", "B", "C")), dt=1.0)
     with pytest.raises(OrderError, match="from 1 to 4"):
         cut(lqo.reduce, mixed, 5, method="modal")
 

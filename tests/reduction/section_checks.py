@@ -28,7 +28,7 @@ def system(continuous, c=0, seed=0, pairs=5, reals=2, p=2):
 
     quadratic = lqo.QuadraticOutput(rows(c), rows(c), rng.standard_normal((p, c))) if c else None
     lam = lam if continuous else np.where(pair, np.exp(lam), np.exp(-decay))
-    return lqo.DiagonalLQOSystem(lam, rows(1).T, rows(p), None, quadratic, 0 if continuous else 1.0)
+    return lqo.DiagonalLQOSystem(lam, rows(1).T, rows(p), None, quadratic, dt=0 if continuous else 1.0)
 
 
 def constants(continuous, kind, x):

@@ -62,7 +62,7 @@ def test_unknown_methods(method):
 
 @EVERY
 def test_unstable_systems_need_a_finite_horizon(method):
-    unstable = lqo.DiagonalLQOSystem([1.05, 0.5, 0.9j], np.ones((3, 1)), np.ones((1, 3)))
+    unstable = lqo.DiagonalLQOSystem([1.05, 0.5, 0.9j], np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
     for sys in (unstable, lqo.to_dense(unstable)):
         with pytest.raises(UnstableSystemError, match=r"spectral radius .* 1\.05, .* finite horizon"):
             lqo.reduce(sys, 2, method=method)
@@ -111,7 +111,7 @@ def test_starts_that_are_too_large(method):
         (diagonal(0, pairs=1, p=3), DimensionError),
         (diagonal(0, pairs=1, batch=(2,)), DimensionError),
         (diagonal(0, pairs=1, continuous=True), InvalidInputError),
-        (lqo.DiagonalLQOSystem([1.5], [[1.0]], [[1.0]]), UnstableSystemError),
+        (lqo.DiagonalLQOSystem([1.5], [[1.0]], [[1.0]], dt=1.0), UnstableSystemError),
     ],
 )
 def test_starts_that_do_not_fit(method, start, error):
@@ -147,8 +147,8 @@ def test_starts_with_another_quadratic_output(method, which, name):
 
 @ITERATIVE
 def test_an_unstable_start_over_a_finite_horizon_gives_a_stable_system(method):
-    start = lqo.DiagonalLQOSystem([1.2], [[1.0]], [[0.3]])
-    sys = lqo.DiagonalLQOSystem([1.2, 0.3, -0.4], np.ones((3, 1)), [[0.3, 1e-6, 1e-6]])
+    start = lqo.DiagonalLQOSystem([1.2], [[1.0]], [[0.3]], dt=1.0)
+    sys = lqo.DiagonalLQOSystem([1.2, 0.3, -0.4], np.ones((3, 1)), [[0.3, 1e-6, 1e-6]], dt=1.0)
     try:
         red = lqo.reduce(sys, 1, method=method, start=start, horizon=5)
     except InvalidInputError as error:
@@ -191,7 +191,7 @@ def test_no_iterations_keep_the_start(method):
 @EVERY
 def test_a_system_without_transfer(method):
     """A channel that does nothing is reduced without an error, or with one that says what is wrong."""
-    zero = lqo.DiagonalLQOSystem([0.5, 0.9j], np.ones((2, 1)), np.zeros((1, 2)))
+    zero = lqo.DiagonalLQOSystem([0.5, 0.9j], np.ones((2, 1)), np.zeros((1, 2)), dt=1.0)
     try:
         red = lqo.reduce(zero, 2, method=method)
     except InvalidInputError as error:
@@ -205,7 +205,7 @@ def test_a_system_without_transfer(method):
 def test_one_dead_channel_does_not_stop_a_batch(method):
     C = np.ones((3, 1, 2), complex)
     C[1] = 0
-    batch = lqo.DiagonalLQOSystem(np.broadcast_to([0.5, 0.9j], (3, 2)), np.ones((3, 2, 1)), C)
+    batch = lqo.DiagonalLQOSystem(np.broadcast_to([0.5, 0.9j], (3, 2)), np.ones((3, 2, 1)), C, dt=1.0)
     red = lqo.reduce(batch, slots=1, method=method)
     assert red.error[1] == 0
     assert np.all(np.isfinite(red.error))

@@ -114,7 +114,7 @@ def test_diagonal_equals_dense(sys):
 def test_states_that_do_not_matter_are_dropped_without_loss():
     small = dense(11, n=3)
     A = np.block([[small.A, np.zeros((3, 2))], [np.zeros((2, 3)), np.diag([0.3, 0.1])]])
-    unreachable = lqo.LQOSystem(A, np.vstack([small.B, np.zeros((2, 1))]), np.hstack([small.C, np.ones((1, 2))]))
+    unreachable = lqo.LQOSystem(A, np.vstack([small.B, np.zeros((2, 1))]), np.hstack([small.C, np.ones((1, 2))]), dt=1.0)
     red = lqo.balanced_truncation(unreachable, 4)
     assert red.system.order == 3  # the rank of the Gramians, not the order asked for
     assert red.relative_error < 1e-12
@@ -167,7 +167,7 @@ def test_only_the_unstable_channels_of_a_batch_are_repaired():
         if np.abs(np.linalg.eigvals(_project(lqo.to_dense(candidate), V, W).A)).max() < 0.9:
             good = candidate
             break
-    batch = lqo.DiagonalLQOSystem(*(np.stack([getattr(good, a), getattr(bad, a)]) for a in ("poles", "B", "C")))
+    batch = lqo.DiagonalLQOSystem(*(np.stack([getattr(good, a), getattr(bad, a)]) for a in ("poles", "B", "C")), dt=1.0)
     with pytest.warns(StabilityWarning, match="1 of 2 reduced systems were unstable"):
         red = lqo.balanced_truncation(batch, 2, horizon=3)
     np.testing.assert_array_equal(red.repaired, [False, True])
@@ -176,4 +176,4 @@ def test_only_the_unstable_channels_of_a_batch_are_repaired():
 
 def test_a_system_without_transfer_says_so():
     with pytest.raises(InvalidInputError, match="no transfer from input to output"):
-        lqo.balanced_truncation(lqo.LQOSystem(np.diag([0.5, 0.2]), np.ones((2, 1)), np.zeros((1, 2))), 1)
+        lqo.balanced_truncation(lqo.LQOSystem(np.diag([0.5, 0.2]), np.ones((2, 1)), np.zeros((1, 2)), dt=1.0), 1)

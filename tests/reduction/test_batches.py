@@ -51,7 +51,7 @@ def test_a_reduction_of_a_batch_can_be_a_start(sys, method):
 def mixed(m):
     """A batch whose balanced truncations to order 2 differ in their slots: two real poles, and a pair."""
     poles = [[0.9, -0.8, 0.1j], [0.1, -0.1, 0.9j]]
-    return lqo.DiagonalLQOSystem(poles, np.ones((2, 3, m)), [[[1.0, 1.0, 1e-3]], [[1e-3, 1e-3, 1.0]]])
+    return lqo.DiagonalLQOSystem(poles, np.ones((2, 3, m)), [[[1.0, 1.0, 1e-3]], [[1e-3, 1e-3, 1.0]]], dt=1.0)
 
 
 @pytest.mark.parametrize("m", [1, 2])

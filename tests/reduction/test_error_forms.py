@@ -40,8 +40,8 @@ def test_inner_form_is_the_squared_error_of_the_best_outputs(continuous, kinds, 
 @TIMES
 def test_inner_form_keeps_its_digits_where_the_error_is_small(continuous):
     sys = system(continuous, pairs=2, reals=1)
-    inside = form(lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C * [1, 1e-9, 1], None, None, sys.dt))
-    alone = form(lqo.DiagonalLQOSystem(sys.poles[1:2], sys.B[1:2], 1e-9 * sys.C[:, 1:2], None, None, sys.dt))
+    inside = form(lqo.DiagonalLQOSystem(sys.poles, sys.B, sys.C * [1, 1e-9, 1], None, None, dt=sys.dt))
+    alone = form(lqo.DiagonalLQOSystem(sys.poles[1:2], sys.B[1:2], 1e-9 * sys.C[:, 1:2], None, None, dt=sys.dt))
     mu = sys.poles[[0, 2]]
     x = np.array([np.log(-mu[0].real - LEAST) if continuous else np.log(-np.log(np.abs(mu[0])) - LEAST), 0.0, 0.0])
     x[1] = mu[0].imag if continuous else np.angle(mu[0])
@@ -64,7 +64,7 @@ def left_out(sys, data, kinds, x):
     """The part ``2 Σ tr(M_i ∂P M_i ∂P)`` of the second derivative of ``E₂`` that the Hessian goes without."""
     real, rows, plain, hermitian = data[4], data[6], data[8], data[9]
     c = rows.shape[0] // 2
-    M = np.einsum("ij,ja,jb->iab", sys.quadratic.W, rows[:c], rows[c:])
+    M = np.einsum("ij,ja,jb->iab", sys.M.W, rows[:c], rows[c:])
     M = 0.5 * (M + M.transpose(0, 2, 1))
 
     def gramian(y):

@@ -50,7 +50,7 @@ def check(red, sys, order, horizon):
         assert type(system.M) is type(sys.M)
         assert system.is_real
     else:
-        assert (system.quadratic is None) == (sys.quadratic is None)
+        assert (system.M is None) == (sys.M is None)
     np.testing.assert_array_equal(red.error, lqo.h2_error(sys, system, horizon))
     np.testing.assert_allclose(red.relative_error, lqo.h2_error(sys, system, horizon, relative=True), rtol=1e-14)
     assert np.all(red.error <= red.start_error)
@@ -146,9 +146,9 @@ def test_a_direct_method_reports_itself_as_its_start(sys):
 @pytest.mark.parametrize("method", list(METHODS))
 def test_the_full_system_is_not_modified(method):
     sys = get("diagonal discrete batch siso factored")
-    copies = sys.poles.copy(), sys.B.copy(), sys.C.copy(), sys.quadratic.U.copy()
+    copies = sys.poles.copy(), sys.B.copy(), sys.C.copy(), sys.M.U.copy()
     lqo.reduce(sys, 3, method=method)
-    for array, copy in zip((sys.poles, sys.B, sys.C, sys.quadratic.U), copies, strict=True):
+    for array, copy in zip((sys.poles, sys.B, sys.C, sys.M.U), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 

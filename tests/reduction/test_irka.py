@@ -124,13 +124,13 @@ def test_finite_horizons_are_refused():
 
 
 def test_a_start_that_is_not_diagonalisable_is_refused():
-    start = lqo.LQOSystem([[0.5, 1.0], [0.0, 0.5]], [[0.0], [1.0]], [[1.0, 0.0]])
+    start = lqo.LQOSystem([[0.5, 1.0], [0.0, 0.5]], [[0.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     with pytest.raises(InvalidInputError, match=r"the start is not diagonalisable .* use tsia"):
         lqo.irka(dense(3, n=8), 2, start=start)
 
 
 def test_a_deficient_start_is_refused():
-    twin = lqo.DiagonalLQOSystem([0.5, 0.5, 0.2], np.ones((3, 1)), np.ones((1, 3)))
+    twin = lqo.DiagonalLQOSystem([0.5, 0.5, 0.2], np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
     with pytest.raises(InvalidInputError, match="the start is deficient"):
         lqo.irka(get("diagonal discrete siso linear"), 3, start=twin)
 

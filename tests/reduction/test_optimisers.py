@@ -32,8 +32,10 @@ def test_armijo_decreases_monotonically_and_keeps_its_distance(sys):
 
 
 def test_the_projection_binds():
-    sys = lqo.DiagonalLQOSystem([0.999, 0.6j], np.ones((2, 1)), [[1.0, 0.3]])
-    red = lqo.projected_gradient(sys, 1, margin=0.05, max_iterations=200, start=lqo.DiagonalLQOSystem([0.5], [[1.0]], [[0.5]]))
+    sys = lqo.DiagonalLQOSystem([0.999, 0.6j], np.ones((2, 1)), [[1.0, 0.3]], dt=1.0)
+    red = lqo.projected_gradient(
+        sys, 1, margin=0.05, max_iterations=200, start=lqo.DiagonalLQOSystem([0.5], [[1.0]], [[0.5]], dt=1.0)
+    )
     assert np.abs(red.system.poles).max() == pytest.approx(0.95, rel=1e-12)
 
 
@@ -41,8 +43,8 @@ def test_the_projection_binds():
 @pytest.mark.parametrize("horizon", [None, 7])
 def test_compiled_and_numpy_descent_take_the_same_steps(sys, horizon):
     start = diagonal(33, pairs=1, reals=1, p=sys.n_outputs, continuous=sys.is_continuous)
-    if sys.quadratic is not None:
-        rank = sys.quadratic.rank
+    if sys.M is not None:
+        rank = sys.M.rank
         start = diagonal(33, pairs=1, reals=1, p=sys.n_outputs, c=rank, continuous=sys.is_continuous)
     options = {"margin": 1e-6, "armijo": 1e-4, "max_iterations": 8, "tolerance": 1e-9}
     readable = descent._descend_one(sys, start, horizon, **options)
@@ -54,12 +56,12 @@ def test_compiled_and_numpy_descent_take_the_same_steps(sys, horizon):
 
 
 def test_projected_gradient_certifies_a_stationary_point():
-    sys = lqo.DiagonalLQOSystem([0.9, 0.5, -0.3], np.ones((3, 1)), [[1.0, 0.3, 0.2]])
+    sys = lqo.DiagonalLQOSystem([0.9, 0.5, -0.3], np.ones((3, 1)), [[1.0, 0.3, 0.2]], dt=1.0)
     red = lqo.projected_gradient(sys, 1, tolerance=1e-7, max_iterations=5000)
     assert red.status is Status.CONVERGED
 
     def error(z):  # one real pole: the error can be scanned
-        return lqo.h2_error(sys, lqo.DiagonalLQOSystem([z], [[1.0]], [[transfer(sys, z) * (1 - z * z)]]))
+        return lqo.h2_error(sys, lqo.DiagonalLQOSystem([z], [[1.0]], [[transfer(sys, z) * (1 - z * z)]], dt=1.0))
 
     coarse = min(np.linspace(-0.99, 0.99, 300), key=error)
     best = scipy.optimize.minimize_scalar(error, bounds=(coarse - 0.01, coarse + 0.01), method="bounded", options={"xatol": 1e-8})
@@ -95,11 +97,11 @@ def test_optimal_is_stationary(sys):
 def embedded_diagonal(m, p, c, continuous):
     small = diagonal(21, pairs=1, reals=1, m=m, p=p, c=c, continuous=continuous)
     other = diagonal(22, pairs=2, m=m, p=p, c=c, continuous=continuous)
-    q, r = small.quadratic, other.quadratic
+    q, r = small.M, other.M
     quadratic = lqo.QuadraticOutput(np.hstack([q.U, 0 * r.U]), np.hstack([q.V, 0 * r.V]), q.W) if c else None
     return lqo.DiagonalLQOSystem(
         np.concatenate([small.poles, other.poles]), np.concatenate([small.B, other.B]), np.hstack([small.C, 0 * other.C]),
-        None, quadratic, small.dt,
+        None, quadratic, dt=small.dt,
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def test_an_exactly_reducible_system_is_found(m, p, c, continuous, as_dense):
 
 def test_optimal_finds_the_poles_from_afar():
     sys = embedded_diagonal(1, 1, 0, False)
-    start = lqo.DiagonalLQOSystem([0.5 * np.exp(1.5j), 0.1], np.ones((2, 1)), np.ones((1, 2)))
+    start = lqo.DiagonalLQOSystem([0.5 * np.exp(1.5j), 0.1], np.ones((2, 1)), np.ones((1, 2)), dt=1.0)
     red = lqo.variable_projection(sys, 3, start=start)
     assert red.relative_error < 1e-5
     np.testing.assert_allclose(np.sort_complex(red.system.poles), np.sort_complex(sys.poles[:2]), atol=1e-3)
@@ -190,7 +192,7 @@ def test_slots_are_all_used():
 
 
 def test_a_real_pole_costs_a_whole_slot():
-    sys = lqo.DiagonalLQOSystem([0.9, 0.7, 0.5, 0.3], np.ones((4, 1)), [[1.0, -1.0, 1.0, 2.0]])
+    sys = lqo.DiagonalLQOSystem([0.9, 0.7, 0.5, 0.3], np.ones((4, 1)), [[1.0, -1.0, 1.0, 2.0]], dt=1.0)
     for method in ("balanced", "modal", "optimal"):
         system = lqo.reduce(sys, slots=2, method=method).system
         assert system.n_slots == 2
@@ -209,7 +211,9 @@ def test_feedthrough_is_copied_and_does_not_change_the_result():
 
 
 def test_a_pole_so_close_to_the_circle_that_rounding_matters():
-    sys = lqo.DiagonalLQOSystem([1 - 1e-13, (1 - 1e-14) * np.exp(1j), 0.5, 0.3j], np.ones((4, 1)), [[1e-6, 1e-6, 1.0, 1.0]])
+    sys = lqo.DiagonalLQOSystem(
+        [1 - 1e-13, (1 - 1e-14) * np.exp(1j), 0.5, 0.3j], np.ones((4, 1)), [[1e-6, 1e-6, 1.0, 1.0]], dt=1.0
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)
         red = lqo.variable_projection(sys, 4)

@@ -24,7 +24,7 @@ def test_the_picture_shows_poles_singular_values_and_both_responses(dt, tmp_path
 
 
 def test_a_batch_is_refused():
-    sys = lqo.DiagonalLQOSystem([[0.5, 0.3]], [[[1.0], [1.0]]], [[[1.0, 1.0]]])
+    sys = lqo.DiagonalLQOSystem([[0.5, 0.3]], [[[1.0], [1.0]]], [[[1.0, 1.0]]], dt=1.0)
     with pytest.raises(InvalidInputError, match="one system"):
         lqo.plot_reduction(sys, lqo.reduce(sys, order=1))
 
@@ -46,7 +46,7 @@ def test_the_curve_shows_every_method_and_the_singular_values(tmp_path):
 def test_the_curve_of_a_batch_shows_median_and_worst():
     C = np.random.default_rng(0).standard_normal((5, 1, 6))
     C[4] = 0  # a channel without transfer has no place on a logarithmic axis
-    sys = lqo.DiagonalLQOSystem(np.broadcast_to(np.linspace(-0.9, 0.9, 6), (5, 6)), np.ones((5, 6, 1)), C)
+    sys = lqo.DiagonalLQOSystem(np.broadcast_to(np.linspace(-0.9, 0.9, 6), (5, 6)), np.ones((5, 6, 1)), C, dt=1.0)
     curve = lqo.reduce(sys, orders=[1, 3], method="balanced")
     upper, lower = curve.plot().axes
     assert [line.get_label() for line in upper.lines] == ["balanced, median", "balanced, worst"]

@@ -137,7 +137,7 @@ def test_the_default_is_as_good_as_the_best_of_many_restarts(order, rng):
             mu = rng.choice(sys.poles[sys.poles.imag != 0], order // 2, replace=False)
             mu = np.abs(mu) ** rng.uniform(0.3, 3, mu.size) * np.exp(1j * np.angle(mu) * rng.uniform(0.8, 1.2, mu.size))
             mu = np.append(mu, rng.uniform(0.5, 0.99, order % 2))
-            starts.append(lqo.DiagonalLQOSystem(mu, np.ones((mu.size, 1)), np.ones((1, mu.size))))
+            starts.append(lqo.DiagonalLQOSystem(mu, np.ones((mu.size, 1)), np.ones((1, mu.size)), dt=1.0))
         best = lqo.variable_projection(sys, order, start=starts).error
         good += lqo.variable_projection(sys, order).error <= 1.01 * best
     assert good >= 9

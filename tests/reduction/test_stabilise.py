@@ -45,7 +45,7 @@ def test_stable_systems_pass_untouched():
 
 
 def test_repair_reflects_and_refits():
-    rom = lqo.DiagonalLQOSystem([1.25 * np.exp(0.7j), 0.4], [[1.0], [1.0]], [[1.0, 1.0]])
+    rom = lqo.DiagonalLQOSystem([1.25 * np.exp(0.7j), 0.4], [[1.0], [1.0]], [[1.0, 1.0]], dt=1.0)
     with pytest.warns(StabilityWarning, match="the reduced system was unstable"):
         system, repaired = stabilise(FULL, rom, norm_of(FULL))
     assert repaired
@@ -65,11 +65,11 @@ def test_fitted_outputs_are_optimal(name, rng):
     fitted = fit_outputs(sys, rom.poles, rom.B, norm_of(sys))
     error = lqo.h2_error(sys, fitted)
     assert error < lqo.h2_norm(sys)
-    q, real = fitted.quadratic, fitted.is_real_pole
+    q, real = fitted.M, fitted.is_real_pole
     for _ in range(20):
         step = [1e-3 * (rng.standard_normal(Z.shape) + 1j * rng.standard_normal(Z.shape) * ~real) for Z in (fitted.C, q.U, q.V)]
         C, U, V = (Z + dZ for Z, dZ in zip((fitted.C, q.U, q.V), step, strict=True))
-        other = lqo.DiagonalLQOSystem(fitted.poles, fitted.B, C, fitted.D, lqo.QuadraticOutput(U, V, q.W), fitted.dt)
+        other = lqo.DiagonalLQOSystem(fitted.poles, fitted.B, C, fitted.D, lqo.QuadraticOutput(U, V, q.W), dt=fitted.dt)
         assert lqo.h2_error(sys, other) >= error * (1 - 1e-12)
 
 

@@ -168,7 +168,7 @@ def test_modal_truncation_passes_over_the_order_that_it_cannot_give():
 
 @pytest.mark.parametrize("method", ["balanced", "optimal", "hippo"])
 def test_a_tolerance_out_of_reach(method):
-    sys = lqo.LQOSystem(np.diag([0.9, -0.9, 0.5]), np.ones((3, 1)), np.ones((1, 3)))
+    sys = lqo.LQOSystem(np.diag([0.9, -0.9, 0.5]), np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
     with pytest.raises(OrderError, match="no order below the 3 of the full system meets max_error = 1e-09: at order 2"):
         lqo.reduce(sys, max_error=1e-9, method=method)
 
@@ -242,7 +242,7 @@ def test_a_start_of_ones_own():
 
 
 def test_unstable_systems_need_a_finite_horizon():
-    sys = lqo.LQOSystem(np.diag([1.1, 0.5, 0.2]), np.ones((3, 1)), np.ones((1, 3)))
+    sys = lqo.LQOSystem(np.diag([1.1, 0.5, 0.2]), np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
     for budget in ({"orders": [1, 2]}, {"tolerance": 0.1}):
         with pytest.raises(UnstableSystemError, match="finite horizon"):
             lqo.reduce(sys, **budget)

@@ -37,8 +37,8 @@ def test_results_are_stable_and_no_worse_than_the_start(sys, horizon):
     assert np.all(red.error <= start.error)
     np.testing.assert_allclose(red.start_error, start.error, rtol=1e-12)
     np.testing.assert_array_equal(red.hsv, start.hsv)
-    if isinstance(sys, lqo.DiagonalLQOSystem) and sys.quadratic is not None:
-        assert red.system.quadratic.rank == sys.quadratic.rank
+    if isinstance(sys, lqo.DiagonalLQOSystem) and sys.M is not None:
+        assert red.system.M.rank == sys.M.rank
 
 
 @parametrize(SINGLE)
@@ -145,8 +145,8 @@ def test_random_starts_lead_to_optima():
 
 
 def deficient():
-    twin = lqo.DiagonalLQOSystem([0.5, 0.5, 0.2], np.ones((3, 1)), np.ones((1, 3)))
-    unexcited = lqo.LQOSystem(np.diag([0.5, 0.3, 0.2]), [[1.0], [1.0], [0.0]], np.ones((1, 3)))
+    twin = lqo.DiagonalLQOSystem([0.5, 0.5, 0.2], np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
+    unexcited = lqo.LQOSystem(np.diag([0.5, 0.3, 0.2]), [[1.0], [1.0], [0.0]], np.ones((1, 3)), dt=1.0)
     return [("diagonal discrete siso linear", twin), ("dense discrete siso linear", unexcited)]
 
 
@@ -158,7 +158,7 @@ def test_a_deficient_start_is_refused(name, start):
 
 def test_a_start_whose_outputs_see_nothing_gets_other_outputs():
     sys = dense(4, n=8)
-    start = lqo.LQOSystem(np.diag([0.5, -0.3]), np.ones((2, 1)), np.zeros((1, 2)))
+    start = lqo.LQOSystem(np.diag([0.5, -0.3]), np.ones((2, 1)), np.zeros((1, 2)), dt=1.0)
     red = lqo.tsia(sys, 2, start=start)
     assert red.status is Status.CONVERGED
     assert relative_gradient(sys, red.system) < 1e-6
@@ -213,7 +213,7 @@ def test_a_reduction_of_a_batch_can_be_a_start():
 def test_the_scale_of_the_states_of_a_start_does_not_matter():
     sys, start = dense(9, n=8), dense(10, n=2)
     T = np.diag([1e-20, 1e15])
-    scaled = lqo.LQOSystem(T @ start.A @ np.linalg.inv(T), T @ start.B, 0 * start.C)
+    scaled = lqo.LQOSystem(T @ start.A @ np.linalg.inv(T), T @ start.B, 0 * start.C, dt=1.0)
     assert lqo.tsia(sys, 2, start=scaled).error == pytest.approx(lqo.tsia(sys, 2, start=start).error, rel=1e-6)
 
 
@@ -261,7 +261,7 @@ def test_long_horizons_give_the_infinite_result():
 
 
 def test_the_unstable_systems_of_a_finite_horizon():
-    sys = lqo.DiagonalLQOSystem([1.05, 0.5, 0.9j, -0.3], np.ones((4, 1)), np.ones((1, 4)))
+    sys = lqo.DiagonalLQOSystem([1.05, 0.5, 0.9j, -0.3], np.ones((4, 1)), np.ones((1, 4)), dt=1.0)
     for full in (sys, lqo.to_dense(sys)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)
@@ -297,4 +297,4 @@ def test_starts_that_do_not_fit():
     with pytest.raises(InvalidInputError, match="the start is a LQOSystem"):
         lqo.tsia(sys, 2, start=dense(0, n=2))
     with pytest.raises(lqo.LQOError, match="not asymptotically stable"):
-        lqo.tsia(sys, 2, start=lqo.DiagonalLQOSystem([1.5], [[1.0]], [[1.0]]))
+        lqo.tsia(sys, 2, start=lqo.DiagonalLQOSystem([1.5], [[1.0]], [[1.0]], dt=1.0))

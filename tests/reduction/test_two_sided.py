@@ -59,7 +59,7 @@ def test_a_defective_reduced_matrix_does_not_matter():
         wanted = solve_stein(as_dense(sys).A, block, Q[: sys.order])
         np.testing.assert_allclose(cross_gramians.cross_solver(sys, None)(Q[: sys.order], block), wanted, rtol=1e-10)
     sys = dense(3, n=8)
-    start = lqo.LQOSystem(block, [[0.0], [1.0]], [[1.0, 0.0]])
+    start = lqo.LQOSystem(block, [[0.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     red = lqo.tsia(sys, 2, start=start)
     assert red.status is Status.CONVERGED
     assert red.error < red.start_error

@@ -108,7 +108,7 @@ def test_first_order_optimality(m, p, c, form, rng):
         B, C = (a + size * a * rng.standard_normal(a.shape) for a in (best.B, best.C))
         if c:  # the quadratic rows belong to poles and inputs
             return fit_outputs(sys, poles, B, norm_of(sys, None, spectrum))
-        return lqo.DiagonalLQOSystem(poles, B, C, best.D)
+        return lqo.DiagonalLQOSystem(poles, B, C, best.D, dt=1.0)
 
     changes = [lqo.h2_error(sys, moved(size), spectrum=spectrum) / red.error - 1 for size in [1e-4] * 20 + [1e-2] * 10]
     assert min(changes) > -1e-7

@@ -71,7 +71,7 @@ def test_defective_matrices_are_refused(name):
 
 
 def test_ill_conditioned_eigenvectors_warn():
-    sys = LQOSystem([[0.5, 1.0], [0.0, 0.5 + 1e-9]], [[1.0], [1.0]], [[1.0, 1.0]])
+    sys = LQOSystem([[0.5, 1.0], [0.0, 0.5 + 1e-9]], [[1.0], [1.0]], [[1.0, 1.0]], dt=1.0)
     with pytest.warns(AccuracyWarning, match=r"condition number \d\.\de\+\d+"):
         to_diagonal(sys)
 
@@ -90,7 +90,7 @@ def test_a_batch_has_no_dense_form(sys):
 
 def test_a_factored_output_stays_in_factors():
     sys = get("dense discrete mimo factored")
-    assert to_diagonal(sys).quadratic.rank == sys.M.rank
+    assert to_diagonal(sys).M.rank == sys.M.rank
     assert isinstance(to_dense(get("diagonal discrete siso factored")).M, QuadraticOutput)
 
 

@@ -45,7 +45,7 @@ A, B, C = np.diag([0.5, 0.2]), np.ones((2, 1)), np.ones((1, 2))
 )
 def test_wrong_shapes_name_the_array_and_both_shapes(arguments, message):
     with pytest.raises(DimensionError, match=re.escape(message)) as caught:
-        LQOSystem(**{"A": A, "B": B, "C": C, **arguments})
+        LQOSystem(**{"A": A, "B": B, "C": C, "dt": 1.0, **arguments})
     assert isinstance(caught.value, LQOError)
     assert isinstance(caught.value, ValueError)
 
@@ -58,13 +58,13 @@ def test_entries_that_are_not_finite(name, bad):
     spoilt[(-1,) * spoilt.ndim] = bad
     where = tuple(n - 1 for n in spoilt.shape)
     with pytest.raises(InvalidInputError, match=re.escape(f"{name} has 1 entries that are not finite, first at {where}")):
-        LQOSystem(**{**arrays, name: spoilt})
+        LQOSystem(**{**arrays, name: spoilt}, dt=1.0)
 
 
 @pytest.mark.parametrize("value", ["text", [["a", "b"]], [[1.0], [1.0, 2.0]], {}, np.array([[object()]])])
 def test_what_is_no_numeric_array(value):
     with pytest.raises(InvalidInputError, match="A is not a numeric array"):
-        LQOSystem(value, B, C)
+        LQOSystem(value, B, C, dt=1.0)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_arrays_are_read_only(sys):
 
 def test_arrays_are_copies():
     arrays = [A.copy(), B.copy(), C.copy(), np.ones((1, 1)), np.ones((1, 2, 2))]
-    sys = LQOSystem(*arrays)
+    sys = LQOSystem(*arrays, dt=1.0)
     for array in arrays:
         array[...] = 7
     np.testing.assert_array_equal(sys.A, A)
@@ -126,13 +126,13 @@ def test_replace_changes_one_field_only(sys):
 
 def test_replace_validates():
     with pytest.raises(DimensionError, match="B has shape"):
-        dataclasses.replace(LQOSystem(A, B, C), B=np.ones((5, 1)))
+        dataclasses.replace(LQOSystem(A, B, C, dt=1.0), B=np.ones((5, 1)))
 
 
 def test_asymmetric_quadratic_output_is_symmetrised_with_a_warning(rng):
     M = rng.standard_normal((1, 2, 2))
     with pytest.warns(SymmetrisedWarning, match="M is not symmetric"):
-        sys = LQOSystem(A, B, C, M=M)
+        sys = LQOSystem(A, B, C, M=M, dt=1.0)
     np.testing.assert_allclose(sys.M, (M + M.transpose(0, 2, 1)) / 2)
     x = rng.standard_normal(2)
     assert x @ sys.M[0] @ x == pytest.approx(x @ M[0] @ x)
@@ -140,7 +140,7 @@ def test_asymmetric_quadratic_output_is_symmetrised_with_a_warning(rng):
 
 def test_the_symmetrise_warning_points_at_the_caller():
     with pytest.warns(SymmetrisedWarning) as caught:
-        LQOSystem(A, B, C, M=[[[0.0, 1.0], [0.0, 0.0]]])
+        LQOSystem(A, B, C, M=[[[0.0, 1.0], [0.0, 0.0]]], dt=1.0)
     assert caught[0].filename == __file__
 
 
@@ -149,18 +149,18 @@ def test_asymmetry_of_rounding_is_silent():
     M[0, 0, 1] += 1e-15
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sys = LQOSystem(A, B, C, M=M)
+        sys = LQOSystem(A, B, C, M=M, dt=1.0)
     np.testing.assert_array_equal(sys.M, sys.M.transpose(0, 2, 1))
 
 
 def test_complex_symmetric_is_not_hermitian():
     with pytest.warns(SymmetrisedWarning):  # xᵀ M x with the plain transpose: a Hermitian matrix is not symmetric
-        sys = LQOSystem(A, B, C, M=[[[1.0, 1j], [-1j, 1.0]]])
+        sys = LQOSystem(A, B, C, M=[[[1.0, 1j], [-1j, 1.0]]], dt=1.0)
     np.testing.assert_array_equal(sys.M[0], np.eye(2))
 
 
 def test_one_matrix_is_one_output():
-    sys = LQOSystem(A, B, None, M=np.eye(2))
+    sys = LQOSystem(A, B, None, M=np.eye(2), dt=1.0)
     assert sys.M.shape == (1, 2, 2)
     np.testing.assert_array_equal(sys.C, np.zeros((1, 2)))
 
@@ -169,10 +169,10 @@ def test_sizes_and_defaults():
     sys = dense(0, n=5, m=3, p=2)
     assert (sys.order, sys.n_inputs, sys.n_outputs) == (5, 3, 2)
     np.testing.assert_array_equal(sys.D, np.zeros((2, 3)))
-    assert LQOSystem([[1]], [[2]], [[3]]).A.dtype == np.float64
+    assert LQOSystem([[1]], [[2]], [[3]], dt=1.0).A.dtype == np.float64
     assert sys.is_real
     assert not dense(0, is_complex=True).is_real
-    assert not LQOSystem(A, B, C, M=QuadraticOutput([[1j, 0]], [[1, 0]], [[1]])).is_real
+    assert not LQOSystem(A, B, C, M=QuadraticOutput([[1j, 0]], [[1, 0]], [[1]]), dt=1.0).is_real
 
 
 @pytest.mark.parametrize(
@@ -213,11 +213,11 @@ def test_wrong_shapes_of_factors(shapes, message):
 def test_sparse_matrices_one_per_output():
     M = [np.diag([1.0, 2.0]), np.array([[0.0, 1.0], [1.0, 0.0]])]
     for kind in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
-        np.testing.assert_array_equal(LQOSystem(A, B, None, M=[kind(m) for m in M]).M, M)
-        np.testing.assert_array_equal(LQOSystem(A, B, None, M=(kind(M[0]), M[1])).M, M)
-        np.testing.assert_array_equal(LQOSystem(A, B, None, M=kind(M[0])).M, M[:1])
+        np.testing.assert_array_equal(LQOSystem(A, B, None, M=[kind(m) for m in M], dt=1.0).M, M)
+        np.testing.assert_array_equal(LQOSystem(A, B, None, M=(kind(M[0]), M[1]), dt=1.0).M, M)
+        np.testing.assert_array_equal(LQOSystem(A, B, None, M=kind(M[0]), dt=1.0).M, M[:1])
     with pytest.raises(InvalidInputError, match="M is not a numeric array"):
-        LQOSystem(A, B, None, M=[scipy.sparse.eye(2), scipy.sparse.eye(3)])
+        LQOSystem(A, B, None, M=[scipy.sparse.eye(2), scipy.sparse.eye(3)], dt=1.0)
 
 
 def test_batches_of_factors_have_batches_of_matrices(rng):
@@ -227,5 +227,5 @@ def test_batches_of_factors_have_batches_of_matrices(rng):
 
 
 def test_complex_factors_of_a_dense_system_have_matrices():
-    half = DiagonalLQOSystem([0.5j], [[1.0]], [[1.0]], quadratic=QuadraticOutput([[1j]], [[1.0]], [[1.0]])).quadratic
-    np.testing.assert_array_equal(LQOSystem([[0.5j]], [[1.0]], [[1.0]], M=half).M.to_dense(), [[[1j]]])
+    half = DiagonalLQOSystem([0.5j], [[1.0]], [[1.0]], M=QuadraticOutput([[1j]], [[1.0]], [[1.0]]), dt=1.0).M
+    np.testing.assert_array_equal(LQOSystem([[0.5j]], [[1.0]], [[1.0]], M=half, dt=1.0).M.to_dense(), [[[1j]]])

@@ -27,22 +27,22 @@ def factors(c=1, s=2, p=1, batch=()):
         ({"C": np.ones((0, 2))}, "0 outputs"),
         ({"C": np.ones((4, 1, 2))}, "C has shape (4, 1, 2)"),
         ({"D": np.ones((2, 1))}, "D has shape (2, 1), expected (..., p, m) = (1, 1)"),
-        ({"quadratic": factors(s=3)}, "quadratic.U has shape (1, 3), expected (..., c, s) = (1, 2)"),
-        ({"quadratic": factors(p=2)}, "quadratic.W has shape (2, 1), expected (..., p, c) = (1, 1)"),
-        ({"quadratic": factors(batch=(3,))}, "quadratic.U has shape (3, 1, 2)"),
+        ({"M": factors(s=3)}, "M.U has shape (1, 3), expected (..., c, s) = (1, 2)"),
+        ({"M": factors(p=2)}, "M.W has shape (2, 1), expected (..., p, c) = (1, 1)"),
+        ({"M": factors(batch=(3,))}, "M.U has shape (3, 1, 2)"),
     ],
 )
 def test_wrong_shapes_name_the_array_and_both_shapes(arguments, message):
     with pytest.raises(DimensionError, match=re.escape(message)) as caught:
-        DiagonalLQOSystem(**{"poles": POLES, "B": B, "C": C, **arguments})
+        DiagonalLQOSystem(**{"poles": POLES, "B": B, "C": C, "dt": 1.0, **arguments})
     assert isinstance(caught.value, LQOError)
 
 
 def test_batch_axes_must_agree():
     with pytest.raises(DimensionError, match=re.escape("B has shape (2, 2, 1), expected (..., s, m) = (3, 2, 1)")):
-        DiagonalLQOSystem(np.ones((3, 2)) / 2, np.ones((2, 2, 1)), np.ones((3, 1, 2)))
+        DiagonalLQOSystem(np.ones((3, 2)) / 2, np.ones((2, 2, 1)), np.ones((3, 1, 2)), dt=1.0)
     with pytest.raises(DimensionError, match="batch"):
-        DiagonalLQOSystem(np.ones((0, 2)), np.ones((0, 2, 1)), np.ones((0, 1, 2)))
+        DiagonalLQOSystem(np.ones((0, 2)), np.ones((0, 2, 1)), np.ones((0, 1, 2)), dt=1.0)
 
 
 @pytest.mark.parametrize("name", ["poles", "B", "C", "D"])
@@ -51,12 +51,12 @@ def test_entries_that_are_not_finite(name):
     spoilt = arrays[name].copy()
     spoilt[(0,) * spoilt.ndim] = np.nan
     with pytest.raises(InvalidInputError, match=f"{name} has 1 entries that are not finite"):
-        DiagonalLQOSystem(**{**arrays, name: spoilt})
+        DiagonalLQOSystem(**{**arrays, name: spoilt}, dt=1.0)
 
 
-@pytest.mark.parametrize("name", ["B", "C", "quadratic.U", "quadratic.V"])
+@pytest.mark.parametrize("name", ["B", "C", "M.U", "M.V"])
 def test_a_real_pole_needs_real_rows(name):
-    arrays = {"poles": POLES, "B": B + 0j, "C": C + 0j, "quadratic": factors()}
+    arrays = {"poles": POLES, "B": B + 0j, "C": C + 0j, "M": factors()}
     if name == "B":
         arrays["B"][1, 0] = 1j
         where = (1, 0)
@@ -66,19 +66,19 @@ def test_a_real_pole_needs_real_rows(name):
         arrays = {**arrays, "C": spoilt} if name == "C" else arrays
         if name != "C":
             U, V = (spoilt, C) if name.endswith("U") else (C, spoilt)
-            arrays["quadratic"] = QuadraticOutput(U, V, [[1.0]])
+            arrays["M"] = QuadraticOutput(U, V, [[1.0]])
     with pytest.raises(InvalidInputError, match=re.escape(f"{name} is complex at {where}, where the pole is real")):
-        DiagonalLQOSystem(**arrays)
+        DiagonalLQOSystem(**arrays, dt=1.0)
 
 
 @pytest.mark.parametrize("name", ["D", "W"])
 def test_feedthrough_and_mixing_are_real(name):
     if name == "D":
         with pytest.raises(InvalidInputError, match="D must be real"):
-            DiagonalLQOSystem(POLES, B, C, [[1j]])
+            DiagonalLQOSystem(POLES, B, C, [[1j]], dt=1.0)
     else:
         with pytest.raises(InvalidInputError, match="W must be real"):
-            DiagonalLQOSystem(POLES, B, C, quadratic=QuadraticOutput(C, C, [[1j]]))
+            DiagonalLQOSystem(POLES, B, C, M=QuadraticOutput(C, C, [[1j]]), dt=1.0)
 
 
 @pytest.mark.parametrize("dt", [-1.0, np.nan, None, "1", False])
@@ -89,7 +89,7 @@ def test_wrong_time_steps(dt):
 
 @parametrize(select(diagonal=True))
 def test_arrays_are_read_only(sys):
-    q = sys.quadratic
+    q = sys.M
     for array in (sys.poles, sys.B, sys.C, sys.D, *(() if q is None else (q.U, q.V, q.W))):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
@@ -99,7 +99,7 @@ def test_arrays_are_read_only(sys):
 
 def test_arrays_are_copies():
     lam = POLES.copy()
-    sys = DiagonalLQOSystem(lam, B, C)
+    sys = DiagonalLQOSystem(lam, B, C, dt=1.0)
     lam[:] = 0
     np.testing.assert_array_equal(sys.poles, POLES)
 
@@ -110,7 +110,7 @@ def test_replace_changes_one_field_only(sys):
     np.testing.assert_array_equal(other.C, 3 * sys.C)
     np.testing.assert_array_equal(other.poles, sys.poles)
     np.testing.assert_array_equal(other.B, sys.B)
-    assert (other.quadratic is None) == (sys.quadratic is None)
+    assert (other.M is None) == (sys.M is None)
 
 
 def test_sizes():
@@ -118,7 +118,7 @@ def test_sizes():
     assert (sys.order, sys.n_slots, sys.n_inputs, sys.n_outputs, sys.batch) == (8, 5, 2, 4, ())
     assert isinstance(sys.order, int)
     np.testing.assert_array_equal(sys.is_real_pole, [False] * 3 + [True] * 2)
-    mixed = DiagonalLQOSystem([[0.5, 0.1j], [0.2j, 0.3j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)))
+    mixed = DiagonalLQOSystem([[0.5, 0.1j], [0.2j, 0.3j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)), dt=1.0)
     np.testing.assert_array_equal(mixed.order, [3, 4])
 
 
@@ -132,9 +132,9 @@ def test_indexing_a_batch(sys):
         np.testing.assert_array_equal(one.B, sys.B[index])
         np.testing.assert_array_equal(one.C, sys.C[index])
         np.testing.assert_array_equal(one.D, sys.D[index])
-        if sys.quadratic is not None:
-            np.testing.assert_array_equal(one.quadratic.U, sys.quadratic.U[index])
-            np.testing.assert_array_equal(one.quadratic.W, sys.quadratic.W[index])
+        if sys.M is not None:
+            np.testing.assert_array_equal(one.M.U, sys.M.U[index])
+            np.testing.assert_array_equal(one.M.W, sys.M.W[index])
     assert sys[:1].batch == (1, *sys.batch[1:])
     assert sys[np.zeros(5, int)].batch == (5, *sys.batch[1:])
     assert sys[()].batch == sys.batch
@@ -174,20 +174,20 @@ def test_repr(name, text):
 
 
 def test_repr_of_a_mixed_batch():
-    mixed = DiagonalLQOSystem([[0.5, 0.1j], [0.2j, 0.3j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)))
+    mixed = DiagonalLQOSystem([[0.5, 0.1j], [0.2j, 0.3j]], np.ones((2, 2, 1)), np.ones((2, 1, 2)), dt=1.0)
     assert "batch=(2,), order=3..4" in repr(mixed)
 
 
 @pytest.mark.parametrize("quadratic", [np.ones((1, 2, 2)), [[1.0]], "text", 3])
 def test_a_quadratic_output_must_be_factors(quadratic):
-    with pytest.raises(InvalidInputError, match=r"quadratic is of type \w+, expected a QuadraticOutput\(U, V, W\)"):
-        DiagonalLQOSystem(POLES, B, C, quadratic=quadratic)
+    with pytest.raises(InvalidInputError, match=r"M is of type \w+, expected a QuadraticOutput\(U, V, W\)"):
+        DiagonalLQOSystem(POLES, B, C, M=quadratic, dt=1.0)
 
 
-@parametrize([c for c in select(diagonal=True) if c.sys.quadratic is not None])
+@parametrize([c for c in select(diagonal=True) if c.sys.M is not None])
 def test_half_storage_has_no_plain_matrices(sys):
-    assert isinstance(sys.quadratic, QuadraticOutput)
+    assert isinstance(sys.M, QuadraticOutput)
     with pytest.raises(InvalidInputError, match=r"to_dense\(sys\)\.M\.to_dense\(\)"):
-        sys.quadratic.to_dense()
+        sys.M.to_dense()
     if not sys.batch:
         assert to_dense(sys).M.to_dense().shape == (sys.n_outputs, sys.order, sys.order)

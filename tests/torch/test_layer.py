@@ -232,7 +232,7 @@ def test_inputs_of_another_precision_or_length_zero():
 
 def test_things_of_another_kind_are_named():
     for call, message in (
-        (lambda: torch_layer(lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]])), "to_diagonal converts"),
+        (lambda: torch_layer(lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], dt=1.0)), "to_diagonal converts"),
         (lambda: torch_model(draw("channels")), "expected a DeepSSM"),
         (lambda: update_model(model_and_inputs({})[0], torch.nn.Identity()), "expected an SSMModel"),
     ):

@@ -90,8 +90,8 @@ def small_systems(model):
             array = rng.normal(size=(k, real.size)) + 1j * rng.normal(size=(k, real.size))
             return np.where(real, array.real, array)
 
-        quadratic = QuadraticOutput(rows(2), rows(2), block.ssm.quadratic.W)
-        systems.append(DiagonalLQOSystem(poles, rows(4).T, rows(4), block.ssm.D, quadratic))
+        quadratic = QuadraticOutput(rows(2), rows(2), block.ssm.M.W)
+        systems.append(DiagonalLQOSystem(poles, rows(4).T, rows(4), block.ssm.D, quadratic, dt=1.0))
     return systems
 
 
@@ -170,7 +170,7 @@ def test_what_the_format_cannot_store_is_refused(tmp_path, feedthrough):
     model = load_checkpoint(tmp_path / "m.npz")
     D = np.ones((4, 4)) if feedthrough else np.eye(4)
     poles = [0.5 if feedthrough else 1.1]
-    bad = DiagonalLQOSystem(poles, np.ones((1, 4)), np.ones((4, 1)), D)
+    bad = DiagonalLQOSystem(poles, np.ones((1, 4)), np.ones((4, 1)), D, dt=1.0)
     with pytest.raises(CheckpointError, match="feedthrough" if feedthrough else "stable"):
         with_systems(model, bad, bad).save(tmp_path / "x.npz")
 

@@ -163,7 +163,7 @@ def half_storage(
     poles, _, residues = to_half_storage(poles, np.ones((*poles.shape, 1)), residues, scale)
     B = np.any(residues, axis=1)[..., np.newaxis].astype(float)
     D = np.concatenate([D, np.zeros((residues.shape[1] - len(D), len(poles)))])
-    return DiagonalLQOSystem(stable_poles(layer, poles) if stable else poles, B, residues, D.T[..., np.newaxis])
+    return DiagonalLQOSystem(stable_poles(layer, poles) if stable else poles, B, residues, D.T[..., np.newaxis], dt=1.0)
 
 
 def linear_parts(layer: str, ssm: DiagonalLQOSystem) -> tuple[np.ndarray, np.ndarray]:

@@ -101,7 +101,7 @@ def keep_shared_poles(model: DeepSSM, slots: int, horizon: int | None = None) ->
     >>> from lqo_mor.checkpoints.families.dss import keep_shared_poles
     >>> from lqo_mor.network import Block
     >>> z = np.array([[1.0], [0.5]]) * np.array([-0.1 + 1j, -0.2 + 2j, -0.4 + 3j])  # two heads, steps 1 and 0.5
-    >>> ssm = lqo.DiagonalLQOSystem(np.exp(z), B=np.ones((2, 3, 1)), C=[[[1.0, 0.1, 0.2]], [[0.9, 0.0, 0.3]]])
+    >>> ssm = lqo.DiagonalLQOSystem(np.exp(z), B=np.ones((2, 3, 1)), C=[[[1.0, 0.1, 0.2]], [[0.9, 0.0, 0.3]]], dt=1.0)
     >>> model = lqo.DeepSSM(None, (Block("layer", ssm, residual=False),), None)
     >>> small = keep_shared_poles(model, slots=2).blocks[0].ssm
     >>> np.array_equal(small.poles, ssm.poles[:, [0, 2]])
@@ -112,7 +112,7 @@ def keep_shared_poles(model: DeepSSM, slots: int, horizon: int | None = None) ->
     blocks = []
     for block in model.blocks:
         ssm = block.ssm
-        if not ssm.batch or ssm.quadratic is not None:
+        if not ssm.batch or ssm.M is not None:
             raise InvalidInputError(f"{block.name} is no batch of heads with linear outputs; only those share their poles")
         if slots < ssm.n_slots:
             norm = norm_of(ssm, horizon)

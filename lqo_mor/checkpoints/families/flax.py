@@ -37,7 +37,8 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     C = complex_numbers(tensors["C"]).T
     poles, factors = discretise(layer, np.minimum(A_re, _CLIP) + 1j * A_im, log_step, "zoh")
     B = factors * (B_re + 1j * B_im)
-    return Layer(DiagonalLQOSystem(*to_half_storage(poles, B[..., np.newaxis], C[:, np.newaxis], scale=1), D[..., np.newaxis]))
+    poles, B, C = to_half_storage(poles, B[..., np.newaxis], C[:, np.newaxis], scale=1)
+    return Layer(DiagonalLQOSystem(poles, B, C, D[..., np.newaxis], dt=1.0))
 
 
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:

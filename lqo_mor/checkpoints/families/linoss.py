@@ -44,7 +44,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     B, C = tensors["B"].astype(np.float64), tensors["C"].astype(np.float64)
     columns = np.stack([C[..., 0], -C[..., 1]], axis=-1) * factor[:, np.newaxis]
     rows, columns = np.moveaxis(B, -1, 1).reshape(2 * len(poles), -1), columns.reshape(-1, 2 * len(poles))
-    return Layer(DiagonalLQOSystem(np.repeat(poles, 2), rows, columns, np.diag(tensors["D"].astype(np.float64))))
+    return Layer(DiagonalLQOSystem(np.repeat(poles, 2), rows, columns, np.diag(tensors["D"].astype(np.float64)), dt=1.0))
 
 
 def _poles(layer: str, tensors: Tensors, rule: str) -> tuple[np.ndarray, np.ndarray]:

@@ -94,7 +94,7 @@ def _fewer(ssm: DiagonalLQOSystem, count: int, horizon: int | None) -> DiagonalL
     K = K + np.diag(_RIDGE * diagonal + _FLOOR * np.max(diagonal) + np.finfo(float).tiny)
     kept = np.repeat(2 * _picked(K, weights, count), 2) + np.tile([0, 1], count)
     fitted = scipy.linalg.solve(K[np.ix_(kept, kept)], K[kept] @ weights.T, assume_a="pos").T
-    return DiagonalLQOSystem(ssm.poles[kept], ssm.B[kept], fitted * factor[kept], ssm.D)
+    return DiagonalLQOSystem(ssm.poles[kept], ssm.B[kept], fitted * factor[kept], ssm.D, dt=1.0)
 
 
 def _factors(ssm: DiagonalLQOSystem) -> np.ndarray:

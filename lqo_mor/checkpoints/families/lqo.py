@@ -42,7 +42,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     # The file counts a real pole twice, 2 Re(c b) λ^k, our half storage once.
     B = np.where((poles.imag == 0)[:, np.newaxis], 2 * B, B)
     factors = QuadraticOutput(rows[1], rows[2], tensor("W")) if quadratic else None
-    return Layer(DiagonalLQOSystem(stable_poles(layer, poles), B, C, np.diag(tensor("D")), factors))
+    return Layer(DiagonalLQOSystem(stable_poles(layer, poles), B, C, np.diag(tensor("D")), factors, dt=1.0))
 
 
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
@@ -59,14 +59,14 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Value
         "ssm.C": real_view(ssm.C),
         "ssm.D": np.diag(ssm.D),
     }
-    q = ssm.quadratic
+    q = ssm.M
     if q is not None and q.rank:
         values |= {"ssm.U": real_view(q.U), "ssm.V": real_view(q.V), "ssm.W": q.W}
     return values
 
 
 def _parameters(ssm: DiagonalLQOSystem) -> int:
-    n, d, c = ssm.n_slots, ssm.n_inputs, 0 if ssm.quadratic is None else ssm.quadratic.rank
+    n, d, c = ssm.n_slots, ssm.n_inputs, 0 if ssm.M is None else ssm.M.rank
     return 2 * n + 4 * n * d + d + 4 * c * n + c * d
 
 

@@ -45,7 +45,7 @@ def system_arrays(ssm: DiagonalLQOSystem, dtype: DTypeLike = np.float64) -> dict
     # Rounding must not turn a pair into a real pole: the next number off the axis is as near as the rounded angle.
     aside = np.nextafter(theta, np.copysign(np.pi / 2, ssm.poles.imag).astype(dtype), dtype=dtype)
     theta = np.where(on_axis(theta) & ~ssm.is_real_pole, aside, theta)
-    q = ssm.quadratic if ssm.quadratic is not None and ssm.quadratic.rank else None
+    q = ssm.M if ssm.M is not None and ssm.M.rank else None
     quadratic = {} if q is None else {"U": q.U, "V": q.V}
     if ssm.batch:
         B = ssm.B[..., 0][:, np.newaxis]
@@ -84,7 +84,7 @@ def system_from(arrays: dict[str, np.ndarray]) -> DiagonalLQOSystem:
     else:
         B = rows["B"]
     quadratic = QuadraticOutput(rows["U"], rows["V"], arrays["W"]) if "W" in arrays else None
-    return DiagonalLQOSystem(poles, B, C, D, quadratic)
+    return DiagonalLQOSystem(poles, B, C, D, quadratic, dt=1.0)
 
 
 def on_axis(theta: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
         ssm = system_from(arrays)
     except CheckpointError as err:
         raise CheckpointError(f"{layer}: lqo.{err}") from None
-    if backward is not None and (ssm.n_outputs % 2 or ssm.quadratic is not None):
+    if backward is not None and (ssm.n_outputs % 2 or ssm.M is not None):
         raise CheckpointError(f"{layer}: lqo.backward needs an even number of outputs and no quadratic one")
     return Layer(ssm, backward)
 

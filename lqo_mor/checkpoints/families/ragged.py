@@ -89,7 +89,7 @@ def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     used = np.arange(max(1, count.max())) < count[:, np.newaxis]  # row by row, as the flat slots are
     poles, C = np.full(used.shape, _PADDING, complex), np.zeros(used.shape, complex)
     poles[used], C[used] = stable_poles(layer, flat), residue
-    return DiagonalLQOSystem(poles, used[..., np.newaxis], C[:, np.newaxis], D[:, np.newaxis, np.newaxis])
+    return DiagonalLQOSystem(poles, used[..., np.newaxis], C[:, np.newaxis], D[:, np.newaxis, np.newaxis], dt=1.0)
 
 
 def _used(ssm: DiagonalLQOSystem) -> np.ndarray:

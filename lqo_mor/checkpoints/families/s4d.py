@@ -69,12 +69,12 @@ def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     # The file counts a real pole twice, 2 Re(C B) λ^k, our half storage once.
     residues = np.where(poles.imag == 0, 2 * residues.real, residues)
     D = tensors["D"][:, np.newaxis, np.newaxis]
-    return DiagonalLQOSystem(stable_poles(layer, poles), np.ones((*poles.shape, 1)), residues[:, np.newaxis], D)
+    return DiagonalLQOSystem(stable_poles(layer, poles), np.ones((*poles.shape, 1)), residues[:, np.newaxis], D, dt=1.0)
 
 
 def channels(layer: str, ssm: DiagonalLQOSystem, format: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Poles and residues (H, s) of slots that all count twice, and the feedthrough (H) with what the poles at zero add to it."""
-    if ssm.quadratic is not None:
+    if ssm.M is not None:
         raise CheckpointError(f"{layer} has a quadratic output, which the {format} format cannot store")
     poles, residues, real = stable_poles(layer, ssm.poles), ssm.C[:, 0] * ssm.B[..., 0], ssm.is_real_pole
     D = ssm.D[:, 0, 0] + np.sum(np.where(np.abs(poles) < SMALLEST, np.where(real, 1, 2) * residues.real, 0), axis=-1)

@@ -82,7 +82,7 @@ def _layer(layer: str, tensors: Tensors, A: np.ndarray, C: np.ndarray, rule: str
     if bidirectional:
         C, D = np.concatenate(np.split(C, 2, axis=1)), np.concatenate([D, np.zeros_like(D)])
     poles, B, C = to_half_storage(poles, factors[:, np.newaxis] * complex_numbers(tensors["B"]), C, scale)
-    return Layer(DiagonalLQOSystem(poles, B, C, D), 0 if bidirectional else None)
+    return Layer(DiagonalLQOSystem(poles, B, C, D, dt=1.0), 0 if bidirectional else None)
 
 
 def _arrays(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values, scale: int) -> Tensors:

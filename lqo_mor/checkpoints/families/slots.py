@@ -150,7 +150,7 @@ def per_slot(ssm: DiagonalLQOSystem, scale: int) -> np.ndarray:
 
 def check_linear(layer: str, ssm: DiagonalLQOSystem) -> None:
     """Raise `CheckpointError` where the system has a quadratic output, which no class of these layers has."""
-    if ssm.quadratic is not None:
+    if ssm.M is not None:
         raise CheckpointError(f"{layer} has a quadratic output, which its format cannot store; {WAY_OUT}")
 
 

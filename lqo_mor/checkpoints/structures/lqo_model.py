@@ -139,7 +139,7 @@ def _finish(model: DeepSSM, tensors: Tensors, original: Original) -> tuple[Tenso
     config, systems = {**original.extras["config"]}, [block.ssm for block in model.blocks]
     for name, sizes in (
         ("n_slots", [ssm.n_slots for ssm in systems]),
-        ("quadratic_rank", [0 if ssm.quadratic is None else ssm.quadratic.rank for ssm in systems]),
+        ("quadratic_rank", [0 if ssm.M is None else ssm.M.rank for ssm in systems]),
     ):
         config[name] = sizes if len(set(sizes)) > 1 else sizes[0]
     extras = {**original.extras, "config": config}

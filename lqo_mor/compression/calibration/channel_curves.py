@@ -220,7 +220,7 @@ def assembled(systems: list[Channel], dt: float | bool) -> DiagonalLQOSystem:
     for h, (mu, residues, _) in enumerate(systems):
         poles[h, : mu.size], B[h, : mu.size], C[h, 0, : mu.size] = mu, 1.0, residues
     D = np.array([feedthrough for _, _, feedthrough in systems])[:, np.newaxis, np.newaxis]
-    return DiagonalLQOSystem(poles, B, C, D, None, dt)
+    return DiagonalLQOSystem(poles, B, C, D, None, dt=dt)
 
 
 def _poles(layout: Layout, run: Run) -> np.ndarray:

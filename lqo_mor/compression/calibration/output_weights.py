@@ -81,7 +81,7 @@ def n_weights(ssm: DiagonalLQOSystem) -> int:
     """How many output weights there are."""
     if ssm.batch:
         return ssm.batch[0] * (1 + 2 * ssm.n_slots)
-    products = 0 if ssm.quadratic is None else ssm.quadratic.rank
+    products = 0 if ssm.M is None else ssm.M.rank
     return ssm.n_outputs * (2 * ssm.n_slots + products + (ssm.n_inputs == ssm.n_outputs))
 
 
@@ -112,11 +112,11 @@ def _with_kernels(ssm: DiagonalLQOSystem, change: np.ndarray, steps: int) -> Dia
 
 def _units(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """One over the h2 norms of states and, for products, over those of both factors; zero where nothing answers."""
-    inputs, q = np.linalg.norm(ssm.B, axis=1), ssm.quadratic
+    inputs, q = np.linalg.norm(ssm.B, axis=1), ssm.M
     states = np.divide(_pole_norms(ssm, steps), inputs, out=np.zeros(ssm.n_slots), where=inputs > 0)
     if q is None:
         return np.tile(states, 2)
-    rows = [DiagonalLQOSystem(ssm.poles, ssm.B, row[np.newaxis], None, None, ssm.dt) for row in (*q.U, *q.V)]
+    rows = [DiagonalLQOSystem(ssm.poles, ssm.B, row[np.newaxis], None, None, dt=ssm.dt) for row in (*q.U, *q.V)]
     norms = [float(h2_norm(row, horizon=steps)) for row in rows]
     products = np.multiply(norms[: q.rank], norms[q.rank :])
     return np.concatenate([states, states, np.divide(1.0, products, out=np.zeros(q.rank), where=products > 0)])
@@ -124,11 +124,11 @@ def _units(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
 
 def features(ssm: DiagonalLQOSystem) -> Map:
     """A function from inputs to real and imaginary parts of all states, in the units of outputs, and the products."""
-    n, q = ssm.n_slots, ssm.quadratic
+    n, q = ssm.n_slots, ssm.M
     real, imaginary = np.eye(n) * np.where(ssm.is_real_pole, 1.0, 0.5), -0.5j * np.diag(~ssm.is_real_pole)
     rows = [real, imaginary] if q is None else [real, imaginary, q.U, q.V]
     c = 0 if q is None else q.rank
-    states = system_map(DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate(rows), None, None, ssm.dt), 0)
+    states = system_map(DiagonalLQOSystem(ssm.poles, ssm.B, np.concatenate(rows), None, None, dt=ssm.dt), 0)
 
     def apply(u: np.ndarray) -> np.ndarray:
         x = states(u)
@@ -141,12 +141,12 @@ def coefficients(ssm: DiagonalLQOSystem) -> np.ndarray:
     """The outputs of a system, without the feedthrough, as coefficients (p, count) of its `features`."""
     weights = np.where(ssm.is_real_pole, 1.0, 2.0)
     parts = [ssm.C.real * weights, -ssm.C.imag * weights]
-    return np.concatenate(parts if ssm.quadratic is None else [*parts, ssm.quadratic.W], axis=1)
+    return np.concatenate(parts if ssm.M is None else [*parts, ssm.M.W], axis=1)
 
 
 def with_coefficients(ssm: DiagonalLQOSystem, values: np.ndarray, D: np.ndarray) -> DiagonalLQOSystem:
     """The inverse of `coefficients`, and another feedthrough."""
-    n, q, weights = ssm.n_slots, ssm.quadratic, np.where(ssm.is_real_pole, 1.0, 2.0)
+    n, q, weights = ssm.n_slots, ssm.M, np.where(ssm.is_real_pole, 1.0, 2.0)
     C = (values[:, :n] - 1j * np.where(ssm.is_real_pole, 0.0, values[:, n : 2 * n])) / weights
     quadratic = None if q is None else QuadraticOutput(q.U, q.V, values[:, 2 * n :])
-    return DiagonalLQOSystem(ssm.poles, ssm.B, C, D, quadratic, ssm.dt)
+    return DiagonalLQOSystem(ssm.poles, ssm.B, C, D, quadratic, dt=ssm.dt)

@@ -119,7 +119,7 @@ class SystemCalibration(Calibration):
         reduced = reduce(_scaled(block.ssm, weight), slots=size, spectrum=spectrum, **options).system
         small = pad(cast(DiagonalLQOSystem, reduced), size)
         found = _scaled(small, replace(weight, root=np.linalg.inv(weight.root)))
-        return DiagonalLQOSystem(found.poles, found.B, found.C, block.ssm.D, found.quadratic, found.dt)
+        return DiagonalLQOSystem(found.poles, found.B, found.C, block.ssm.D, found.M, dt=found.dt)
 
     def _fit_outputs(self, block: Block, system: DiagonalLQOSystem, full: Spool, follow: Spool) -> DiagonalLQOSystem:
         """The system with the linear rows, the mixing matrix and the diagonal of the feedthrough that answer best."""
@@ -192,6 +192,6 @@ def _no_weight(grid: Grid, n_outputs: int) -> Weight:
 
 def _scaled(sys: DiagonalLQOSystem, weight: Weight) -> DiagonalLQOSystem:
     """The system with its outputs, without the feedthrough, times the root of a weight."""
-    q, root = sys.quadratic, weight.root
+    q, root = sys.M, weight.root
     quadratic = None if q is None else QuadraticOutput(q.U, q.V, root @ q.W)
-    return DiagonalLQOSystem(sys.poles, sys.B, root @ sys.C, None, quadratic, sys.dt)
+    return DiagonalLQOSystem(sys.poles, sys.B, root @ sys.C, None, quadratic, dt=sys.dt)

@@ -196,7 +196,7 @@ def responses(
 
 def _impulse(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """Responses (outputs, inputs, steps) of one system with delay 0 to a unit impulse at each input."""
-    q, p = ssm.quadratic, ssm.n_outputs
+    q, p = ssm.M, ssm.n_outputs
     rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])
     K = impulse_response(DiagonalLQOSystem(ssm.poles, ssm.B, rows, dt=ssm.dt), np.arange(steps))
     linear = K[:p]

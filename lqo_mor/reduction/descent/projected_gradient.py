@@ -10,7 +10,7 @@ import numpy as np
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
-from lqo_mor.analysis.rows import quadratic_of, stack_rows
+from lqo_mor.analysis.rows import stack_rows
 from lqo_mor.reduction.best_of import chunks, iterate, used_slots
 from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.descent import projected_gradient_kernels
@@ -98,7 +98,7 @@ def projected_gradient(
     Examples
     --------
     >>> import numpy as np, lqo_mor as lqo
-    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.8, -0.3], [[1.0]] * 3, [[1.0, 0.5, 0.2]])
+    >>> sys = lqo.DiagonalLQOSystem([0.9, 0.8, -0.3], [[1.0]] * 3, [[1.0, 0.5, 0.2]], dt=1.0)
     >>> red = lqo.projected_gradient(sys, order=2)
     >>> bool(np.all(np.diff(red.history) < 0))
     True
@@ -147,15 +147,15 @@ def _normalised(descend: Callable[..., Outcome], sys: System, initial: DiagonalL
     initial = _same_products(sys, initial, norm)
     outcome = descend(_scaled(sys, 1 / size), _even(_scaled(initial, 1 / size)), norm, **options)
     system = _scaled(cast(DiagonalLQOSystem, outcome.system), size)
-    system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.quadratic, system.dt)
+    system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.M, dt=system.dt)
     return Outcome(system, outcome.history * size[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
 
 
 def _same_products(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> DiagonalLQOSystem:
     """A start with as many quadratic products as `sys`; where it has others, its outputs are fitted anew."""
-    q = quadratic_of(sys)
+    q = sys.M
     q = factor_symmetric(q) if isinstance(q, np.ndarray) else q
-    rank, own = (0 if part is None else part.rank for part in (q, initial.quadratic))
+    rank, own = (0 if part is None else part.rank for part in (q, initial.M))
     return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, norm)
 
 
@@ -166,25 +166,25 @@ def _scaled(sys: System, factor: np.ndarray) -> System: ...
 def _scaled(sys: System, factor: np.ndarray) -> System:
     """The system with its outputs multiplied by `factor`, of the batch shape, and no feedthrough."""
     factor = factor[..., np.newaxis, np.newaxis]
-    q = quadratic_of(sys)
+    q = sys.M
     if isinstance(q, QuadraticOutput):
         q = QuadraticOutput(q.U, q.V, q.W * factor)
     elif q is not None:
         q = q * factor
     if isinstance(sys, LQOSystem):
         return LQOSystem(sys.A, sys.B, sys.C * factor, None, q, sys.dt)
-    return DiagonalLQOSystem(sys.poles, sys.B, sys.C * factor, None, q, sys.dt)
+    return DiagonalLQOSystem(sys.poles, sys.B, sys.C * factor, None, q, dt=sys.dt)
 
 
 def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     """The same system with the input row of every slot as large as its output column."""
-    rows = stack_rows(sys.C, sys.quadratic)
+    rows = stack_rows(sys.C, sys.M)
     inputs, outputs = np.linalg.norm(sys.B, axis=-1), np.linalg.norm(rows, axis=-2)
     t = np.sqrt(np.where((inputs > 0) & (outputs > 0), outputs, 1.0) / np.where((inputs > 0) & (outputs > 0), inputs, 1.0))
-    q, column = sys.quadratic, t[..., np.newaxis, :]
+    q, column = sys.M, t[..., np.newaxis, :]
     if q is not None:
         q = QuadraticOutput(q.U / column, q.V / column, q.W)
-    return DiagonalLQOSystem(sys.poles, sys.B * t[..., np.newaxis], sys.C / column, sys.D, q, sys.dt)
+    return DiagonalLQOSystem(sys.poles, sys.B * t[..., np.newaxis], sys.C / column, sys.D, q, dt=sys.dt)
 
 
 def _descend_batch(
@@ -204,8 +204,8 @@ def _descend_batch(
     count, s = lam.shape[0], initial.n_slots
     used = used_slots(initial)
     mu, b = initial.poles.reshape(count, s).copy(), initial.B.reshape(count, s).copy()
-    rows_r = stack_rows(initial.C, initial.quadratic).reshape(count, -1, s).copy()
-    W_r = W.copy() if initial.quadratic is None else initial.quadratic.W.reshape(W.shape).copy()
+    rows_r = stack_rows(initial.C, initial.M).reshape(count, -1, s).copy()
+    W_r = W.copy() if initial.M is None else initial.M.W.reshape(W.shape).copy()
     status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
     history = np.full((count, max_iterations + 1), np.nan)
     for part, size in chunks(used, progress):
@@ -235,7 +235,7 @@ def _descend_one(
 ) -> Outcome:
     """Any single system; the readable form of the compiled kernel."""
     problem, real = problem_of(sys, norm), initial.is_real_pole
-    quadratic = initial.quadratic
+    quadratic = initial.M
     W = np.zeros((problem.p, 0)) if quadratic is None else quadratic.W
     mu = clamped(initial.poles, problem.continuous, margin)
     x: Point = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)

@@ -179,4 +179,4 @@ def fill(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, slots: int, norm: N
         new = candidates[np.argsort(distance <= _APART, kind="stable")]  # those that are present already come last
         for slot, mode in zip(np.flatnonzero(idle[index]), new, strict=False):
             poles[(*index, slot)], B[(*index, slot)] = sys.poles[(*index, mode)], sys.B[(*index, mode)]
-    return DiagonalLQOSystem(poles, B, initial.C, initial.D, initial.quadratic, initial.dt)
+    return DiagonalLQOSystem(poles, B, initial.C, initial.D, initial.M, dt=initial.dt)

@@ -17,7 +17,7 @@ import scipy.linalg
 
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
-from lqo_mor.analysis.rows import quadratic_of, stack_rows
+from lqo_mor.analysis.rows import stack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import Weighted, output_covariance, output_mean, spectrum_of, state_covariance, weigh
 from lqo_mor.matrix_equations.pairing import Pairing, real_form
@@ -91,7 +91,7 @@ class Evaluation:
 
 def problem_of(sys: System, norm: Norm) -> Problem:
     """The `Problem` of reducing one real system, dense or diagonal, in a norm."""
-    M, pairing = quadratic_of(sys), norm.pairing
+    M, pairing = sys.M, norm.pairing
     quadratic = factor_symmetric(M) if isinstance(M, np.ndarray) else M
     modes = well_conditioned_modes(sys) if isinstance(sys, LQOSystem) else sys
     W = np.zeros((sys.n_outputs, 0)) if quadratic is None else quadratic.W
@@ -113,14 +113,14 @@ def weighted_power(sys: System, spectrum: InputSpectrum) -> tuple[Weighted, floa
     """The full system without its feedthrough for an input with a spectrum; the power of its output without the mean; that."""
     full = weigh(without_feedthrough(sys), spectrum)
     P = state_covariance(full, full)
-    mean = None if quadratic_of(sys) is None else output_mean(full, P)
+    mean = None if sys.M is None else output_mean(full, P)
     return full, float(output_covariance(full, full, P, 1).real), mean
 
 
 def without_feedthrough(sys: System) -> System:
     """The same system with ``D = 0``."""
     if isinstance(sys, DiagonalLQOSystem):
-        return DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, sys.quadratic, sys.dt)
+        return DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, sys.M, dt=sys.dt)
     return LQOSystem(sys.A, sys.B, sys.C, None, sys.M, sys.dt)
 
 
@@ -261,4 +261,4 @@ def reduced_system(
     slots = slot_rows(rows, real)
     p, c = problem.p, problem.c
     quadratic = QuadraticOutput(slots[p : p + c], slots[p + c :], W) if c else None
-    return DiagonalLQOSystem(mu, B, slots[:p], D, quadratic, dt)
+    return DiagonalLQOSystem(mu, B, slots[:p], D, quadratic, dt=dt)

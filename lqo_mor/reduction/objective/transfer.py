@@ -31,7 +31,7 @@ _CIRCLE, _RADIUS = 12, 0.1  # points around a removable singularity, and their d
 
 def diagonal_transfer(sys: DiagonalLQOSystem, pairing: Pairing) -> Transfer:
     """Elementwise."""
-    rows = stack_rows(sys.C, sys.quadratic) * pair_weights(sys)
+    rows = stack_rows(sys.C, sys.M) * pair_weights(sys)
 
     def transfer(mu: np.ndarray, inputs: WhiteInputs) -> tuple[np.ndarray, Backward]:
         parts = []
@@ -53,7 +53,7 @@ def diagonal_transfer(sys: DiagonalLQOSystem, pairing: Pairing) -> Transfer:
 
 def weighted_diagonal_transfer(sys: DiagonalLQOSystem, F: np.ndarray, pairing: Pairing) -> Transfer:
     """Elementwise, for an input with a spectrum."""
-    rows = stack_rows(sys.C, sys.quadratic) * pair_weights(sys)
+    rows = stack_rows(sys.C, sys.M) * pair_weights(sys)
 
     def transfer(mu: np.ndarray, inputs: ColouredInputs) -> tuple[np.ndarray, Backward]:
         parts = []

@@ -108,9 +108,9 @@ def search_data(sys: DiagonalLQOSystem, norm: Norm, ridge: float) -> Data:
 
 def _allpass_form(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, ...]:
     """``ROOT, ROWS, T, PLAIN, HERMITIAN`` of one system, see `kernel_data`."""
-    q, none = sys.quadratic, np.zeros((0, 0))
+    q, none = sys.M, np.zeros((0, 0))
     twice = None if q is None else QuadraticOutput(q.U, q.V, np.sqrt(2.0) * q.W)
-    _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, sys.dt), norm)
+    _, S = gramian_factors(DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, twice, dt=sys.dt), norm)
     root = np.ascontiguousarray(S.T)
     if q is None:
         return root, none, none, none + 0j, none + 0j

@@ -70,7 +70,7 @@ def cross_rows(full: DiagonalLQOSystem, rows: np.ndarray, A: np.ndarray, B: np.n
 def realise(full: DiagonalLQOSystem, poles: np.ndarray, dt: float | bool) -> LQOSystem:
     """The dense system of given poles whose outputs are optimal for `full`, diagonal with one input, over all time."""
     A, B = input_normal(poles, full.is_continuous)
-    rows, p, q = cross_rows(full, stack_rows(full.C, full.quadratic), A, B), full.n_outputs, full.quadratic
+    rows, p, q = cross_rows(full, stack_rows(full.C, full.M), A, B), full.n_outputs, full.M
     M = None if q is None else QuadraticOutput(rows[p : p + q.rank], rows[p + q.rank :], q.W)
     return LQOSystem(A, B, rows[:p], full.D, M, dt)
 

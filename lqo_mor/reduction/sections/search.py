@@ -15,7 +15,6 @@ import numpy as np
 from numba import get_num_threads
 
 from lqo_mor.analysis.norm import Norm
-from lqo_mor.analysis.rows import quadratic_of
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
 from lqo_mor.reduction.sections import allpass_error, newton, starting_poles
 from lqo_mor.reduction.sections.candidates import _additions, _candidate_parts, _removals
@@ -50,7 +49,7 @@ class Found:
 
 def searchable(sys: System, norm: Norm, ridge: float) -> bool:
     """Whether the search covers a system: one input, and outputs that are linear or seen over all time for white input."""
-    return sys.n_inputs == 1 and norm.compiled and (quadratic_of(sys) is None or (norm.plain and ridge <= BOUNDLESS))
+    return sys.n_inputs == 1 and norm.compiled and (sys.M is None or (norm.plain and ridge <= BOUNDLESS))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def full_system(sys: System, norm: Norm, slots: int | None, solve: CrossSolver, 
     if isinstance(sys, LQOSystem):
         B, C, M = sys.B, sys.C, sys.M
     else:
-        real, q = sys.is_real_pole, sys.quadratic
+        real, q = sys.is_real_pole, sys.M
         B, C = real_states(sys.B, real), real_rows(sys.C, real)
         M = None if q is None else QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
     if not norm.white:

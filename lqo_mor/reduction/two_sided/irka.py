@@ -90,7 +90,7 @@ def irka(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]])
+    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     >>> red = lqo.irka(sys, order=1)
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)

@@ -105,7 +105,7 @@ def tsia(
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]])
+    >>> sys = lqo.LQOSystem([[0.9, 0.1], [0.0, 0.2]], [[1.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     >>> red = lqo.tsia(sys, order=1)
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)

@@ -37,14 +37,8 @@ def modal_truncation(
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones; a dense one must be diagonalisable.
-    order : int, optional
-        Number of real states to keep at most, a conjugate pair counts as two.
-    slots : int, optional
-        For diagonal systems, instead of `order`: the number of slots (pairs or real poles) to keep.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    sys, order, slots, horizon
+        As for `reduce`; a dense system must be diagonalisable, and `order` is the most states to keep.
     ridge : float, default 0
         Penalty on the squared residues in the refit, relative to the squared error; see `variable_projection`.
     progress : callable, optional
@@ -61,10 +55,8 @@ def modal_truncation(
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
+    OrderError, UnstableSystemError
+        As for `reduce`.
     InvalidInputError
         If `order` is 1 and every pole is complex, or a dense system is not diagonalisable.
 
@@ -113,10 +105,8 @@ def hippo(
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
+    OrderError, UnstableSystemError
+        As for `reduce`.
 
     References
     ----------

@@ -64,15 +64,8 @@ def variable_projection(
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones. A real system of any kind; one input and a diagonal
-        state matrix is the compiled fast path.
-    order : int, optional
-        Number of real states of the reduced system, a conjugate pair counts as two.
-    slots : int, optional
-        For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    sys, order, slots, horizon
+        As for `reduce`; one input and a diagonal state matrix is the compiled fast path.
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon: the expected power
         of the output error for that input is minimised (`h2_error` with the spectrum), and all errors of the result are so.
@@ -105,10 +98,8 @@ def variable_projection(
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
+    OrderError, UnstableSystemError
+        As for `reduce`.
 
     Notes
     -----

@@ -57,14 +57,8 @@ def projected_gradient(
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    order : int, optional
-        Number of real states of the reduced system, a conjugate pair counts as two.
-    slots : int, optional
-        For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    sys, order, slots, horizon
+        As for `reduce`.
     start : Reduction, system or str, optional
         Where to start, or the name of the method that makes the start; balanced truncation by default.
     margin : float, default 1e-6
@@ -86,10 +80,8 @@ def projected_gradient(
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
+    OrderError, UnstableSystemError
+        As for `reduce`.
 
     References
     ----------

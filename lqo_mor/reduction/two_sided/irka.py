@@ -44,20 +44,11 @@ def irka(
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    order : int, optional
-        Number of real states of the reduced system, a conjugate pair counts as two.
-    slots : int, optional
-        For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
+    sys, order, slots
+        As for `reduce`.
     horizon : float, optional
         Must be infinite, the default; `tsia` does finite ones.
-    start : Reduction, system or str, optional
-        Where to start, or the name of the method that makes the start; balanced truncation by default. The result has
-        as many states as the start.
-    max_iterations : int, default 300
-        Most steps.
-    tolerance : float, default 1e-8
+    start, max_iterations, tolerance
         As for `tsia`.
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch.

@@ -40,12 +40,8 @@ def tsia(
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    order : int, optional
-        Number of real states of the reduced system, a conjugate pair counts as two.
-    slots : int, optional
-        For diagonal systems, instead of `order`: the number of slots (pairs or real poles).
+    sys, order, slots
+        As for `reduce`.
     horizon : float, optional
         Samples (discrete, an integer) or seconds (continuous); infinite by default. Over a finite one (TLH2) a fixed
         point is near a stationary point only and the best iterate often comes before it, with `Status.STALLED`;

@@ -23,28 +23,9 @@ def error_curve_figure(
 ) -> Figure:
     """Relative h² error against the order for every method, and the Hankel singular values underneath.
 
-    Parameters
-    ----------
-    orders : sequence of int
-        The orders.
-    errors : mapping of str to (orders, ...) ndarray
-        Relative errors by method. Of a batch the median over the channels is drawn, and the worst as a dotted line.
-    hsv : (..., n) ndarray
-        Hankel singular values of the full systems.
-    over : str
-        Which norm the errors are in, for the title.
-    max_error : float, optional
-        Draws a line at this relative error.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Not shown; save it with ``figure.savefig(path)``.
-
-    Raises
-    ------
-    MissingDependencyError
-        If Matplotlib is not installed.
+    The errors (orders, ...) come by method: of a batch the median over the channels is drawn, and the worst as a dotted line.
+    `hsv` (..., n) are those of the full systems, `over` says for the title in which norm the errors are, and a line is drawn at
+    `max_error`. The figure is not shown. Raises `MissingDependencyError` without Matplotlib.
     """
     figure = figure_of((7, 7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))

@@ -95,32 +95,15 @@ def pieces(count: int) -> list[slice]:
 def run(function: Callable[..., Any], tasks: Sequence[Task], progress: Callable[[int, int], object] | None = None) -> list[Any]:
     """Call a function for every task, on the workers that joblib has been told of, or else in this process.
 
-    A worker that dies is no harm: what it was at is done again.
+    A worker that dies is no harm: what it was at is done again. A task holds the arguments, to be pickled, of
+    ``function(*task, progress=tell)``, a function of a module, so that workers find it, with ``tell(done, total)`` or None;
+    results come in the order of the tasks. ``progress(done, total)`` is called in this process; every task counts 100.
 
-    Parameters
-    ----------
-    function : callable
-        Called as ``function(*task, progress=tell)`` with ``tell(done, total)``, or None; of a module, so that workers find it.
-    tasks : sequence of tuple
-        Arguments, to be pickled.
-    progress : callable, optional
-        Called as ``progress(done, total)`` in this process; every task counts 100.
-
-    Returns
-    -------
-    list
-        The results, in the order of the tasks.
-
-    Raises
-    ------
-    WorkerError
-        If there have been no workers for as long as joblib's Dask backend waits for them (``wait_for_workers_timeout``, ten
-        seconds), or they break down time and again. Finished tasks are in the folder named by `kept`, or in a new one.
-        Also for the error of a task that cannot be sent from one process to another, with its text.
-    InvalidInputError
-        If joblib's backend would wait for ever for a worker that died (``"multiprocessing"``).
-    OutputError
-        If a result cannot be written into the folder named by `kept`.
+    Raises `WorkerError` if there have been no workers for as long as joblib's Dask backend waits for them
+    (``wait_for_workers_timeout``, ten seconds), or they break down time and again (finished tasks are in the folder named by
+    `kept`, or in a new one), and for the error of a task that cannot be sent from one process to another, with its text;
+    `InvalidInputError` if joblib's backend would wait for ever for a worker that died (``"multiprocessing"``); `OutputError` if
+    a result cannot be written into the folder named by `kept`.
     """
     store, tasks = _folder.get(), list(tasks)
     results: dict[int, Any] = {}

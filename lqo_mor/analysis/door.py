@@ -16,28 +16,10 @@ NORMS: tuple[type[Norm], ...] = (HorizonNorm, SpectrumNorm)  # another norm: a f
 def norm_of(sys: System, horizon: Any = None, spectrum: Any = None) -> Norm:
     """The norm that the keywords of a public function mean.
 
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The system, or a batch of diagonal ones.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    spectrum : InputSpectrum, optional
-        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
-
-    Returns
-    -------
-    Norm
-        To be handed inward; what takes a `Norm` checks nothing again.
-
-    Raises
-    ------
-    InvalidInputError
-        If `sys` is no system of lqo-mor, `horizon` is not a positive length of time, or `spectrum` no spectrum for it.
-    DimensionError
-        If the spectrum has other inputs, or a batch that is not that of the system.
-    UnstableSystemError
-        If the norm of `sys` does not exist: it is unstable and the horizon infinite, or what grows overflows within it.
+    The one place of these checks: what takes a `Norm` makes none again. Raises `InvalidInputError` where `sys` is no system of
+    lqo-mor, the horizon no positive length of time (an integer in discrete time) or the spectrum none for it, `DimensionError`
+    where the spectrum has other inputs or another batch, and `UnstableSystemError` where the norm does not exist: `sys` is
+    unstable and the horizon infinite, or what grows overflows within it.
     """
     check_kind(sys)
     for kind in NORMS:

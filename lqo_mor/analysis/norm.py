@@ -34,21 +34,11 @@ _MOST_GROWTH = 300.0  # logarithm; squares of e^350 overflow
 
 @dataclass(frozen=True, eq=False)
 class Norm(ABC):
-    """An h² norm ``Σ_k w_k ‖h(k)‖²`` (continuous time: an integral), given by how it pairs two poles or two state matrices.
-
-    Attributes
-    ----------
-    continuous : bool
-        The kind of time.
-    horizon : float or None
-        Samples or seconds after which kernels do not count; None if all of them do.
-    spectrum : InputSpectrum or None
-        That of the input, whose covariance then takes the place of the Gramian (`analysis.weighted`); None for white input.
-    """
+    """An h² norm ``Σ_k w_k ‖h(k)‖²`` (continuous time: an integral), given by how it pairs two poles or two state matrices."""
 
     continuous: bool
-    horizon: float | None = None
-    spectrum: InputSpectrum | None = None
+    horizon: float | None = None  # samples or seconds after which kernels do not count; None if all of them do
+    spectrum: InputSpectrum | None = None  # of the input: its covariance takes the place of the Gramian (`analysis.weighted`)
 
     @classmethod
     @abstractmethod

@@ -103,20 +103,10 @@ def _simulate_dense(sys: LQOSystem, u: np.ndarray, delay: int) -> np.ndarray:
 
 
 def impulse_response(sys: System, time: np.ndarray) -> np.ndarray:
-    """The linear kernel of one system, ``C exp(t A) B`` in continuous and ``C Aᵗ B`` in discrete time.
+    """The linear kernel (p, m, steps) of one system, no batch: ``C exp(t A) B`` in continuous and ``C Aᵗ B`` in discrete time.
 
-    In discrete time that is the answer of the linear part with delay 0, but for the feedthrough.
-
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The system, no batch.
-    time : (steps,) ndarray
-        Evenly spaced times, the first of them 0; all integers in discrete time.
-
-    Returns
-    -------
-    (p, m, steps) ndarray
+    In discrete time that is the answer of the linear part with delay 0, but for the feedthrough. `time` (steps,) is evenly
+    spaced from 0; in discrete time all are integers.
     """
     values = []
     if isinstance(sys, LQOSystem):

@@ -38,23 +38,12 @@ _NEGATIVE = 1e-6  # part of a covariance that may be negative, from rounding, wi
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """A system and what the spectrum of its input makes of its input matrix.
-
-    Attributes
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The system, or a batch of diagonal ones.
-    start : (..., m, m) ndarray
-        ``R_0``.
-    F : (..., n, m) ndarray
-        See the head of this module; one row per slot for a diagonal system.
-    seen : tuple of two (..., n, m) ndarray
-        ``E[x_t u_tᵀ]`` where the state includes ``u_t`` (delay 0), and where it does not yet (delay 1).
-    """
+    """A system and what the spectrum of its input makes of its input matrix."""
 
     sys: System
-    start: np.ndarray
-    F: np.ndarray
+    start: np.ndarray  # (..., m, m), ``R_0``
+    F: np.ndarray  # (..., n, m), see the head of this module; one row per slot for a diagonal system
+    # (..., n, m) each: ``E[x_t u_tᵀ]`` where the state includes `u_t` (delay 0), and where it does not yet (delay 1)
     seen: tuple[np.ndarray, np.ndarray]
 
 

@@ -21,21 +21,12 @@ _RESIDUAL, _ERROR = "residual", "largest error"
 
 @dataclass(frozen=True)
 class Claim:
-    """One comparison.
+    """One comparison."""
 
-    Attributes
-    ----------
-    title : str
-        Heading of its table.
-    run : callable
-        ``run(quick, progress)`` gives the rows; it calls ``progress(text)`` before each case.
-    accuracy : str
-        What the accuracies are: relative residuals, or largest relative errors.
-    """
-
-    title: str
+    title: str  # heading of its table
+    # ``run(quick, progress)`` gives the rows; it calls ``progress(text)`` before each case
     run: Callable[[bool, Tell], list[Row]]
-    accuracy: str = _RESIDUAL
+    accuracy: str = _RESIDUAL  # what the accuracies are: relative residuals, or largest relative errors
 
 
 CLAIMS = {
@@ -55,46 +46,18 @@ PACKAGES = ("lqo-mor", "numpy", "scipy", "numba", "slycot", "control", "pymor", 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run found.
+    """What a run found."""
 
-    Attributes
-    ----------
-    rows : dict of str to list of Row
-        By claim.
-    machine : dict
-        What it was measured on.
-    missing : dict of str to str
-        Peers that are not installed, and why they cannot be used.
-    quick : bool
-        Whether the sizes were the small ones.
-    seconds : float
-        For the whole run.
-    """
-
-    rows: dict[str, list[Row]]
-    machine: dict[str, Any]
-    missing: dict[str, str]
-    quick: bool
+    rows: dict[str, list[Row]]  # by claim
+    machine: dict[str, Any]  # what it was measured on
+    missing: dict[str, str]  # peers that are not installed, and why they cannot be used
+    quick: bool  # whether the sizes were the small ones
     seconds: float
     version: str = __version__
 
 
 def run_claims(names: Iterable[str] = tuple(CLAIMS), quick: bool = False, progress: Tell | None = None) -> Report:
-    """Measure the named claims, one after the other.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Keys of `CLAIMS`; all by default.
-    quick : bool, default False
-        Small sizes only.
-    progress : callable, optional
-        ``progress(text)`` is called before each case.
-
-    Returns
-    -------
-    Report
-    """
+    """Measure the named claims, one after the other, with ``progress(text)`` before each case; `quick` takes the small sizes."""
     begin = time.perf_counter()
 
     def tell(name: str) -> Tell:

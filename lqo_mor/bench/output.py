@@ -96,12 +96,8 @@ def to_json(report: Report) -> str:
 def check_outputs(json_path: str | None, plot_path: str | None, names: Iterable[str]) -> None:
     """Raise before anything is measured where an output could not be written.
 
-    Raises
-    ------
-    OutputError
-        If a path exists, has no folder, or the picture has an unknown suffix or nothing to show of the claims `names`.
-    MissingDependencyError
-        If a picture is wanted and Matplotlib is not installed.
+    Raises `OutputError` if a path exists, has no folder, or the picture has an unknown suffix or nothing to show of the claims
+    `names`, and `MissingDependencyError` if a picture is wanted and Matplotlib is not installed.
     """
     if json_path:
         check_new(json_path, overwrite=False)
@@ -131,19 +127,8 @@ def write_plot(report: Report, path: str) -> None:
 def plot_times(report: Report) -> Figure:
     """Time against size for every solver of the dense equations, with the fitted slopes.
 
-    Parameters
-    ----------
-    report : Report
-        With at least one of the claims ``stein_dense`` and ``lyapunov_dense``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    MissingDependencyError
-        If Matplotlib is not installed.
+    The report has at least one of the claims ``stein_dense`` and ``lyapunov_dense``. Raises `MissingDependencyError` without
+    Matplotlib.
     """
     panels: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for name in _TIMED:

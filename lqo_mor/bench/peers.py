@@ -30,20 +30,8 @@ def installed() -> dict[str, object]:
 def solvers(continuous: bool, A: np.ndarray, root: np.ndarray, wrappers: bool = True) -> tuple[dict[str, Solver], dict[str, str]]:
     """Functions that solve ``A X Aᵀ − X + Q = 0`` (continuous: ``A X + X Aᵀ + Q = 0``) with ``Q = root rootᵀ``.
 
-    Parameters
-    ----------
-    continuous : bool
-        Which equation.
-    A, root : (n, n) ndarray
-        Real.
-    wrappers : bool, default True
-        Also time the packages that call the routine of another peer; without it they are among the absent.
-
-    Returns
-    -------
-    functions : dict of str to callable
-    absent : dict of str to str
-        Peers that take no part, and why.
+    `A` and `root` (n, n) are real. Also returned: the peers that take no part, and why. Without `wrappers` these include the
+    packages that call the routine of another peer.
     """
     Q = root @ root.T
     modules = installed()

@@ -20,76 +20,34 @@ Accuracy: TypeAlias = Callable[[Any], float | None] | Mapping[str, Callable[[Any
 
 @dataclass(frozen=True)
 class Timing:
-    """What came of one function.
+    """What came of one function."""
 
-    Attributes
-    ----------
-    seconds : float or None
-        Median over all runs; None if the function failed.
-    runs : int
-        How many.
-    result : object
-        What it returned in the last run.
-    failure : str
-        The exception, if there was one.
-    """
-
-    seconds: float | None
+    seconds: float | None  # median over all runs; None if the function failed
     runs: int = 0
-    result: Any = None
-    failure: str = ""
+    result: Any = None  # what it returned in the last run
+    failure: str = ""  # the exception, if there was one
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: ours against one peer.
+    """One line of a table: ours against one peer."""
 
-    Attributes
-    ----------
-    claim : str
-        The comparison that it belongs to.
-    n : int
-        Size of the problem.
-    case : str
-        What distinguishes the problem beyond its size.
-    peer : str
-        Whom we are compared with.
-    seconds, peer_seconds : float or None
-        Median times; that of a peer which is a limit is the limit.
-    ratio : float or None
-        ``peer_seconds / seconds``: how many times as fast as the peer we are.
-    target : float or None
-        What the ratio should be, at least.
-    reached : bool or None
-        Whether the target, of the ratio or of the accuracy, was reached.
-    accuracy, peer_accuracy : float or None
-        Relative residuals or errors; what they are is said in the heading of the table.
-    memory : float or None
-        Peak memory of the process that solved it, in MiB.
-    rank : int or None
-        Columns of a factor.
-    runs, peer_runs : int
-        Runs that the medians are of.
-    note : str
-        Why there are no figures, or what to know about them.
-    """
-
-    claim: str
-    n: int
-    case: str
+    claim: str  # the comparison that it belongs to
+    n: int  # size of the problem
+    case: str  # what distinguishes the problem beyond its size
     peer: str
-    seconds: float | None = None
+    seconds: float | None = None  # median times; that of a peer which is a limit is the limit
     peer_seconds: float | None = None
-    ratio: float | None = None
-    target: float | None = None
-    reached: bool | None = None
-    accuracy: float | None = None
+    ratio: float | None = None  # ``peer_seconds / seconds``: how many times as fast as the peer we are
+    target: float | None = None  # what the ratio should be, at least
+    reached: bool | None = None  # whether the target, of the ratio or of the accuracy, was reached
+    accuracy: float | None = None  # relative residuals or errors; the heading of the table says which
     peer_accuracy: float | None = None
-    memory: float | None = None
-    rank: int | None = None
-    runs: int = 0
+    memory: float | None = None  # peak of the process that solved it, in MiB
+    rank: int | None = None  # columns of a factor
+    runs: int = 0  # that the medians are of
     peer_runs: int = 0
-    note: str = ""
+    note: str = ""  # why there are no figures, or what to know about them
 
 
 def measure(
@@ -102,29 +60,11 @@ def measure(
 ) -> dict[str, Timing]:
     """Time functions in turns, so that a disturbance of the machine meets all of them.
 
-    Parameters
-    ----------
-    competitors : mapping of str to callable
-        The functions, without arguments.
-    budget : float, default 1
-        Seconds after which a function that has run three times takes part in no further round; after five times as
-        many seconds it is out with fewer runs, but at least one.
-    rounds : int, default 5
-        Rounds at most; each one begins with another function.
-    compiled : collection of str, optional
-        Functions that may compile something in their first run, which is then never counted; by default the first one.
-    clock, sleep : callable
-        For tests.
-
-    Returns
-    -------
-    dict of str to Timing
-        In the order of `competitors`.
-
-    Notes
-    -----
-    The first run is a warm-up and not counted, unless it took the whole budget and there is nothing to compile. A
-    function that raises is out, and its `Timing` says why.
+    In at most `rounds` rounds, each of which begins with another function. A function that has run three times takes part in no
+    further round after `budget` seconds; after five times as many it is out with fewer runs, but at least one. The first run is
+    a warm-up and not counted, unless it took the whole budget and there is nothing to compile: the functions named in `compiled`
+    (by default the first one) may compile something in it, so that it is never counted. A function that raises is out, and its
+    `Timing` says why. The clock and `sleep` are arguments for tests.
     """
     names = list(competitors)
     compiled = names[:1] if compiled is None else compiled
@@ -180,24 +120,8 @@ def compare(
 ) -> list[Row]:
     """Rows of the first function in `timings` against each of the others, then the absent ones with the reason.
 
-    Parameters
-    ----------
-    claim, n, case
-        What was solved.
-    timings : mapping of str to Timing
-        Ours first.
-    accuracy : callable or mapping of str to callable, optional
-        Maps a result to its relative residual or error; one for all, or one for each name.
-    target : float, optional
-        Wanted ratio against the fastest of the peers.
-    absent : mapping of str to str, optional
-        Peers that did not take part, and why.
-    targets : mapping of str to float, optional
-        Wanted ratios against single peers.
-
-    Returns
-    -------
-    list of Row
+    Ours is first. An accuracy maps a result to its relative residual or error, one for all or one for each name; `target` is the
+    wanted ratio against the fastest of the peers, `targets` are those against single peers.
     """
     ours, *peers = timings
     own = timings[ours]

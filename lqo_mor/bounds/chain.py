@@ -22,39 +22,21 @@ Known: TypeAlias = Callable[..., Limits]  # limits with what is measured beside 
 
 @dataclass(frozen=True, eq=False)
 class _Error:
-    """The error between two blocks.
+    """The error between two blocks."""
 
-    Attributes
-    ----------
-    size : (3,) ndarray
-        ℓ2 norm, largest token, mean over the steps.
-    weights : (2, layers so far) ndarray
-        The gains from the h2 errors to that ℓ2 norm, and what the changes of the maps of tokens add to it.
-    scale : (width,) ndarray
-        What the error is yet to be multiplied with, by feature.
-    capped : bool
-        Whether it is the last normalisation that keeps the error down.
-    """
-
-    size: np.ndarray
+    size: np.ndarray  # (3,): ℓ2 norm, largest token, mean over the steps
+    # (2, layers so far): gains from the h2 errors to that ℓ2 norm, and what the changes of the maps of tokens add to it
     weights: np.ndarray
-    scale: np.ndarray
-    capped: bool = False
+    scale: np.ndarray  # (width,): what the error is yet to be multiplied with, by feature
+    capped: bool = False  # whether it is the last normalisation that keeps the error down
 
 
 def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) -> tuple[float, np.ndarray, list[Record], bool]:
     """Follow the error through the model, by the limits of all inputs or, with `seen`, by what is measured; theory, eq. (10.9).
 
-    Returns
-    -------
-    bound : float
-        By the chain of gains.
-    weights : (2, layers) ndarray
-        The gains from the h2 error of each layer to the output, and what the change of its map of tokens adds there.
-    records : list
-        The limits of every stage, and the neighbourhood of tokens that they are for.
-    capped : bool
-        Whether it is the last normalisation that keeps the error down.
+    Returns the bound by the chain of gains; the weights (2, layers): the gains from the h2 error of each layer to the output,
+    and what the change of its map of tokens adds there; the limits of every stage with the neighbourhood of tokens that they are
+    for; and whether it is the last normalisation that keeps the error down.
     """
     model, steps = analysis.model, analysis.steps
     encoder, decoder, records = ends(model)[0], analysis.decoder, []

@@ -23,16 +23,7 @@ def slope_range(name: str, x: ArrayLike, delta: ArrayLike) -> tuple[np.ndarray, 
     They are those of the derivative on the interval; that of a GELU has one minimum, at ``-turn``, and one maximum, at
     ``turn``, and approaches 0 and 1 outside.
 
-    Parameters
-    ----------
-    name : str
-        Activation.
-    x, delta : array_like
-        Points and radii, which broadcast; a radius may be infinite.
-
-    Returns
-    -------
-    low, high : ndarray
+    Points and radii `delta` broadcast; a radius may be infinite.
     """
     x, delta = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(delta, dtype=np.float64))
     left, right = x - delta, x + delta
@@ -71,15 +62,7 @@ def chord(ratio: ArrayLike) -> np.ndarray:
     ``r < |X|`` of X is seen at an angle of at most ``arcsin(r / |X|)``, so the chord of the two unit vectors is at most
     ``2 sin(arcsin(r / |X|) / 2)``; in general it is at most 2 and, by Dunkl and Williams, ``c ≤ 2``.
 
-    Parameters
-    ----------
-    ratio : array_like
-        At least 0, may be infinite.
-
-    Returns
-    -------
-    ndarray
-        Between 1 and 2.
+    A `ratio` is at least 0 and may be infinite; the result is between 1 and 2.
     """
     ratio = np.asarray(ratio, dtype=np.float64)
     near = 1 / np.cos(0.5 * np.arcsin(np.minimum(ratio, 1.0)))
@@ -133,18 +116,8 @@ class TokenMap:
         ``aσ(b) - a₀σ(b₀) = σ(b)(a - a₀) + a₀(σ(b) - σ(b₀))``, and the same with the maps swapped; no activation is larger than
         its argument.
 
-        Parameters
-        ----------
-        old : TokenMap
-            Of the same shapes.
-        peaks, sizes : (features,) ndarray
-            Bounds on the largest values and the ℓ2 norms of the outputs of the system.
-        steps : int
-
-        Returns
-        -------
-        (3,) ndarray
-            ℓ2 norm, largest 2-norm of a token, and the mean of these norms.
+        `old` has the same shapes; `peaks` and `sizes` (features,) bound the largest values and the ℓ2 norms of the outputs of
+        the system. Returns (3,): ℓ2 norm, largest 2-norm of a token, and the mean of these norms.
         """
         values = np.minimum(self.peaks(peaks), old.peaks(peaks))
 
@@ -203,18 +176,8 @@ class TokenMap:
         ``f(ŷ) - f(y) = J̄ (ŷ - y)`` with ``|J̄ - J| ≤ radius`` elementwise, for all ŷ with ``|ŷ_h - y_h| ≤ peak_h`` and
         ``‖ŷ - y‖ ≤ token``. With the gate, ``âσ(b̂) - aσ(b) = σ(b̂)(â - a) + a(σ(b̂) - σ(b))``.
 
-        Parameters
-        ----------
-        y : (tokens, features) ndarray
-            Outputs of the system.
-        peak : (features,) ndarray
-            May be infinite.
-        token : float
-            May be infinite.
-
-        Returns
-        -------
-        J, radius : (tokens, outputs, features) ndarray
+        `y` (tokens, features) are outputs of the system; `peak` (features,) and `token` may be infinite. `J` and `radius` are
+        (tokens, outputs, features).
         """
         low, high = slope_range(self.activation, y, peak)
         g, rg = 0.5 * (high + low), 0.5 * (high - low)

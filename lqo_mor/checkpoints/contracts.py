@@ -15,18 +15,10 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What the tensors of one state-space layer say.
+    """What the tensors of one state-space layer say."""
 
-    Attributes
-    ----------
-    ssm : DiagonalLQOSystem
-        With delay 0: a batch (width,) with one input, or a single system; see `lqo_mor.network.Block`.
-    backward : {None, 0, 1}
-        Delay of the second half of the outputs, if it runs backward in time.
-    """
-
-    ssm: DiagonalLQOSystem
-    backward: int | None = None
+    ssm: DiagonalLQOSystem  # with delay 0: a batch (width,) with one input, or a single system; see `lqo_mor.network.Block`
+    backward: int | None = None  # delay (0 or 1) of the second half of the outputs, if it runs backward in time
 
 
 @dataclass(frozen=True, eq=False)

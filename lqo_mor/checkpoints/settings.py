@@ -16,15 +16,10 @@ _MOST_BYTES = 2**20
 
 
 class Settings:
-    """The settings that a format asks for while it reads a file.
+    """The settings that a format asks for while it reads a file, given by the user or the file beside the checkpoint.
 
-    Every question names a default, that of the configurations in the original repository. What was not given is
-    collected in `assumed`, so that nothing is guessed silently.
-
-    Parameters
-    ----------
-    given : mapping of str to value
-        What the user or the file beside the checkpoint says.
+    Every question names a default, that of the configurations in the original repository. What was not given is collected in
+    `assumed`, so that nothing is guessed silently.
     """
 
     def __init__(self, given: Mapping[str, Any] | None = None) -> None:
@@ -111,20 +106,10 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_sidecar(path: Path, shapes: Iterable[tuple[int, ...]]) -> dict[str, Any]:
-    """The settings in the file beside a checkpoint.
+    """The settings in the file beside a checkpoint whose tensors have these shapes.
 
-    Parameters
-    ----------
-    path : Path
-        The checkpoint.
-    shapes : iterable of tuple of int
-        Of its tensors.
-
-    Returns
-    -------
-    dict
-        Empty where there is no such file, or one of somebody else. Where it was written for another checkpoint that stood
-        under this name, a warning says that it is not used.
+    Empty where there is no such file, or one of somebody else. Where it was written for another checkpoint that stood under this
+    name, a warning says that it is not used.
     """
     content = _content(sidecar_path(path))
     if content is None:
@@ -143,19 +128,7 @@ def read_sidecar(path: Path, shapes: Iterable[tuple[int, ...]]) -> dict[str, Any
 class Sidecar:
     """The file beside a new checkpoint, which holds its settings; without any, one that stands there is removed.
 
-    Parameters
-    ----------
-    path : Path
-        The new checkpoint.
-    settings : mapping
-        The settings.
-    overwrite : bool
-        Whether existing files may be replaced.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written, before the checkpoint is.
+    Raises `OutputError` if the file cannot be written, before the checkpoint is.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], overwrite: bool) -> None:

@@ -44,30 +44,14 @@ def family_of(name: str) -> Family:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where a model was read from, and how it is written back; see `ModelSource`.
+    """Where a model was read from, and how it is written back; see `ModelSource`."""
 
-    Attributes
-    ----------
-    family : Family
-        The family of its layers, which has the name of the format.
-    path : Path
-        The file.
-    layout : Layout
-        How the tensors stood in the file.
-    original : Original
-        What was read.
-    foreign : tuple of str
-        Names of the foreign classes in the file that were replaced by placeholders.
-    assumed : dict
-        The settings that were assumed.
-    """
-
-    family: Family
+    family: Family  # of its layers; it has the name of the format
     path: Path
-    layout: Layout
-    original: Original
-    foreign: tuple[str, ...]
-    assumed: Values
+    layout: Layout  # how the tensors stood in the file
+    original: Original  # what was read
+    foreign: tuple[str, ...]  # names of the foreign classes in the file that were replaced by placeholders
+    assumed: Values  # the settings that were assumed
 
     @property
     def format(self) -> str:

@@ -43,19 +43,8 @@ _SHOWN = 64  # characters of a sentence in the table
 def show(console: Console, texts: Sequence[str] | None, stream: TextIO | None) -> None:
     """Classify sentences by the shipped model of film reviews and by a compressed version of it.
 
-    Parameters
-    ----------
-    console : rich.console.Console
-        Where the results go.
-    texts : sequence of str or None
-        The sentences; without them a few examples, and then those of `stream`.
-    stream : text stream or None
-        A terminal is asked for sentences until an empty line; of anything else every line is one.
-
-    Raises
-    ------
-    InvalidInputError
-        If a text is empty.
+    Without texts these are a few examples, and then those of the stream: a terminal is asked for sentences until an empty line;
+    of anything else every line is one. Raises `InvalidInputError` for an empty text.
     """
     if texts is not None and not all(text.strip() for text in texts):
         raise InvalidInputError("a text is empty; give some words to classify")
@@ -104,20 +93,9 @@ def _models(console: Console) -> tuple[DeepSSM, DeepSSM]:
 
 
 def classify(model: DeepSSM, texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts of a model on texts, and their probabilities.
+    """Verdicts (texts,) of a model on texts, as indices of `VERDICTS`, and their probabilities (texts,) from one half to one.
 
-    Parameters
-    ----------
-    model : DeepSSM
-        A classifier of windows of `STEPS` bytes, negative or positive.
-    texts : sequence of str or bytes
-
-    Returns
-    -------
-    verdicts : (texts,) ndarray of int
-        Indices of `VERDICTS`.
-    probabilities : (texts,) ndarray
-        From one half to one.
+    The model classifies windows of `STEPS` bytes as negative or positive.
     """
     logits = model(windows(texts, STEPS))
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -151,18 +129,7 @@ def _asked() -> Iterable[str]:
 
 
 def tokens(text: str | bytes) -> np.ndarray:
-    """The bytes of a text; all bytes outside ASCII, which are rare, are one token.
-
-    Parameters
-    ----------
-    text : str or bytes
-        A review; a string is encoded as UTF-8.
-
-    Returns
-    -------
-    ndarray of uint8
-        Values 1 to 127; 0 is the separator.
-    """
+    """The bytes of a text in UTF-8, values 1 to 127 (0 separates); all bytes outside ASCII, which are rare, are one token."""
     data = text.encode(errors="replace") if isinstance(text, str) else text
     return np.clip(np.frombuffer(data, np.uint8), 1, VOCABULARY - 1)
 
@@ -172,19 +139,9 @@ def window_places(lengths: np.ndarray, steps: int, first: np.ndarray | None = No
 
     A text longer than the window is cut, a shorter one repeated, so that a mean over time is one over text, not over padding.
 
-    Parameters
-    ----------
-    lengths : (texts,) ndarray of int
-        Numbers of tokens without the separator.
-    steps : int
-        Length of the windows.
-    first : (texts,) ndarray of int, optional
-        Where the windows begin; by default so that they end with the last token.
-
-    Returns
-    -------
-    (texts, steps) ndarray of int
-        From 0 to the length of the text, which is the place of its separator.
+    Of texts of given lengths, without the separator, into windows of `steps` that begin at `first` (texts,), or by default so
+    that they end with the last token. Returns (texts, steps), from 0 to the length of the text, which is the place of its
+    separator.
     """
     periods = lengths + 1
     first = lengths - steps if first is None else first
@@ -192,17 +149,7 @@ def window_places(lengths: np.ndarray, steps: int, first: np.ndarray | None = No
 
 
 def windows(texts: Iterable[str | bytes], steps: int) -> np.ndarray:
-    """The windows of evaluation of some texts, which end with their last tokens.
-
-    Parameters
-    ----------
-    texts : iterable of str or bytes
-    steps : int
-        Length of the windows.
-
-    Returns
-    -------
-    (texts, steps) ndarray of uint8
+    """The windows of evaluation of some texts, (texts, steps), which end with their last tokens.
 
     Examples
     --------

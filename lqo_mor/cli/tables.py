@@ -61,13 +61,7 @@ def compression_table(report: CompressionReport, stored_errors: Sequence[FloatOr
 
 
 def systems_table(model: DeepSSM, other: DeepSSM) -> Table:
-    """Relative h2 distances of the systems of two models, a row per layer.
-
-    Raises
-    ------
-    DimensionError
-        If the models have different layers.
-    """
+    """Relative h2 distances of the systems of two models, a row per layer; `DimensionError` if their layers differ."""
     if [_shape(block.ssm) for block in model.blocks] != [_shape(block.ssm) for block in other.blocks]:
         raise DimensionError("the models cannot be compared: their layers differ in number, channels, inputs or outputs")
     table = plain_table("layer", "states", "h2 median", "h2 worst")
@@ -88,10 +82,7 @@ def comparison_table(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None) ->
     One label per input gives accuracies, where there is one output vector per input; otherwise a warning
     says that the labels are not used.
 
-    Raises
-    ------
-    DimensionError
-        If the outputs have different shapes.
+    Raises `DimensionError` if the outputs have different shapes.
     """
     if a.shape != b.shape:
         raise DimensionError(f"the outputs of the two models have different shapes, {a.shape} and {b.shape}")

@@ -155,27 +155,10 @@ def split_budget(
 ) -> tuple[tuple[int, ...], bool]:
     """Choose one candidate for each layer, of least ``Σ_l weights_l errors_l[i_l]`` with ``Σ_l costs_l[i_l] ≤ budget``.
 
-    Parameters
-    ----------
-    errors : sequence of (candidates,) array_like
-        Not negative.
-    weights : (layers,) array_like
-        Finite and positive.
-    costs : sequence of (candidates,) array_like of int
-        Positive.
-    budget : int
-
-    Returns
-    -------
-    chosen : tuple of int
-        Index of a candidate for each layer.
-    exact : bool
-        True by dynamic programming; for large problems a greedy choice along the convex hulls of the curves.
-
-    Raises
-    ------
-    InvalidInputError
-        If a number is out of range or the budget is below the sum of the least costs.
+    `errors` and `costs` are (candidates,) for each layer, the errors not negative, the costs positive integers; weights are
+    finite and positive. Returns the index of a candidate for each layer, and True where they are by dynamic programming: for
+    large problems they are a greedy choice along the convex hulls of the curves. Raises `InvalidInputError` if a number is out
+    of range or the budget is below the sum of the least costs.
     """
     weights, prices = np.asarray(weights, dtype=np.float64), [np.asarray(cost) for cost in costs]
     if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)):
@@ -293,18 +276,8 @@ def split_slots(sizes: Sequence[int], curves: list[np.ndarray], budget: int) -> 
     The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
     budget that is used up, but for what the last step would not fit.
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        The sizes, growing from the least that all get, often 0.
-    curves : list of (channels, sizes) ndarray
-        Per block the squared errors, never growing with the size.
-    budget : int
-        Slots in all.
-
-    Returns
-    -------
-    list of (channels,) ndarray of int
+    The sizes grow from the least that all get, often 0. Each block has a curve (channels, sizes) of squared errors that never
+    grow with the size, and gets indices (channels,). The budget is of slots in all.
     """
     slots = np.asarray(sizes)
     chosen = [np.zeros(len(curve), int) for curve in curves]

@@ -27,25 +27,11 @@ _COMPLEX = 1 << 11  # a flag of a matrix
 
 
 def read_mat5(content: bytes, limit: int) -> dict[str, Any]:
-    """The variables of a MATLAB file.
+    """The variables of a MATLAB file by their names.
 
-    Parameters
-    ----------
-    content : bytes
-        The file.
-    limit : int
-        The number of bytes that it may unpack to.
-
-    Returns
-    -------
-    dict
-        By name: an array or a `scipy.sparse.csc_array` for a numeric matrix, a dictionary of such values for a single structure,
-        and a text that says what it is for anything else.
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is damaged, of another version or unpacks to more than `limit`.
+    A numeric matrix is an array or a `scipy.sparse.csc_array`, a single structure a dictionary of such values, and anything else
+    a text that says what it is. Raises `InvalidInputError` if the file is damaged, of another version or unpacks to more than
+    `limit` bytes.
     """
     mark = content[124:128]
     if content.startswith(b"\x89HDF") or mark in (b"\x00\x02IM", b"\x02\x00MI"):

@@ -20,27 +20,9 @@ def without_descriptor(sys: LQOSystem, E: ArrayLike) -> LQOSystem:
     A Hermitian positive definite ``E = L Lᴴ`` gives the states ``Lᴴ x`` and keeps the symmetry of `A`, ``L⁻¹ A L⁻ᴴ``; any other
     one gives ``E⁻¹ A`` by its LU decomposition and keeps the states.
 
-    Parameters
-    ----------
-    sys : LQOSystem
-        The matrices beside `E`; its `M` is dense or None.
-    E : (n, n) array_like
-        Nonsingular.
-
-    Returns
-    -------
-    LQOSystem
-        With the same transfer function and quadratic outputs.
-
-    Warns
-    -----
-    AccuracyWarning
-        If the condition number of `E`, once its rows and columns have comparable sizes, exceeds 1e8.
-
-    Raises
-    ------
-    InvalidInputError
-        If `E` has another shape than `A` or is singular to working precision.
+    The `M` of `sys` is dense or None; `E` (n, n) is nonsingular. Transfer function and quadratic outputs stay the same. Warns
+    with an `AccuracyWarning` if the condition number of `E`, once its rows and columns have comparable sizes, exceeds 1e8;
+    raises `InvalidInputError` if `E` has another shape than `A` or is singular to working precision.
     """
     E = as_array("E", E)
     check_shape("E", E, sys.A.shape, "(n, n)")

@@ -13,30 +13,11 @@ _KEEP_SQUARES = 2048  # order up to which the powers of A are kept for the secon
 def factor_pair(
     continuous: bool, A: np.ndarray, B: np.ndarray, rows: Map, horizon: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factors `R` and `S` of the Gramians ``P = R Rᴴ`` and ``Q = S Sᴴ`` with
+    """Factors `R` (n, k) and `S` (n, l) of the Gramians ``P = R Rᴴ`` and ``Q = S Sᴴ`` of `A` (n, n) and `B` (n, m).
 
-    ``A P Aᴴ − P + B Bᴴ = 0``,  ``Aᴴ Q A − Q + CᴴC = 0``  (continuous: ``A P + P Aᴴ + B Bᴴ = 0`` and so on),
-    or of the sums and integrals over a finite horizon.
-
-    Parameters
-    ----------
-    continuous : bool
-        Continuous or discrete time.
-    A, B : (n, n) and (n, m) ndarray
-        State and input matrix.
-    rows : callable
-        ``rows(R)`` gives the output rows `C`, (q, n); with a quadratic output they depend on the first factor.
-    horizon : float or None
-        Samples or seconds; None for the infinite horizon.
-
-    Returns
-    -------
-    R, S : (n, k) and (n, l) ndarray
-
-    Raises
-    ------
-    ConvergenceError
-        If the horizon is infinite and `A` is not stable to working precision.
+    ``A P Aᴴ − P + B Bᴴ = 0``, ``Aᴴ Q A − Q + CᴴC = 0`` (continuous: ``A P + P Aᴴ + B Bᴴ = 0`` and so on), or the sums and
+    integrals over a finite horizon. ``rows(R)`` gives the output rows `C`, (q, n): with a quadratic output they depend on the
+    first factor. Raises `ConvergenceError` if the horizon is infinite and `A` is not stable to working precision.
     """
     if horizon is not None:
         factor = lyapunov_factor if continuous else stein_factor

@@ -35,29 +35,10 @@ def solve_low_rank(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A factor `Z` of the solution ``P ≈ Z Zᵀ`` of ``A P Eᵀ + E P Aᵀ + F Fᵀ = 0``, and the shifts that made it.
 
-    Parameters
-    ----------
-    A, E : (n, n) sparse array
-        `E` may be None, for the identity.
-    F : (n, k) ndarray
-        Factor of the constant term.
-    tol : float
-        Largest residual in the spectral norm, relative to ``‖F Fᵀ‖``.
-    transposed : bool
-        Solve ``Aᵀ P E + Eᵀ P A + F Fᵀ = 0`` instead.
-
-    Returns
-    -------
-    Z : (n, steps k) ndarray
-    shifts : (s,) complex ndarray
-        In the order of their use; a complex one stands for a pair and takes two steps.
-
-    Raises
-    ------
-    MissingDependencyError
-        Without pyMOR.
-    ConvergenceError
-        If the iteration does not converge.
+    `A`, `E` (n, n), None for the identity, and `F` (n, k); `transposed` solves ``Aᵀ P E + Eᵀ P A + F Fᵀ = 0`` instead. `tol` is
+    the largest residual in the spectral norm, relative to ``‖F Fᵀ‖``. `Z` is (n, steps k), and the complex shifts (s,) come in
+    the order of their use; one that is not real stands for a pair and takes two steps. Raises `MissingDependencyError` without
+    pyMOR and `ConvergenceError` if the iteration does not converge.
     """
     try:
         from pymor.bindings.scipy import ScipySpSolveSolver
@@ -153,12 +134,8 @@ def check_stable(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None) ->
     The test is of the six smallest eigenvalues and of those that a few steps find in the right half-plane. An unstable
     eigenvalue may pass; with one the iteration does not converge, unless the input hardly excites it.
 
-    Raises
-    ------
-    SingularEquationError
-        If `E` is singular.
-    UnstableSystemError
-        If an eigenvalue that is found is not in the open left half-plane.
+    Raises `SingularEquationError` if `E` is singular, and `UnstableSystemError` if an eigenvalue that is found is not in the
+    open left half-plane.
     """
     if E is not None:
         try:

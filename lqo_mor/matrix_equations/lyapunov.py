@@ -95,19 +95,9 @@ def _solve_by_cayley(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray 
 def cayley_transform(A: np.ndarray, shift: float | None = None) -> tuple[np.ndarray, Map, Map]:
     """``(A − σI)⁻¹(A + σI)``, and the maps of input and of adjoint output factors that keep both Gramians; theory, eq. (4.5).
 
-    Parameters
-    ----------
-    A : (n, n) ndarray
-        State matrix.
-    shift : float, optional
-        The positive shift `σ`; of the size of the eigenvalues by default.
-
-    Returns
-    -------
-    transform : (n, n) ndarray
-        Its spectral radius is below 1 if `A` is stable; its adjoint is the transform of the adjoint of `A`.
-    apply, apply_adjoint : callable
-        ``√(2σ) (A − σI)⁻¹ X`` and ``√(2σ) (Aᴴ − σI)⁻¹ X``.
+    The transform (n, n) has a spectral radius below 1 if `A` is stable, and its adjoint is the transform of the adjoint of `A`.
+    The maps are ``√(2σ) (A − σI)⁻¹ X`` and ``√(2σ) (Aᴴ − σI)⁻¹ X``. The positive `shift` σ is of the size of the eigenvalues by
+    default.
     """
     shift = _shift(A) if shift is None else shift
     identity = np.eye(A.shape[0])

@@ -25,20 +25,11 @@ _WORTH_THREADS = 100_000  # entries; about a millisecond of work
 
 @dataclass(frozen=True)
 class Pairing:
-    """The scalar function ``g(λ, μ)`` of two poles that stands for a norm; make one with `pairing`.
+    """The scalar function ``g(λ, μ)`` of two poles that stands for a norm; make one with `pairing`."""
 
-    Attributes
-    ----------
-    code : int or None
-        Which function, see `lqo_mor.matrix_equations.pairing_kernels`; None for one that is not compiled.
-    parameters : tuple of float
-        Samples `L` or seconds `T` of a finite horizon; empty otherwise.
-    function : callable, optional
-        ``function(λ, μ)`` gives ``g`` and ``∂g/∂μ`` of arrays of poles, where it is not compiled.
-    """
-
-    code: int | None
-    parameters: tuple[float, ...] = ()
+    code: int | None  # which function, see `lqo_mor.matrix_equations.pairing_kernels`; None for one that is not compiled
+    parameters: tuple[float, ...] = ()  # samples `L` or seconds `T` of a finite horizon; empty otherwise
+    # ``function(λ, μ)`` gives `g` and ``∂g/∂μ`` of arrays of poles, where it is not compiled
     function: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
@@ -78,22 +69,8 @@ class Pairing:
 def pairing(continuous: bool, horizon: float | None = None) -> Pairing:
     """The pairing of the (finite-horizon) h² norm.
 
-    Parameters
-    ----------
-    continuous : bool
-        Continuous or discrete time.
-    horizon : float, optional
-        Number of samples (discrete, a positive integer) or seconds (continuous); None or infinity for
-        the infinite horizon.
-
-    Returns
-    -------
-    Pairing
-
-    Raises
-    ------
-    InvalidInputError
-        If `horizon` is not positive, or no integer in discrete time.
+    The horizon is a number of samples (discrete, a positive integer) or seconds (continuous), None or infinity for the infinite
+    one; any other value raises `InvalidInputError`.
     """
     if horizon is None or horizon == np.inf:
         return Pairing(pairing_kernels.CONTINUOUS if continuous else pairing_kernels.DISCRETE)
@@ -115,18 +92,7 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
     In discrete time over the infinite horizon it solves ``diag(λ) X diag(μ) − X + B B_rᵀ = 0`` (solvable
     if no ``λ_i μ_j = 1``), in continuous time ``diag(λ) X + X diag(μ) + B B_rᵀ = 0`` (no ``λ_i + μ_j = 0``).
 
-    Parameters
-    ----------
-    norm : Pairing
-        Time axis and horizon.
-    lam, mu : (..., n) and (..., r) ndarray
-        Poles.
-    B, B_r : (..., n, m) and (..., r, m) ndarray
-        Input rows.
-
-    Returns
-    -------
-    (..., n, r) ndarray
+    Poles `lam` (..., n) and `mu` (..., r), input rows `B` (..., n, m) and `B_r` (..., r, m); `X` is (..., n, r).
     """
     if norm.code is None:
         return (B @ np.swapaxes(B_r, -1, -2)) * norm.outer(lam, mu)
@@ -155,19 +121,10 @@ def _flat(array: np.ndarray, batch: tuple[int, ...], size: tuple[int, ...]) -> n
 def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, real_right: np.ndarray) -> np.ndarray:
     """A (cross) Gramian of half storage in real coordinates; theory, eq. (1.6).
 
-    Parameters
-    ----------
-    plain, hermitian : (..., s, t) ndarray
-        ``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` between the slots of the two systems.
-    real_left, real_right : (..., s) and (..., t) ndarray of bool
-        Which slots hold a real pole.
-
-    Returns
-    -------
-    (..., n, r) ndarray
-        In the coordinates ``√2 Re x`` (``x`` at a real pole), then ``√2 Im x`` of the slots with a non-real
-        pole. Where the channels of a batch differ in which slots are real, the row and the column of an
-        imaginary part that a channel does not have are zero.
+    `plain` and `hermitian` (..., s, t) are ``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` between the slots of the two systems, `real_left`
+    (..., s) and `real_right` (..., t) say which slots hold a real pole. The result (..., n, r) is in the coordinates ``√2 Re x``
+    (`x` at a real pole), then ``√2 Im x`` of the slots with a non-real pole. Where the channels of a batch differ in which slots
+    are real, the row and the column of an imaginary part that a channel does not have are zero.
     """
     scale_left = np.where(real_left, np.sqrt(0.5), 1.0)[..., :, np.newaxis]
     scale_right = np.where(real_right, np.sqrt(0.5), 1.0)[..., np.newaxis, :]
@@ -189,19 +146,7 @@ def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> 
     smaller and smaller, all have nearly full relative accuracy; parts of `P` below 1e-30 of its largest pivot are
     left out.
 
-    Parameters
-    ----------
-    norm : Pairing
-        Time axis and horizon.
-    poles : (s,) ndarray
-        Poles in half storage.
-    B : (s, m) ndarray
-        Input rows.
-
-    Returns
-    -------
-    (n, rank) ndarray
-        In the real coordinates of `real_form`.
+    Poles (s,) in half storage and input rows `B` (s, m); `R` (n, rank) is in the real coordinates of `real_form`.
     """
     real = poles.imag == 0
     if norm.code is None:

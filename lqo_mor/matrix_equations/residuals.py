@@ -43,15 +43,10 @@ def relative_residual(residual: np.ndarray, factor: float, X: np.ndarray, Q: np.
 
 
 def refuse_singular(equation: str, factor: float, X: np.ndarray, Q: np.ndarray) -> None:
-    """Raise unless `X` can be a solution of an equation that is not singular to working precision.
+    """Raise `SingularEquationError` unless `X` can be a solution of an equation that is not singular to working precision.
 
-    A solution with ``‖Q‖ ≤ 50 ε factor ‖X‖`` is a null vector of an equation within rounding of the given one,
-    `factor` being the size of its operator.
-
-    Raises
-    ------
-    SingularEquationError
-        If the equation is singular to working precision.
+    A solution with ``‖Q‖ ≤ 50 ε factor ‖X‖`` is a null vector of an equation within rounding of the given one, `factor` being
+    the size of its operator.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         size = factor * np.linalg.norm(X)

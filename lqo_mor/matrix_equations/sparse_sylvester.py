@@ -39,30 +39,17 @@ class _SmallMatrix:
 
 
 def sylvester_solver(L: scipy.sparse.csc_array, N: scipy.sparse.csc_array) -> CrossSolver:
-    """A function ``solve(Q, A_r, adjoint=False)`` for the equations of this module.
+    """A function ``solve(Q, A_r, adjoint=False)`` for the equations of this module, with real sparse `L` and `N` (n, n).
 
-    Parameters
-    ----------
-    L, N : (n, n) sparse array
-        Real.
+    It maps real `Q` (n, r) and `A_r` (r, r) to `X`, or to `Y` if `adjoint`, both (n, r). The factorisations of the last `A_r`
+    are kept, as far as the memory of 2000 columns of `n` numbers holds them, so that `Y` takes none of its own after `X`. The
+    function raises `SingularEquationError` where the corrections do not converge: if the pencil has an eigenvalue
+    ``L x = −λ N x`` with `λ` (close to) one of `A_r`.
 
-    Returns
-    -------
-    callable
-        Maps real `Q` (n, r) and `A_r` (r, r) to `X`, or to `Y` if `adjoint`, both (n, r). The factorisations of the last `A_r`
-        are kept, as far as the memory of 2000 columns of `n` numbers holds them, so that `Y` takes none of its own after `X`. The
-        function raises `SingularEquationError` where the corrections do not converge: if the pencil has an eigenvalue
-        ``L x = −λ N x`` with `λ` (close to) one of `A_r`.
-
-    Notes
-    -----
     The condition number of a fine grid takes many digits of `X`, and with them those of the small differences that decide about
     the next step of an iteration. So the residual is computed in extended precision (where NumPy has it), and solved for again
-    with the same factorisations, until `X` is accurate to double precision in every column.
-
-    References
-    ----------
-    Benner, Köhler, Saak, "Sparse-dense Sylvester equations in H2-model order reduction", MPI Magdeburg preprint 11-11 (2011).
+    with the same factorisations, until `X` is accurate to double precision in every column. Benner, Köhler, Saak, "Sparse-dense
+    Sylvester equations in H2-model order reduction", MPI Magdeburg preprint 11-11 (2011).
     """
     permutation = ordering(abs(L) + abs(N))
     last: list[_SmallMatrix] = []

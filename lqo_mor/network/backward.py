@@ -45,24 +45,13 @@ class Normalised:
 
 @dataclass(frozen=True, eq=False)
 class Passed:
-    """A block that signals went through, with what its backward pass needs of them; all (features, batch, steps).
-
-    Attributes
-    ----------
-    read, active : ndarray
-        What the system and the mixing map read.
-    slope : ndarray or None
-        Derivative of the activation; None for the identity.
-    halves : tuple of ndarray or None
-        The derivatives of the gate by its two halves.
-    norm : Normalised or None
-    """
+    """A block that signals went through, with what its backward pass needs of them; all (features, batch, steps)."""
 
     block: Block
-    read: np.ndarray
-    active: np.ndarray
-    slope: np.ndarray | None
-    halves: tuple[np.ndarray, np.ndarray] | None
+    read: np.ndarray  # what the system read
+    active: np.ndarray  # what the mixing map read
+    slope: np.ndarray | None  # derivative of the activation; None for the identity
+    halves: tuple[np.ndarray, np.ndarray] | None  # the derivatives of the gate by its two halves
     norm: Normalised | None
     adjoint: Map
 

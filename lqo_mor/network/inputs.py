@@ -21,10 +21,7 @@ CalibrationInputs: TypeAlias = np.ndarray | Iterable[ArrayLike]  # all at once, 
 def read_inputs(path: FilePath) -> tuple[np.ndarray, np.ndarray | None]:
     """The arrays ``inputs`` (batch, steps, features) or (batch, steps) and, where present, ``labels`` (batch,) of an .npz file.
 
-    Raises
-    ------
-    InvalidInputError
-        If the file is missing, no .npz file, or lacks ``inputs``, or the labels do not fit.
+    Raises `InvalidInputError` if the file is missing, no .npz file, or lacks ``inputs``, or the labels do not fit.
     """
     path = Path(path)
     try:
@@ -78,10 +75,7 @@ def input_kind(model: DeepSSM) -> str:
 def chunks(model: DeepSSM, calibration: CalibrationInputs) -> Iterator[np.ndarray]:
     """Checked pieces of the calibration inputs, an array or an iterable of arrays, small enough for the layers' signals.
 
-    Raises
-    ------
-    InvalidInputError, DimensionError
-        If there are none, they do not fit the model, or their lengths differ.
+    Raises `InvalidInputError` or `DimensionError` if there are none, they do not fit the model, or their lengths differ.
     """
     batches: Iterable[ArrayLike] = [calibration] if isinstance(calibration, np.ndarray) else calibration
     steps = None

@@ -46,15 +46,8 @@ def balanced_truncation(
 
     Parameters
     ----------
-    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
-        The full system, or a batch of diagonal ones.
-    order : int, optional
-        Number of real states to keep, a conjugate pair counts as two. Fewer are kept where the numerical rank
-        of the Gramians is lower.
-    slots : int, optional
-        For diagonal systems, instead of `order`: the number of slots (pairs or real poles) to keep at most.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    sys, order, slots, horizon
+        As for `reduce`. Fewer states are kept where the numerical rank of the Gramians is lower.
     spectrum : InputSpectrum, optional
         That of a stationary input, for discrete systems over the infinite horizon: `P` becomes the covariance of the state
         for that input, and the errors of the result are the weighted ones (`h2_error` with the spectrum).
@@ -72,10 +65,8 @@ def balanced_truncation(
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
+    OrderError, UnstableSystemError
+        As for `reduce`.
     InvalidInputError
         If a keyword is given that the kind of system does not have: `slots`, `horizon` and `spectrum` are not for sparse
         systems, `balancing` is only for them.
@@ -114,41 +105,20 @@ def balanced(sys: System, budget: Budget, norm: Norm, *, progress: Progress | No
 
 @dataclass(frozen=True, eq=False)
 class Balancing:
-    """Balancing projections of one system, from which a reduced system of every order is cut.
+    """Balancing projections of one system, from which a reduced system of every order is cut."""
 
-    Attributes
-    ----------
-    sys : LQOSystem
-        The system, with dense matrices.
-    V, W : (n, rank) ndarray
-        Projections in the order of decreasing Hankel singular values, to the numerical rank; of no column for a channel
-        without transfer.
-    hsv : (k,) ndarray
-        Hankel singular values.
-    """
-
-    sys: LQOSystem
+    sys: LQOSystem  # with dense matrices
+    # (n, rank) like `W`, by decreasing Hankel singular values, to the numerical rank; of no column for a channel without
+    # transfer
     V: np.ndarray
     W: np.ndarray
-    hsv: np.ndarray
+    hsv: np.ndarray  # (k,)
 
 
 def balance(sys: System, norm: Norm, progress: Progress | None = None) -> list[Balancing]:
     """The balancing projections of a system, or of every channel of a batch: one pair of factors and one SVD each.
 
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    norm : Norm
-        That of the Gramians.
-    progress : callable, optional
-        Called as ``progress(done, total)`` with channels of a batch.
-
-    Raises
-    ------
-    InvalidInputError
-        If a single system has no transfer.
+    Raises `InvalidInputError` if a single system has no transfer.
     """
     if isinstance(sys, LQOSystem):
         return [Balancing(sys, *_projections(*gramian_factors(sys, norm), sys.order))]

@@ -23,12 +23,8 @@ class Budget:
 def budget_of(sys: System, order: int | None, slots: int | None) -> Budget:
     """The budget that the keywords of a public function mean, checked for the system.
 
-    Raises
-    ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
-    InvalidInputError
-        If both or none is given, slots are asked of a dense system, or the system is complex.
+    Raises `OrderError` if it is not a positive integer below the size of the system, and `InvalidInputError` if both or none is
+    given, slots are asked of a dense system, or the system is complex.
     """
     if (order is None) == (slots is None):
         raise InvalidInputError("give exactly one of order (real states) and slots (stored pairs or real poles)")

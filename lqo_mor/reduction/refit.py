@@ -33,22 +33,8 @@ def fit_outputs(sys: System, poles: np.ndarray, B: np.ndarray, norm: Norm, ridge
     For fixed ``(A_r, B_r)`` the error is a linear least-squares problem in the outputs with the solution
     ``C_r = C X P_r⁻¹``, ``U_r = U X P_r⁻¹``, ``V_r = V X P_r⁻¹``, ``W_r = W``.
 
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    poles : (..., s) ndarray
-        Reduced poles in half storage.
-    B : (..., s, m) ndarray
-        Reduced input rows, real at real poles.
-    norm : Norm
-        That of the error.
-    ridge : float, default 0
-        Penalty on the residues relative to the squared error; bounds the outputs where poles meet.
-
-    Returns
-    -------
-    DiagonalLQOSystem
+    Takes `poles` (..., s) in half storage and input rows `B` (..., s, m), real at real poles. `ridge` is a penalty on the
+    residues relative to the squared error; it bounds the outputs where poles meet.
     """
     if isinstance(sys, DiagonalLQOSystem) and sys.batch:
         if sys.n_inputs == 1 and norm.white and norm.compiled:
@@ -151,26 +137,8 @@ def _fit_batch(sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, norm: N
 def stabilise(sys: System, reduced: DiagonalLQOSystem, norm: Norm) -> tuple[DiagonalLQOSystem, np.ndarray]:
     """A stable version of a reduced system, and which members of its batch were repaired; theory, eq. (7.8).
 
-    Unstable poles are reflected at the stability boundary and the outputs refitted in closed form.
-
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system.
-    reduced : DiagonalLQOSystem
-        The reduced one, with the same batch.
-    norm : Norm
-        That of the refit.
-
-    Returns
-    -------
-    system : DiagonalLQOSystem
-    repaired : (...) ndarray of bool
-
-    Warns
-    -----
-    StabilityWarning
-        If anything was repaired.
+    Unstable poles are reflected at the stability boundary and the outputs refitted in closed form, in `norm`; a
+    `StabilityWarning` says if anything was repaired. Both systems have the same batch.
     """
     repaired = np.any(unstable(reduced.poles, reduced.is_continuous), axis=-1)
     if not np.any(repaired):

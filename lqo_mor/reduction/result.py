@@ -149,27 +149,16 @@ def kernel_outcome(system: DiagonalLQOSystem, history: np.ndarray, status: np.nd
 
 @dataclass(frozen=True)
 class Method:
-    """A method of reduction, as `reduce` knows it.
+    """A method of reduction, as `reduce` knows it."""
 
-    Attributes
-    ----------
-    solve : callable
-        ``solve(sys, budget, norm, *, progress=None, **options) -> Reduction`` for a system, a `Budget` and a `Norm` that were
-        checked; its further keywords are the options of the method.
-    weighted : bool
-        Whether it is for inputs with a spectrum, too.
-    stationary : bool
-        Whether it ends at a stationary point of the error. For a sparse system steps on that system itself then go on from the
-        result for the intermediate one.
-    poles : bool
-        Whether it goes by the poles of the full system, so that the intermediate one of a sparse system, which has others, is no
-        substitute.
-    """
-
+    # ``solve(sys, budget, norm, *, progress=None, **options) -> Reduction`` for a system, a `Budget` and a `Norm` that were
+    # checked; its further keywords are the options of the method
     solve: Callable[..., Reduction]
-    weighted: bool = False
+    weighted: bool = False  # whether it is for inputs with a spectrum, too
+    # Whether it ends at a stationary point of the error. For a sparse system steps on that system itself then go on from the
+    # result for the intermediate one.
     stationary: bool = False
-    poles: bool = False
+    poles: bool = False  # whether it goes by the poles of the full system: the intermediate one of a sparse system has others
 
     @property
     def options(self) -> list[str]:

@@ -27,12 +27,8 @@ STARTS: dict[str, Callable[[System, Budget, Norm], Reduction]] = {"balanced": ba
 def start_reduction(sys: System, budget: Budget, norm: Norm, start: Start) -> Reduction:
     """The start of an iterative method: a method's name, a `Reduction`, or a reduced system.
 
-    Raises
-    ------
-    InvalidInputError
-        If the name is unknown, or the system given is larger than the budget or of another kind than `sys`.
-    UnstableSystemError
-        If the system given is unstable, whatever the horizon: no result may be.
+    Raises `InvalidInputError` if the name is unknown, or the system given is larger than the budget or of another kind than
+    `sys`, and `UnstableSystemError` if the system given is unstable, whatever the horizon: no result may be.
     """
     if isinstance(start, str):
         return _named_start(sys, budget, norm, start)

@@ -38,21 +38,11 @@ _SMALL = 1e-5  # relative error below which residues of single poles cost digits
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for and how: the budget, the norm, and the options of `variable_projection`.
-
-    Attributes
-    ----------
-    budget, norm
-        Of the reduction.
-    free : bool
-        Whether no start was given, so that it is looked everywhere.
-    margin, ridge, exchanges, max_iterations, tolerance
-        As for `variable_projection`.
-    """
+    """What is looked for and how: the budget, the norm, and the options of `variable_projection`."""
 
     budget: Budget
     norm: Norm
-    free: bool
+    free: bool  # whether no start was given, so that it is looked everywhere
     margin: float
     ridge: float
     exchanges: int | None

@@ -116,36 +116,12 @@ def error_curve(
     progress: Progress | None,
     measure: Measure = lambda red: red,
 ) -> ErrorCurve:
-    """Reduce to all `orders` by every method.
+    """Reduce to all `orders`, given in any order, by every method with its options.
 
-    Balanced truncations come from one pair of Gramian factors and one SVD. Iterative methods go up from order to order and
-    never get worse, since the neighbour is at hand as a start and as a result.
-
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    orders : sequence of int
-        In any order.
-    solvers : dict of str to (Method, dict)
-        By its name, a method and the options for it.
-    norm : Norm
-        That of the errors.
-    progress : callable or None
-        Called as ``progress(done, total)`` with channels, counted once for every order and method.
-    measure : callable
-        What becomes of a balanced truncation, which comes from no solver.
-
-    Returns
-    -------
-    ErrorCurve
-
-    Raises
-    ------
-    OrderError
-        If an order is not a positive integer below the size of the system.
-    InvalidInputError
-        If `orders` is no sequence, or empty.
+    Balanced truncations come from one pair of Gramian factors and one SVD. Iterative methods go up from order to order and never
+    get worse, since the neighbour is at hand as a start and as a result. Progress is in channels, counted once for every order
+    and method. Raises `OrderError` if an order is not a positive integer below the size of the system, and `InvalidInputError`
+    if `orders` is no sequence, or empty. `measure` is what becomes of a balanced truncation, which comes from no solver.
     """
     orders = _ascending(sys, orders)
     projections = balance(sys, norm)
@@ -213,34 +189,9 @@ def smallest_order(
     method asked for, in steps that double until the order is bracketed, and bisects it. The order below the one found
     was tried and misses it.
 
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        The full system, or a batch of diagonal ones.
-    max_error : float
-        Largest relative h² error.
-    name : str
-        Name of the method.
-    solver : (Method, dict)
-        The method and the options for it.
-    norm : Norm
-        That of the error.
-    progress : callable or None
-        Called as ``progress(done, total)`` with channels, counted once for every step of the search, whose number is an
-        estimate.
-    measure : callable
-        What becomes of a balanced truncation, which comes from no solver.
-
-    Returns
-    -------
-    Reduction
-
-    Raises
-    ------
-    OrderError
-        If no order below that of the system meets it.
-    InvalidInputError
-        If `max_error` is no positive number.
+    Progress is in channels, counted once for every step of the search, whose number is an estimate. Raises `OrderError` if no
+    order below that of the system meets it, and `InvalidInputError` if `max_error` is no positive number.
+    `measure` is as for `error_curve`.
     """
     number = isinstance(max_error, (int, float, np.integer, np.floating)) and not isinstance(max_error, bool)
     if not number or not 0 < max_error < np.inf:

@@ -93,17 +93,9 @@ class HalfStorageOutput(QuadraticOutput):
 
 
 def factor_symmetric(M: np.ndarray) -> QuadraticOutput:
-    """Factors of real symmetric matrices by their eigendecompositions.
+    """Factors of real symmetric matrices `M` (p, n, n) by their eigendecompositions, exact to rounding.
 
-    Parameters
-    ----------
-    M : (p, n, n) ndarray
-        Real symmetric matrices. Eigenvalues below ``n eps max|eigenvalue|`` count as zero.
-
-    Returns
-    -------
-    QuadraticOutput
-        With ``U = V`` and ``c`` the sum of the ranks; exact to rounding.
+    They have ``U = V`` and `c` the sum of the ranks; eigenvalues below ``n eps max|eigenvalue|`` count as zero.
     """
     rows, weights = [], []
     p, n = M.shape[0], M.shape[1]

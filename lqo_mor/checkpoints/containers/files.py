@@ -35,21 +35,11 @@ _SAFETENSORS_NUMBERS = {"BOOL", "F16", "BF16", "F32", "F64", "C64"} | {
 
 @dataclass(frozen=True, eq=False)
 class FileContent:
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes
-    ----------
-    tree : object
-        For PyTorch and msgpack what was saved, with NumPy arrays for tensors; otherwise a dictionary of arrays.
-    extras : dict
-        Entries that the container stores beside its tensors (safetensors metadata, text in npz).
-    foreign : tuple of str
-        Names of the foreign classes in a pickle that were replaced by placeholders.
-    """
-
-    tree: object
-    extras: Values
-    foreign: tuple[str, ...] = ()
+    tree: object  # for PyTorch and msgpack what was saved, with NumPy arrays for tensors; otherwise a dictionary of arrays
+    extras: Values  # entries that the container stores beside its tensors (safetensors metadata, text in npz)
+    foreign: tuple[str, ...] = ()  # names of the foreign classes in a pickle that were replaced by placeholders
 
 
 def as_path(path: FilePath) -> Path:
@@ -194,26 +184,11 @@ def container_of(path: Path) -> str:
 def write_file(
     path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values, *, overwrite: bool = False
 ) -> list[str]:
-    """Write tensors and the entries beside them, atomically.
+    """Write tensors and the entries beside them, atomically; the suffix picks the container.
 
-    Parameters
-    ----------
-    path : Path
-        Output file; the suffix picks the container.
-    state : dict of str, or tuple of str, to ndarray
-        The tensors; a tuple is a path through nested dictionaries.
-    nesting : str or None
-        In a PyTorch or msgpack file, the entry to put them under.
-    extras : dict
-        The other entries.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    list of str
-        Names of the entries that were left out: optimiser states, which no longer fit the tensors, and what the
-        container cannot hold.
+    A key of `state` that is a tuple is a path through nested dictionaries, and in a PyTorch or msgpack file `nesting` is the
+    entry to put all of them under. Returns the names of the entries that were left out: optimiser states, which no longer fit
+    the tensors, and what the container cannot hold.
     """
     container = container_of(path)
     check_output(path, overwrite)

@@ -33,18 +33,10 @@ Tree: TypeAlias = dict[Any, Any]  # nested dictionaries
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How the tensors stood in a file.
+    """How the tensors stood in a file."""
 
-    Attributes
-    ----------
-    nesting : str or None
-        The entry that they were under.
-    places : dict
-        By the keys that formats see, the key in the file, a text, or its path through nested dictionaries, a tuple of texts.
-    """
-
-    nesting: str | None
-    places: dict[str, Place]
+    nesting: str | None  # the entry that they were under
+    places: dict[str, Place]  # by the keys that formats see: the key in the file, or its path through nested dictionaries
 
     def restored(self, state: Tensors) -> Placed:
         """The tensors by their places in the file; a new one gets a place like that of its nearest neighbour."""

@@ -59,26 +59,14 @@ def under_sinh(step: Transform) -> Transform:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the tensors of a diagonal kernel do not tell.
+    """What the tensors of a diagonal kernel do not tell."""
 
-    Attributes
-    ----------
-    disc : {"zoh", "bilinear", "dss"}
-        Discretisation.
-    real, imag, step : Transform
-        Of -Re A, Im A and dt.
-    bandlimit : float or None
-        Slots with ``|Im z| >= π bandlimit`` are silent.
-    l_max : int or None
-        Longest kernel; "dss" depends on it.
-    """
-
-    disc: str
-    real: Transform
-    imag: Transform
-    step: Transform
-    bandlimit: float | None = None
-    l_max: int | None = None
+    disc: str  # "zoh", "bilinear" or "dss"
+    real: Transform  # of -Re A
+    imag: Transform  # of Im A
+    step: Transform  # of dt
+    bandlimit: float | None = None  # slots with ``|Im z| >= π bandlimit`` are silent
+    l_max: int | None = None  # longest kernel; "dss" depends on it
 
     @property
     def scale(self) -> int:
@@ -136,27 +124,11 @@ def backward_delay(layer: str, name: str, outputs: int | None, D: np.ndarray) ->
 def half_storage(
     layer: str, poles: np.ndarray, residues: np.ndarray, scale: int, D: np.ndarray, stable: bool = True
 ) -> DiagonalLQOSystem:
-    """A batch of systems with one input from slots that give ``scale Re(residue λ^k)`` each, by `to_half_storage`.
+    """A batch (H,) of systems with one input from slots that give ``scale Re(residue λ^k)`` each, by `to_half_storage`.
 
-    Parameters
-    ----------
-    layer : str
-        Its prefix, for messages.
-    poles : (H, n) ndarray
-        Poles.
-    residues : (H, p, n) ndarray
-        Residues.
-    scale : {1, 2}
-        How often the format counts the real part of a slot.
-    D : (c, H) ndarray
-        Feedthrough of the first `c` channels; where p = 2c the others run backward in time and have none.
-    stable : bool
-        Whether the poles are inside of the unit circle but for rounding.
-
-    Returns
-    -------
-    DiagonalLQOSystem
-        Of batch (H,); slots without output have B = 0.
+    `poles` (H, n), `residues` (H, p, n), and `scale` (1 or 2) for how often the format counts the real part of a slot. The
+    feedthrough `D` (c, H) is that of the first `c` channels; where p = 2c the others run backward in time and have none. Stable
+    poles are inside of the unit circle but for rounding. Slots without output get B = 0.
     """
     if not (np.all(np.isfinite(poles)) and np.all(np.isfinite(residues))):
         raise CheckpointError(f"{layer}: its tensors give poles or residues that are not finite")
@@ -211,25 +183,9 @@ def _discrete(kernel: Kernel, A: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray
 def parameters(layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, step: np.ndarray) -> tuple[np.ndarray, ...]:
     """The inverse of `read_system`: the stored numbers for a batch of systems.
 
-    Parameters
-    ----------
-    layer : str
-        Its prefix, for messages.
-    kernel : Kernel
-        What the class takes.
-    ssm : DiagonalLQOSystem
-        The systems.
-    step : (H, 1 or n) ndarray
-        The stored steps so far; they stay where the transforms allow it.
-
-    Returns
-    -------
-    step : (H, 1 or slots) ndarray
-        Of the number type of `step`.
-    real, imag : (H, slots) ndarray
-        Before the transforms.
-    C : (p, H, slots) ndarray of complex
-        Products of the input and output rows.
+    Returns `step` (H, 1 or slots) in the number type of the stored one, `real` and `imag` (H, slots) before the transforms, and
+    complex `C` (p, H, slots), the products of the input and output rows. The steps so far, (H, 1 or n), stay where the
+    transforms allow it.
     """
     residues, _ = linear_parts(layer, ssm)
     silent = ~np.any(residues, axis=1)

@@ -22,26 +22,16 @@ class LowRank:
     """The numbers of a layer: ``A = diag(w, w̄) - [P; P̄] [Q; Q̄]ᵀ``, input ``[B; B̄]``, output ``[C; C̄]``.
 
     Head h has the row ``h mod S``.
-
-    Attributes
-    ----------
-    w, B : (S, n) ndarray
-    P, Q : (r, S, n) ndarray
-    C : (p, H, n) ndarray
-    dt : (H, 1) or (H, n) ndarray
-    length : int
-        Of the kernel that `C` is for, 0 if it is the output itself.
-    D : (c, H) ndarray
     """
 
-    w: np.ndarray
-    B: np.ndarray
-    P: np.ndarray
-    Q: np.ndarray
-    C: np.ndarray
-    dt: np.ndarray
-    length: int
-    D: np.ndarray
+    w: np.ndarray  # (S, n)
+    B: np.ndarray  # (S, n)
+    P: np.ndarray  # (r, S, n)
+    Q: np.ndarray  # (r, S, n)
+    C: np.ndarray  # (p, H, n)
+    dt: np.ndarray  # (H, 1) or (H, n)
+    length: int  # of the kernel that `C` is for, 0 if it is the output itself
+    D: np.ndarray  # (c, H)
 
 
 def diagonal_layer(layer: str, m: LowRank, stable: bool) -> Layer:

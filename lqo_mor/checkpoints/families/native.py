@@ -27,19 +27,10 @@ _NAMES = tuple(f"lqo.{name}" for name in ("log_modulus", "theta", "residue", "B"
 def system_arrays(ssm: DiagonalLQOSystem, dtype: DTypeLike = np.float64) -> dict[str, np.ndarray]:
     """A discrete system as real arrays, by the names of the format without ``lqo.``.
 
-    Parameters
-    ----------
-    ssm : DiagonalLQOSystem
-        A batch (H,) of systems with one input, or a single system; n slots, p outputs, m inputs, c products.
-    dtype : float dtype
-        The precision that the arrays will be rounded to: no pair gets an angle there that stands for a real pole.
-
-    Returns
-    -------
-    dict
-        `log_modulus`, `theta` (H, n) or (n,). For a batch `residue` (H, p, n, 2) and `D` (H, p), otherwise `B` (n, m, 2),
-        `C` (p, n, 2) and `D` (p, m). With a quadratic output `U` and `V` (H, c, n, 2) or (c, n, 2), those of a batch
-        multiplied by `B`, and `W` (H, p, c) or (p, c).
+    From a batch (H,) with one input, or a single system, of n slots, p outputs, m inputs, c products: `log_modulus`, `theta`
+    (H, n) or (n,); for a batch `residue` (H, p, n, 2) and `D` (H, p), otherwise `B` (n, m, 2), `C` (p, n, 2) and `D` (p, m);
+    with a quadratic output `U` and `V` (H, c, n, 2) or (c, n, 2), those of a batch multiplied by `B`, and `W` (H, p, c) or
+    (p, c). The arrays will be rounded to `dtype`: no pair gets an angle there that stands for a real pole.
     """
     theta = np.angle(ssm.poles).astype(dtype)
     # Rounding must not turn a pair into a real pole: the next number off the axis is as near as the rounded angle.
@@ -61,10 +52,7 @@ def system_arrays(ssm: DiagonalLQOSystem, dtype: DTypeLike = np.float64) -> dict
 def system_from(arrays: dict[str, np.ndarray]) -> DiagonalLQOSystem:
     """The inverse of `system_arrays`; the systems of a batch get ``B = 1``, and 0 in slots without output.
 
-    Raises
-    ------
-    CheckpointError
-        If a pole overflows, or a row is complex at a real pole.
+    Raises `CheckpointError` if a pole overflows, or a row is complex at a real pole.
     """
     arrays = {name: np.asarray(value, np.float64) for name, value in arrays.items()}
     if np.any(arrays["log_modulus"] > _LARGEST):

@@ -54,21 +54,9 @@ def discrete(A: np.ndarray, dt: np.ndarray | float, rule: str) -> tuple[np.ndarr
 def discretise(layer: str, A: np.ndarray, log_dt: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """Poles and input factors of ``x' = A x + b u``: ``λ`` and ``g`` in ``x[k] = λ x[k-1] + g b u[k]``.
 
-    Parameters
-    ----------
-    layer : str
-        Its name, for messages.
-    A : (..., s) ndarray
-        Continuous poles.
-    log_dt : ndarray
-        Logarithms of the steps; any shape that broadcasts with `A`.
-    rule : {"zoh", "bilinear"}
-        ``λ = e^{dt A}``, ``g = (λ - 1)/A``, or ``λ = (1 + dt A/2)/(1 - dt A/2)``, ``g = dt/(1 - dt A/2)``.
-
-    Raises
-    ------
-    CheckpointError
-        If they are not finite; a zero-order hold divides by ``A``.
+    By the rule "zoh", ``λ = e^{dt A}``, ``g = (λ - 1)/A``, or "bilinear", ``λ = (1 + dt A/2)/(1 - dt A/2)``,
+    ``g = dt/(1 - dt A/2)``, of continuous poles `A` (..., s) and steps that broadcast with them. Raises `CheckpointError` if
+    they are not finite; a zero-order hold divides by `A`.
     """
     with np.errstate(all="ignore"):  # what overflows is reported below
         poles, factors = discrete(A, np.exp(log_dt), rule)
@@ -99,21 +87,8 @@ def to_half_storage(poles: np.ndarray, B: np.ndarray, C: np.ndarray, scale: int)
     1e-12. One with real rows becomes a real pole, also if single precision misses the axis. With one input only the products
     of the rows matter, and of a real pole only their real parts.
 
-    Parameters
-    ----------
-    poles : (..., s) ndarray
-        Poles.
-    B : (..., s, m) ndarray
-        Input rows.
-    C : (..., p, s) ndarray
-        Output columns.
-    scale : {1, 2}
-        How often the format counts the real part of a slot.
-
-    Returns
-    -------
-    tuple of ndarray
-        The three in half storage.
+    Takes and returns `poles` (..., s), input rows `B` (..., s, m) and output columns `C` (..., p, s); `scale` (1 or 2) says how
+    often the format counts the real part of a slot.
     """
     if B.shape[-1] == 1:
         B, C = np.ones_like(B), C * np.swapaxes(B, -1, -2)

@@ -18,17 +18,9 @@ FORMAT = "lqo-deep-ssm"
 
 
 def check_config(extras: Values) -> Values:
-    """The configuration beside the tensors of a file, as keyword arguments of `LQODeepSSM`.
+    """The configuration among the entries beside the tensors of a file, as keyword arguments of `LQODeepSSM`.
 
-    Parameters
-    ----------
-    extras : dict
-        The other entries of the file.
-
-    Returns
-    -------
-    dict
-        Checked; a field of the wrong kind raises `CheckpointError`, as does a missing configuration.
+    Raises `CheckpointError` where it is missing or a field is of the wrong kind.
     """
 
     def size(value: Any, least: int = 1, most: int = 2**31) -> bool:

@@ -121,17 +121,9 @@ def example_model(
 ) -> Structure:
     """The example script's model and nothing else, for a family of its own: gated, with all biases, and the mean over time.
 
-    Parameters
-    ----------
-    recognises, finish, sidecar
-        As in `Structure`.
-    layer_shapes : callable
-        ``layer_shapes(tensors, width) -> dict``: the expected shapes of a layer by the names in it; other sizes than the width
-        are those of its tensors.
-    prenorm : callable
-        ``prenorm(extras, settings) -> bool``: whether the normalisations stand before the layers.
-    integers, empty : collection of str
-        Names of the tensors in a layer that hold integers, and of those that may have no entries.
+    ``layer_shapes(tensors, width)`` gives the expected shapes of a layer by the names in it; other sizes than the width are
+    those of its tensors. ``prenorm(extras, settings)`` says whether the normalisations stand before the layers. Tensors named in
+    `integers` hold integers, and those in `empty` may have no entries. The other arguments are as in `Structure`.
     """
 
     def check(state: Tensors, extras: Values, settings: Settings) -> None:

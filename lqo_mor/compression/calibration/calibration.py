@@ -34,34 +34,22 @@ _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles 
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A compressed model, and what is known of its errors.
-
-    Attributes
-    ----------
-    model : DeepSSM
-        The compressed model.
-    weighted_errors : list of (width,) ndarray
-        Per block and channel the root of the expected squared error at the system's output, weighed as it was when the systems
-        were searched, before a joint fit.
-    predicted : float or None
-        Relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the last
-        fit, if there are enough sequences, otherwise from the errors of the layers, and no less than `measured`; None if it is
-        not known.
-    measured : float or None
-        That error on the calibration inputs, by cross-validation where the decoder alone was refitted; None if they did not go
-        through the compressed model.
-    validated : bool
-        Whether `predicted` is by cross-validation.
-    budget_curve : tuple of (float, float)
-        Mean numbers of states and the errors predicted for them; empty without sensitivities.
-    """
+    """A compressed model, and what is known of its errors."""
 
     model: DeepSSM
+    # per block (width,): the root of the expected squared error at the system's output, weighed as it was when the systems were
+    # searched, before a joint fit
     weighted_errors: list[np.ndarray]
+    # relative rms error of the model's output that other inputs of the same kind should have: by cross-validation of the last
+    # fit, if there are enough sequences, otherwise from the errors of the layers, and no less than `measured`; None if it is not
+    # known
     predicted: float | None
+    # that error on the calibration inputs, by cross-validation where the decoder alone was refitted; None if they did not go
+    # through the compressed model
     measured: float | None
+    # mean numbers of states and the errors predicted for them; empty without sensitivities
     budget_curve: tuple[tuple[float, float], ...] = ()
-    validated: bool = False
+    validated: bool = False  # whether `predicted` is by cross-validation
 
 
 class Calibration(ABC):
@@ -192,12 +180,7 @@ def margin(block: Block) -> float:
 def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
 
-    An error by cross-validation must be, too.
-
-    Raises
-    ------
-    OrderError
-        If no smaller model is.
+    An error by cross-validation must be, too. Raises `OrderError` if no smaller model is.
     """
     curves = work.curves(None, set())
     largest = max(c.slots[-1] for c in curves)

@@ -38,20 +38,11 @@ Channel = tuple[np.ndarray, np.ndarray, float]  # poles and residues in half sto
 
 @dataclass(frozen=True, eq=False)
 class WeightedCurves:
-    """Errors of several sizes for every channel of a batch, or for one system.
+    """Errors of several sizes for every channel of a batch, or for one system."""
 
-    Attributes
-    ----------
-    slots : tuple of int
-        The sizes, in slots; 0 keeps the feedthrough alone.
-    squared : (channels, sizes) ndarray
-        Squared errors, never growing with the size.
-    systems : list of list of Channel
-        Reduced channels, per channel and size; of one system none, which is reduced when its size is known.
-    """
-
-    slots: tuple[int, ...]
-    squared: np.ndarray
+    slots: tuple[int, ...]  # the sizes; 0 keeps the feedthrough alone
+    squared: np.ndarray  # (channels, sizes), never growing with the size
+    # per channel and size; of one system none, which is reduced when its size is known
     systems: list[list[Channel]] = field(default_factory=list)
 
     def pick(self, which: Sequence[int]) -> list[Channel]:
@@ -61,27 +52,13 @@ class WeightedCurves:
 
 @dataclass(frozen=True)
 class ChannelSearch:
-    """What reduced channels may be.
+    """What reduced channels may be."""
 
-    Attributes
-    ----------
-    free : bool
-        Whether their feedthrough may change.
-    margin : float
-        How far their poles stay from the unit circle.
-    discount : float
-        Factor per step, at most 1, by which late answers count less.
-    ridge : float
-        Of the residues, relative.
-    exchanges : int
-        How many sections are exchanged on the way at most.
-    """
-
-    free: bool
-    margin: float = 1e-12
-    discount: float = 1.0
-    ridge: float = 1e-6
-    exchanges: int = 0
+    free: bool  # whether their feedthrough may change
+    margin: float = 1e-12  # how far their poles stay from the unit circle
+    discount: float = 1.0  # factor per step, at most 1, by which late answers count less
+    ridge: float = 1e-6  # of the residues, relative
+    exchanges: int = 0  # how many sections are exchanged on the way at most
 
     def layout(self, slots: int) -> Layout:
         """The layout of a channel, whose poles are multiplied by the discount."""
@@ -90,19 +67,11 @@ class ChannelSearch:
 
 @dataclass(frozen=True, eq=False)
 class InputCovariances:
-    """Covariances of what full channels read, `v`, and the reduced ones in their place, `u`.
+    """Covariances of what full channels read, `v`, and the reduced ones in their place, `u`."""
 
-    Attributes
-    ----------
-    full, reduced : (channels, lags) ndarray
-        Autocovariances of `v` and of `u`, as for `weighted_curves`.
-    crossed : (channels, 2, lags) ndarray
-        ``E[v_{t+j} u_t]`` and ``E[v_{t-j} u_t]``.
-    """
-
-    full: np.ndarray
-    reduced: np.ndarray
-    crossed: np.ndarray
+    full: np.ndarray  # (channels, lags): autocovariances of `v`, as for `weighted_curves`
+    reduced: np.ndarray  # likewise of `u`
+    crossed: np.ndarray  # (channels, 2, lags): ``E[v_{t+j} u_t]`` and ``E[v_{t-j} u_t]``
 
     def __getitem__(self, cut: slice) -> InputCovariances:
         return InputCovariances(self.full[cut], self.reduced[cut], self.crossed[cut])
@@ -117,14 +86,8 @@ def weighted_curves(
 ) -> WeightedCurves:
     """The error curves of a discrete batch (channels,) of linear systems with delay 0, for inputs with given autocovariances.
 
-    Parameters
-    ----------
-    sys : DiagonalLQOSystem
-        One input and one output; the full system keeps its feedthrough.
-    covariances : (channels, lags) ndarray
-        ``R_j = E[u_{t+j} u_t]`` of the input of every channel.
-    slots : sequence of int
-        Sizes, growing.
+    Each system has one input and one output, and the full system keeps its feedthrough; `covariances` (channels, lags) are
+    ``R_j = E[u_{t+j} u_t]`` of the input of every channel; the sizes in `slots` grow.
     """
     slots, discount, rows = tuple(slots), options.discount, _rows(sys)
     squared = np.zeros((sys.batch[0], len(slots)))
@@ -165,12 +128,7 @@ def refit_channels(
 ) -> tuple[list[Channel], np.ndarray]:
     """Reduced channels that imitate the full ones best while they read another input, and their squared errors.
 
-    Parameters
-    ----------
-    sys : DiagonalLQOSystem
-        The full batch (channels,), as for `weighted_curves`.
-    systems : list of Channel
-        The reduced systems, where the steps start.
+    The full batch is as for `weighted_curves`; the steps start from the reduced systems given.
     """
     refitted, squared, rows = list(systems), np.zeros(len(systems)), _rows(sys)
 

@@ -38,27 +38,10 @@ def jointly_fitted(
     chosen by cross-validation over sequences, in the first step. Outputs are fitted along the principal directions of what is
     missing in them, as many as the number of equations allows. Theory, eq. (9.10).
 
-    Parameters
-    ----------
-    model : DeepSSM
-        The reduced model: linear channels or single systems, and pooled outputs.
-    inputs, wanted : Spool
-        Inputs of the model in pieces, and the outputs that it should have.
-    mixing : bool
-        Whether mixing maps and the decoder may change.
-    feedthrough : bool
-        Whether feedthroughs may change.
-    progress : callable
-        Called as ``progress(done, total)``.
-
-    Returns
-    -------
-    DeepSSM
-        The old one itself where the fit promises nothing.
-    float
-        The relative rms error of its outputs for these inputs.
-    float
-        The error to expect for others: for a changed model that by cross-validation, and what the linearisation leaves out.
+    The model has linear channels or single systems, and pooled outputs; `inputs` come in pieces, `wanted` are the outputs that
+    it should have; `mixing` lets mixing maps and the decoder change, `feedthrough` the feedthroughs. Returns the model, the old
+    one itself where the fit promises nothing; the relative rms error of its outputs for these inputs; and the error to expect
+    for others: for a changed model that by cross-validation, and what the linearisation leaves out.
     """
     parts = linear_parameters(model, mixing)
     if _room(parts) < _FEW:  # a wide model

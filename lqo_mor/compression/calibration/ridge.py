@@ -76,19 +76,8 @@ def refitted_decoder(decoder: Linear, pieces: Iterable[tuple[np.ndarray, np.ndar
     A change of weights is penalised, one of the bias is not (a decoder without one gets none). The penalty is chosen by
     cross-validation over sequences, the old decoder being among the candidates. Theory, eq. (9.9).
 
-    Parameters
-    ----------
-    decoder : Linear
-        The old one.
-    pieces : iterable of ((features, batch, steps), (outputs, batch, steps)) ndarray
-        What the decoder reads, and what it should give.
-
-    Returns
-    -------
-    Linear
-        The old one itself where a fit promises nothing.
-    float
-        The summed squared error by cross-validation.
+    The pieces are pairs of what the decoder reads, (features, batch, steps), and what it should give, (outputs, batch, steps).
+    Returns the decoder, the old one itself where a fit promises nothing, and the summed squared error by cross-validation.
     """
     n, outputs = decoder.n_inputs + 1, decoder.n_outputs
     gram, target, power = np.zeros((FOLDS, n, n)), np.zeros((FOLDS, outputs, n)), np.zeros(FOLDS)

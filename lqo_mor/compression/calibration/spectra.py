@@ -74,28 +74,17 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Means over the calibration inputs.
+    """Means over the calibration inputs."""
 
-    Attributes
-    ----------
-    grid : Grid
-        Frequencies of the spectra.
-    count : int
-        Number of sequences.
-    inputs : list of (width, frequencies) or (frequencies, width, width) ndarray
-        Spectra of what the systems of each block read, per step: power spectra of channels, matrices of a single system.
-    sensitivity : list of (width, frequencies) or (frequencies, width, width) ndarray
-        Weights that turn the spectrum of a small error at a system's output into the mean squared error of the model's output;
-        smooth ones for channels. All one where they were not measured.
-    output_power : float
-        Mean squared 2-norm of the model's output.
-    """
-
-    grid: Grid
-    count: int
+    grid: Grid  # frequencies of the spectra
+    count: int  # of sequences
+    # spectra of what the systems of each block read, per step: power spectra (width, frequencies) of channels, matrices
+    # (frequencies, width, width) of a single system
     inputs: list[np.ndarray]
+    # weights of the same shapes that turn the spectrum of a small error at a system's output into the mean squared error of the
+    # model's output; smooth ones for channels; all one where they were not measured
     sensitivity: list[np.ndarray]
-    output_power: float
+    output_power: float  # mean squared 2-norm of the model's output
 
 
 def measure(
@@ -146,19 +135,9 @@ def layer_signals(
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
     """What the systems of all blocks read, the gradients of random combinations of outputs by theirs, and the last features.
 
-    Parameters
-    ----------
-    model : DeepSSM
-        Its systems are batches of linear channels, or single ones of any kind.
-    u : (batch, steps, ...) ndarray
-        Inputs, as the model takes them.
-    rng : numpy.random.Generator, optional
-        Draws the directions, standard normal for every sequence (and step, without pooling); no gradients without it.
-
-    Returns
-    -------
-    read, gradients : list of (width, batch, steps) ndarray
-    features : (width, batch, steps) ndarray
+    Lists and features are (width, batch, steps); `u` is as the model takes it. The systems are batches of linear channels, or
+    single ones of any kind. `rng` draws the directions, standard normal for every sequence (and step, without pooling); without
+    it there are no gradients.
     """
     decoder, maps = ends(model)[1], (system_map(block.ssm, u.shape[1]) for block in model.blocks)
     x, passed = pass_model(model, u, maps)

@@ -43,37 +43,18 @@ _ROOT2 = np.sqrt(2.0)
 
 @dataclass(frozen=True)
 class Problem:
-    """The full system, as the reduction of one system to a diagonal one sees it.
-
-    Attributes
-    ----------
-    pairing : Pairing
-        That of the norm.
-    transfer : callable
-        Maps reduced poles and their inputs to ``D`` and a function for its derivatives, see `transfer`.
-    p, c : int
-        Numbers of linear rows and of quadratic products; ``q = p + 2c``.
-    W : (p, c) ndarray
-        Mixing matrix of the quadratic output.
-    squared_norm : float
-        Squared h² norm of the full system without its feedthrough; with a spectrum without the mean of its output, too.
-    continuous : bool
-        Kind of time.
-    inputs : callable
-        Maps reduced poles (s,) and input rows (s, m) to `WhiteInputs` or `ColouredInputs`.
-    mean : (p,) ndarray or None
-        Mean of the quadratic output for a Gaussian input with a spectrum.
-    """
+    """The full system, as the reduction of one system to a diagonal one sees it."""
 
     pairing: Pairing
-    transfer: Transfer
-    p: int
-    c: int
-    W: np.ndarray
-    squared_norm: float
+    transfer: Transfer  # maps reduced poles and their inputs to ``D`` and a function for its derivatives, see `transfer`
+    p: int  # linear rows
+    c: int  # quadratic products; ``q = p + 2c``
+    W: np.ndarray  # (p, c), mixing matrix of the quadratic output
+    squared_norm: float  # of the full system without its feedthrough; with a spectrum without the mean of its output, too
     continuous: bool
+    # maps reduced poles (s,) and input rows (s, m) to what the error needs of the inputs
     inputs: Callable[[np.ndarray, np.ndarray], WhiteInputs | ColouredInputs] = WhiteInputs.at
-    mean: np.ndarray | None = None
+    mean: np.ndarray | None = None  # (p,), of the quadratic output for a Gaussian input with a spectrum
 
 
 @dataclass(frozen=True)

@@ -34,25 +34,11 @@ _REFINE, _ACCEPT = 10 * _EPS, 1e4 * _EPS  # relative residuals that call for a c
 
 
 def cross_solver(sys: System, norm: Norm) -> CrossSolver:
-    """A function ``solve(Q, A_r, adjoint=False)`` for the sums of this module.
+    """A function ``solve(Q, A_r, adjoint=False)`` for the sums of this module, in a norm and with one real system of order `n`.
 
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        One real system of order `n`, in the coordinates of `to_dense` if it is diagonal.
-    norm : Norm
-        That of the sums.
-
-    Returns
-    -------
-    callable
-        Maps real `Q` (n, r) and `A_r` (r, r) to `X`, or to `Y` if `adjoint`. Modal where the eigenvectors of both
-        state matrices are well conditioned, O(n r) for diagonal systems; by doubling with stored powers of `A`
-        otherwise, O(n² r).
-
-    Notes
-    -----
-    Over an infinite horizon both systems have to be stable.
+    It maps real `Q` (n, r) and `A_r` (r, r) to `X`, or to `Y` if `adjoint`, in the coordinates of `to_dense` if the system is
+    diagonal. Modal where the eigenvectors of both state matrices are well conditioned, O(n r) for diagonal systems; by doubling
+    with stored powers of `A` otherwise, O(n² r). Over an infinite horizon both systems have to be stable.
     """
     modal = modal_solver(sys, norm)
     stored: list[CrossSolver] = []

@@ -29,42 +29,20 @@ _SINGULAR = 10 * np.finfo(float).eps  # ratio of Hankel singular values below wh
 
 @dataclass(frozen=True)
 class FullSystem:
-    """The full system as the iteration sees it, in real coordinates.
+    """The full system as the iteration sees it, in real coordinates."""
 
-    Attributes
-    ----------
-    apply : callable
-        ``apply(V, False)`` is ``A V`` for real columns `V` (n, r).
-    B, C : (n, m) and (p, n) ndarray
-        Input and output matrix.
-    M : (p, n, n) ndarray, QuadraticOutput or None
-        Quadratic output.
-    solve : callable
-        Cross Gramians, see `cross_solver`.
-    squared_norm : float
-        Squared h² norm without the feedthrough.
-    norm : Norm
-        That of the error.
-    slots : int or None
-        Most slots (pairs or real poles) that the reduced system may have.
-    limit : float
-        Modulus (continuous: real part) that a reduced pole stays below.
-    products : callable
-        Maps ``(A_r, B_r)`` to what the equations of the reduced and of the cross Gramian have on their right-hand sides.
-    mean : (p,) ndarray or None
-        Mean of the quadratic output for a Gaussian input with a spectrum, whose quadratic part counts twice.
-    """
-
-    apply: Map
-    B: np.ndarray
-    C: np.ndarray
-    M: np.ndarray | QuadraticOutput | None
-    solve: CrossSolver
-    squared_norm: float
+    apply: Map  # ``apply(V, False)`` is ``A V`` for real columns `V` (n, r)
+    B: np.ndarray  # (n, m)
+    C: np.ndarray  # (p, n)
+    M: np.ndarray | QuadraticOutput | None  # (p, n, n) where it is dense
+    solve: CrossSolver  # cross Gramians, see `cross_solver`
+    squared_norm: float  # without the feedthrough
     norm: Norm
-    slots: int | None
-    limit: float
+    slots: int | None  # most slots (pairs or real poles) that the reduced system may have
+    limit: float  # modulus (continuous: real part) that a reduced pole stays below
+    # maps ``(A_r, B_r)`` to what the equations of the reduced and of the cross Gramian have on their right-hand sides
     products: Products
+    # (p,), of the quadratic output for a Gaussian input with a spectrum, whose quadratic part counts twice
     mean: np.ndarray | None = None
 
 

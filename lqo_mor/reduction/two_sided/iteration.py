@@ -80,25 +80,10 @@ def two_sided(
 ) -> tuple[Iterate | None, np.ndarray, Status]:
     """Iterate from ``(A_r, B_r)`` and return the best iterate, the smallest squared errors so far, and the status.
 
-    Undamped steps are taken as long as they find a new best iterate now and then. Where they do not, the iteration
-    goes back to the best one and from there takes only steps that do not raise the error, damped where needed.
-
-    Parameters
-    ----------
-    full : FullSystem
-    A, B : (r, r) and (r, m) ndarray
-        Stable start in real coordinates.
-    max_iterations : int
-        Most steps.
-    tolerance : float
-        Relative change of the poles, and of the squared error, below which the iteration has converged.
-
-    Returns
-    -------
-    best : Iterate or None
-        None if the start is deficient, so that there is nothing to project on.
-    history : (k + 1,) ndarray
-    status : Status
+    The start, (r, r) and (r, m), is stable and in real coordinates. Undamped steps are taken as long as they find a new best
+    iterate now and then. Where they do not, the iteration goes back to the best one and from there takes only steps that do not
+    raise the error, damped where needed. It has converged where the relative change of the poles, and of the squared error, is
+    below `tolerance`. The iterate is None if the start is deficient, so that there is nothing to project on.
     """
     now = evaluate(full, A, B)
     if now is None:

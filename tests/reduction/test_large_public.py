@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lqo_mor.plot import plot_reduction
+from lqo_mor.reduction.plot import plot_reduction
 
 import lqo_mor as lqo
 from lqo_mor.errors import DimensionError, InvalidInputError, LQOError, OrderError

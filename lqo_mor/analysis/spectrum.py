@@ -48,9 +48,8 @@ class InputSpectrum:
     Examples
     --------
     >>> import lqo_mor as lqo
-    >>> from lqo_mor.analysis.spectrum import InputSpectrum
     >>> sys = lqo.LQOSystem([[0.5]], [[1.0]], [[1.0]], dt=1.0)
-    >>> slow = InputSpectrum.from_autoregression([0.9], 0.19)
+    >>> slow = lqo.InputSpectrum.from_autoregression([0.9], 0.19)
     >>> slow
     InputSpectrum(inputs=1, lags=344, power=1)
     >>> round(lqo.h2_norm(sys), 6), round(lqo.h2_norm(sys, spectrum=slow), 6)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from lqo_mor.reduction.plot import plot_reduction
 
 import lqo_mor as lqo
 from lqo_mor.errors import DimensionError, InvalidInputError, LQOError, OrderError
 from lqo_mor.reduction import large as large_module
+from lqo_mor.reduction.plot import plot_reduction
 from tests.reduction.test_large import SYSTEMS, dense, diagonal
 
 pytest.importorskip("pymor")

@@ -247,6 +247,8 @@ def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 
     elif M is not None:
         squared += weight * sum(np.linalg.norm(R.T @ Mi @ R) ** 2 for Mi in M)
         size += weight * sum(np.linalg.norm(np.abs(R).T @ np.abs(Mi) @ np.abs(R)) ** 2 for Mi in M)
+    if isinstance(sys, DiagonalLQOSystem) and not norm.compiled:  # a factor of working precision, not of twice that
+        return float(squared), float(_EPS * size / np.sqrt(max(squared, _EPS**2 * size)))
     return float(squared), float(_EPS * np.sqrt(size))
 
 

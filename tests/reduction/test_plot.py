@@ -35,7 +35,7 @@ def test_the_curve_shows_every_method_and_the_singular_values(tmp_path):
     figure = curve.plot(tmp_path / "curve.png", max_error=0.1)
     assert (tmp_path / "curve.png").stat().st_size > 0
     upper, lower = figure.axes
-    assert [line.get_label() for line in upper.lines] == ["balanced", "projected_gradient", "tolerance 0.1"]
+    assert [line.get_label() for line in upper.lines] == ["balanced", "projected_gradient", "largest error 0.1"]
     for line, name in zip(upper.lines, curve.errors, strict=False):
         np.testing.assert_array_equal(line.get_xdata(), [2, 4, 8])
         np.testing.assert_array_equal(line.get_ydata(), curve.errors[name])

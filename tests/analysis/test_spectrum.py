@@ -320,7 +320,7 @@ def test_power_of_simulated_outputs(name, delay):
         u[:, k] = state
     spectrum = InputSpectrum.from_autoregression(Phi[np.newaxis], W)
     y = lqo.simulate(sys, u, delay=delay)[:, 200:]
-    linear = dataclasses.replace(sys, **({"M": None} if isinstance(sys, lqo.LQOSystem) else {"quadratic": None}))
+    linear = dataclasses.replace(sys, M=None)
     z = lqo.simulate(linear, u, delay=delay)[:, 200:]
     assert np.mean(np.sum(z**2, axis=-1)) == pytest.approx(lqo.h2_norm(linear, delay=delay, spectrum=spectrum) ** 2, rel=0.01)
     assert np.mean(np.sum(y**2, axis=-1)) == pytest.approx(lqo.h2_norm(sys, delay=delay, spectrum=spectrum) ** 2, rel=0.03)

@@ -10,7 +10,7 @@ import pytest
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.checkpoints.containers.files import read_file, write_file
-from lqo_mor.checkpoints.families.dss import keep_shared_poles
+from lqo_mor.checkpoints.families.in_class import keep_shared_poles
 from lqo_mor.checkpoints.families.registry import FAMILIES
 from lqo_mor.checkpoints.layered import recognises
 from lqo_mor.checkpoints.load import load_checkpoint

@@ -8,7 +8,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.checkpoints.containers.files import read_file, write_file
-from lqo_mor.checkpoints.families.linoss_in_class import keep_oscillators
+from lqo_mor.checkpoints.families.in_class import keep_oscillators
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError, UnstableSystemError
 from tests.checkpoints.s4d_states import with_systems

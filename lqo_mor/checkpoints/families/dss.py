@@ -18,13 +18,8 @@ Heads with different steps cannot have poles of their own, so most reduced syste
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from lqo_mor.analysis.door import norm_of
-from lqo_mor.analysis.gramians import half_gramians
-from lqo_mor.analysis.norm import Norm
 from lqo_mor.checkpoints.contracts import Family, Layer
 from lqo_mor.checkpoints.families.diagonal_kernels import (
     backward_delay,
@@ -33,6 +28,7 @@ from lqo_mor.checkpoints.families.diagonal_kernels import (
     length_setting,
     linear_parts,
 )
+from lqo_mor.checkpoints.families.in_class import keep_shared_poles
 from lqo_mor.checkpoints.families.slots import (
     NO_ANGLE,
     SMALLEST,
@@ -45,9 +41,7 @@ from lqo_mor.checkpoints.families.slots import (
 )
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors, stable_poles
-from lqo_mor.errors import CheckpointError, InvalidInputError, OrderError
-from lqo_mor.network.model import DeepSSM
-from lqo_mor.reduction.refit import fit_outputs
+from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _VERSIONS = {
@@ -57,99 +51,6 @@ _VERSIONS = {
 }
 _EPSILON = 1e-7  # of the class
 _SAME = 1e-11  # distance of poles that are the same but for what reading does to them
-_LOST = 1e-12  # part of a mode that is left beside the chosen ones, below which it is rounding
-
-
-def keep_shared_poles(model: DeepSSM, slots: int, horizon: int | None = None) -> DeepSSM:
-    """Reduce layers whose heads share their poles slot by slot to layers that share fewer of them.
-
-    For all heads of a layer the same slots are kept, chosen one by one so that the squared h2 errors of its heads, added up,
-    fall most; then the outputs of every head are refitted, which is its h2 projection onto the poles that are left. A class
-    like DSS stores the result.
-
-    Parameters
-    ----------
-    model : DeepSSM
-        All layers are batches (H,) of heads with one input, and slot j of every head comes from the same stored pole, as
-        in what `load_checkpoint` reads from a DSS file.
-    slots : int
-        How many to keep in each layer. A layer with no more than that stays as it is.
-    horizon : int, optional
-        Number of samples over which the error counts; infinite by default.
-
-    Returns
-    -------
-    DeepSSM
-        With the source of `model`, so that ``save`` writes it.
-
-    Raises
-    ------
-    OrderError
-        If `slots` is no positive integer.
-    InvalidInputError
-        If a layer is no batch of heads, or has quadratic outputs.
-    UnstableSystemError
-        If the horizon is infinite and a system is not asymptotically stable.
-
-    Notes
-    -----
-    The choice is orthogonal least squares on the Gram matrices of the modes, which are known in closed form.
-
-    Examples
-    --------
-    >>> import numpy as np, lqo_mor as lqo
-    >>> from lqo_mor.checkpoints.families.dss import keep_shared_poles
-    >>> from lqo_mor.network import Block
-    >>> z = np.array([[1.0], [0.5]]) * np.array([-0.1 + 1j, -0.2 + 2j, -0.4 + 3j])  # two heads, steps 1 and 0.5
-    >>> ssm = lqo.DiagonalLQOSystem(np.exp(z), B=np.ones((2, 3, 1)), C=[[[1.0, 0.1, 0.2]], [[0.9, 0.0, 0.3]]], dt=1.0)
-    >>> model = lqo.DeepSSM(None, (Block("layer", ssm, residual=False),), None)
-    >>> small = keep_shared_poles(model, slots=2).blocks[0].ssm
-    >>> np.array_equal(small.poles, ssm.poles[:, [0, 2]])
-    True
-    """
-    if not isinstance(slots, (int, np.integer)) or isinstance(slots, bool) or slots < 1:
-        raise OrderError(f"slots must be a positive integer, got {slots!r}")
-    blocks = []
-    for block in model.blocks:
-        ssm = block.ssm
-        if not ssm.batch or ssm.M is not None:
-            raise InvalidInputError(f"{block.name} is no batch of heads with linear outputs; only those share their poles")
-        if slots < ssm.n_slots:
-            norm = norm_of(ssm, horizon)
-            kept = _best_slots(ssm, int(slots), norm)
-            ssm = fit_outputs(ssm, ssm.poles[:, kept], ssm.B[:, kept], norm)
-        blocks.append(replace(block, ssm=ssm))
-    return replace(model, blocks=tuple(blocks))
-
-
-def _best_slots(ssm: DiagonalLQOSystem, slots: int, norm: Norm) -> list[int]:
-    """The slots to keep, in their order, one by one those that lower the error of all heads together most.
-
-    Each mode is the two signals Re x and Im x; what is chosen is projected out of all others, and out of the outputs.
-    """
-    plain, hermitian = half_gramians(ssm, norm)
-    n = ssm.n_slots
-    gram = 0.5 * np.block(
-        [[(hermitian + plain).real, (plain - hermitian).imag], [(hermitian + plain).imag, (hermitian - plain).real]]
-    )
-    rows = np.where(ssm.is_real_pole, 1.0, 2.0)[:, np.newaxis] * ssm.C
-    target = gram @ np.swapaxes(np.concatenate([rows.real, -rows.imag], axis=-1), -1, -2)
-    pairs = np.stack([np.arange(n), np.arange(n, 2 * n)], axis=-1)
-    least = _LOST * np.trace(gram[:, pairs[:, :, np.newaxis], pairs[:, np.newaxis]], axis1=-2, axis2=-1)
-    chosen: list[int] = []
-    for _ in range(slots):
-        own, seen = gram[:, pairs[:, :, np.newaxis], pairs[:, np.newaxis]], target[:, pairs]
-        left = np.trace(own, axis1=-2, axis2=-1) > least
-        inverse = np.linalg.pinv(np.where(left[..., np.newaxis, np.newaxis], own, 0), rcond=1e-10, hermitian=True)
-        gain = np.einsum("hjap,hjab,hjbp->j", seen, inverse, seen)
-        gain[chosen] = -1
-        best = int(np.argmax(gain))
-        chosen.append(best)
-        columns = gram[:, :, pairs[best]]
-        factors = columns @ inverse[:, best]
-        gram = gram - factors @ np.swapaxes(columns, -1, -2)
-        target = target - factors @ seen[:, best]
-    return sorted(chosen)
 
 
 def _form(names: set[str]) -> str:
@@ -274,7 +175,7 @@ def _common_exponents(layer: str, poles: np.ndarray, used: np.ndarray, log_dt: n
     if np.any(log_dt != log_dt[:1]) or np.any((np.abs(upper - first) > _SAME) & used):
         raise CheckpointError(
             f"{layer}: the heads of this class share one set of poles, and the reduced ones do not. Reduce it by "
-            f"lqo_mor.checkpoints.families.dss.keep_shared_poles, which keeps some of the poles of the file; or {WAY_OUT}"
+            f"lqo_mor.checkpoints.families.in_class.keep_shared_poles, which keeps some of the poles of the file; or {WAY_OUT}"
         )
     common = stable_poles(layer, np.where(np.any(used, axis=0), first[0], 0.5))
     return np.log(common), poles.imag < 0

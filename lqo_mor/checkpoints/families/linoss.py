@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
-from lqo_mor.checkpoints.families.linoss_in_class import keep_oscillators
+from lqo_mor.checkpoints.families.in_class import keep_oscillators
 from lqo_mor.checkpoints.families.slots import check_linear, diagonal_of, size
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Tensors, Values, check_tensors
@@ -87,7 +87,7 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Value
         if not np.any(there) or np.max(np.abs(column.imag)) > _FLAT * np.max(np.abs(column)):
             raise CheckpointError(
                 f"{layer} holds a system that is not made of oscillators of its file, and a LinOSS layer can hold nothing else; "
-                "keep_oscillators(model, count) of lqo_mor.checkpoints.families.linoss_in_class keeps the most important "
+                "keep_oscillators(model, count) of lqo_mor.checkpoints.families.in_class keeps the most important "
                 'ones, and save(..., format="native") stores any system'
             )
         kept.append(index)

@@ -6,7 +6,7 @@ Where it is not, the systems of the layers can still be reduced, and everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,18 +28,12 @@ _RESTRUCTURED = "the structure of the model was changed; the format stores only 
 def find_layers(family: Family, keys: Iterable[str]) -> dict[str, set[str]]:
     """The prefixes of the layers of a family, in the order of the model, and which of its names each has."""
     keys = set(keys)
-    prefixes = {_prefix(key, name) for key in keys for name in family.markers if _ends(key, name)}
+    prefixes = {
+        key.removesuffix(name).removesuffix(".") for key in keys for name in family.markers if f".{key}".endswith(f".{name}")
+    }
     layers = {prefix: {name for name in family.names if local_key(prefix, name) in keys} for prefix in prefixes}
     found = {prefix: names for prefix, names in layers.items() if family.recognises(names)}
     return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
-
-
-def _ends(key: str, name: str) -> bool:
-    return key == name or key.endswith("." + name)
-
-
-def _prefix(key: str, name: str) -> str:
-    return key[: -len(name)].removesuffix(".")
 
 
 def local_key(prefix: str, name: str) -> str:
@@ -96,7 +90,7 @@ def read(family: Family, state: Tensors, extras: Values, settings: Settings) -> 
 
 
 def _warn_of_others(family: Family, state: Tensors) -> None:
-    outside = _outside(family, state)
+    outside = outside_of(family, state)
     others = {other.name: find_layers(other, outside) for other in IN_ANY_MODEL if other is not family}
     left = [f"{_label(prefix)} ({name})" for name, prefixes in others.items() for prefix in prefixes]
     if left:
@@ -108,7 +102,7 @@ def alone(prefix: str, layer: Layer) -> Block:
     return Block(_label(prefix), layer.ssm, activation="identity", residual=False, backward=layer.backward)
 
 
-def _outside(family: Family, state: Tensors) -> Tensors:
+def outside_of(family: Family, state: Tensors) -> Tensors:
     """The tensors that are not in layers of the family."""
     inside = {local_key(prefix, name) for prefix, names in find_layers(family, state).items() for name in names}
     return {key: value for key, value in state.items() if key not in inside}
@@ -118,7 +112,7 @@ def structure_of(family: Family, state: Tensors) -> Structure | None:
     """The structure around the layers of a file, where it is known."""
     if family.structure is not None:
         return family.structure
-    layers, outside = tuple(find_layers(family, state)), _outside(family, state)
+    layers, outside = tuple(find_layers(family, state)), outside_of(family, state)
     return next((structure for structure in STRUCTURES if structure.recognises(outside, layers)), None)
 
 
@@ -195,9 +189,9 @@ def write(family: Family, model: DeepSSM, original: Original) -> tuple[Tensors, 
         state |= tensors
     if structure is not None and structure.finish is not None:
         return structure.finish(model, state, original)
-    state = _outside(family, original.state) | state
+    state = outside_of(family, original.state) | state
     # In the order of the file, new names last.
-    return {key: state[key] for key in sorted(state, key=_order(original.state))}, original.extras
+    return {key: state[key] for key in original.state if key in state} | state, original.extras
 
 
 def _check_outer(model: DeepSSM, old: DeepSSM, structure: Structure | None) -> None:
@@ -228,11 +222,6 @@ def _parts(model: DeepSSM) -> dict[str, Any]:
     return parts | {f"{block.name}: {name}": getattr(block, name) for block in model.blocks for name in ("norm", "mixing")}
 
 
-def _order(keys: Iterable[str]) -> Callable[[str], int]:
-    places = {key: i for i, key in enumerate(keys)}
-    return lambda key: places.get(key, len(places))
-
-
 def layer_parameters(family: Family, model: DeepSSM, original: Original) -> tuple[int, ...]:
     """How many numbers are stored for the system of every layer; those of its own arrays if the family cannot store it."""
     if family.parameters is not None:
@@ -242,8 +231,3 @@ def layer_parameters(family: Family, model: DeepSSM, original: Original) -> tupl
     except InvalidInputError:
         return tuple(real_numbers(block.ssm) for block in model.blocks)
     return tuple(sum(parameter_count(value) for value in tensors.values()) for tensors in layers)
-
-
-def other_parameters(family: Family, original: Original) -> int:
-    """How many numbers a file holds outside of its layers."""
-    return sum(parameter_count(value) for value in _outside(family, original.state).values())

@@ -21,12 +21,12 @@ from lqo_mor.checkpoints.layered import (
     layer_precision,
     local_key,
     local_tensors,
-    other_parameters,
+    outside_of,
     read,
     write,
 )
 from lqo_mor.checkpoints.settings import Settings, Sidecar
-from lqo_mor.checkpoints.tensors import Values, listing, rounded
+from lqo_mor.checkpoints.tensors import Values, listing, parameter_count, rounded
 from lqo_mor.errors import InvalidInputError, LQOWarning, OutputError, warn
 from lqo_mor.files import FilePath
 from lqo_mor.network.model import DeepSSM
@@ -71,7 +71,7 @@ class Source:
     @property
     def other_parameters(self) -> int:
         """How many numbers the file holds outside of the systems."""
-        return other_parameters(self.family, self.original)
+        return sum(map(parameter_count, outside_of(self.family, self.original.state).values()))
 
     def reduce_in_class(self, model: DeepSSM, state_size: int, horizon: int | None) -> DeepSSM:
         """The model reduced so that the class of its checkpoint can hold it."""

@@ -6,6 +6,8 @@ et al., *Resurrecting Recurrent Neural Networks for Long Sequences*, 2023; the c
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
@@ -50,7 +52,6 @@ def _in_parts(names: set[str]) -> bool:
 
 def _shapes(tensors: Tensors, parts: bool) -> Shapes:
     """The expected shapes, with the sizes taken from the poles and from B and C."""
-
     B, C = (("B_re", "B_im"), ("C_re", "C_im")) if parts else (("B",), ("C",))
     n, p, diagonal = size(tensors, "nu_log", 0, 1), size(tensors, C[0], 0, 2), size(tensors, "D", 0, 1) is not None
     m = p if diagonal else size(tensors, B[0], 1, 2)
@@ -90,12 +91,10 @@ LRU = Family(
     read=_read,
     write=_write,
 )
-LRU_TORCH = Family(
+LRU_TORCH = replace(
+    LRU,
     name="lru-torch",
     looks_like="LRU layers of PyTorch (nu_log, theta_log, gamma_log, complex B and C, D)",
-    markers=("theta_log", "gamma_log"),
     names=(*_POLES, *_PARTS, "B", "C", "D"),
     recognises=lambda names: not _in_parts(names),
-    read=_read,
-    write=_write,
 )

@@ -67,6 +67,7 @@ def _shapes(tensors: Tensors, width: int | None) -> Shapes:
 
 
 def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
+    """The channels of a layer as a batch (H,) with ``B = 1`` in used slots, and ``B = C = 0`` in those that fill it up."""
     count, n = tensors[_COUNT], tensors[_FLAT[0]].size
     if np.any(count < 0) or np.any(count > n) or int(np.sum(count, dtype=np.int64)) != n:
         raise CheckpointError(f"{layer}.{_COUNT} does not split the {n} slots of the layer: from 0 up, with the sum {n}")
@@ -74,13 +75,8 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
         raise CheckpointError(
             f"{layer}.{_COUNT}: a channel of {count.max()} slots beside {count.size} channels needs too much memory"
         )
-    return Layer(_system(layer, tensors))
-
-
-def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
-    """The channels of a layer as a batch (H,) with ``B = 1`` in used slots, and ``B = C = 0`` in those that fill it up."""
     nu_log, theta, D = (tensors[key].astype(np.float64) for key in (*_FLAT[:2], "D"))
-    residue, count = complex_numbers(tensors[_FLAT[2]]), tensors[_COUNT].astype(np.int64)
+    residue, count = complex_numbers(tensors[_FLAT[2]]), count.astype(np.int64)
     with np.errstate(over="ignore"):  # exp(-exp(large)) is 0
         modulus = np.exp(-np.exp(nu_log))
     flat = np.where(np.isin(np.abs(theta), (np.pi, PI32)), -modulus, modulus * np.exp(1j * theta))
@@ -89,7 +85,7 @@ def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     used = np.arange(max(1, count.max())) < count[:, np.newaxis]  # row by row, as the flat slots are
     poles, C = np.full(used.shape, _PADDING, complex), np.zeros(used.shape, complex)
     poles[used], C[used] = stable_poles(layer, flat), residue
-    return DiagonalLQOSystem(poles, used[..., np.newaxis], C[:, np.newaxis], D[:, np.newaxis, np.newaxis], dt=1.0)
+    return Layer(DiagonalLQOSystem(poles, used[..., np.newaxis], C[:, np.newaxis], D[:, np.newaxis, np.newaxis], dt=1.0))
 
 
 def _used(ssm: DiagonalLQOSystem) -> np.ndarray:
@@ -98,7 +94,7 @@ def _used(ssm: DiagonalLQOSystem) -> np.ndarray:
 
 
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    """The inverse of `_system`."""
+    """The inverse of `_read`."""
     poles, residues, D = channels(layer, ssm, "ragged S4D")
     used = _used(ssm)
     poles, real = poles[used], ssm.is_real_pole[used]

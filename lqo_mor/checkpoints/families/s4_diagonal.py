@@ -8,6 +8,8 @@ set ``h mod S``; reduced heads have different poles, so that layers are written 
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
@@ -30,6 +32,8 @@ from lqo_mor.errors import CheckpointError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
 _NAMES = tuple(TRANSFORMS)
+_OLD = "kernel.kernel"  # of versions 3 and 2
+_V3, _V2 = ("inv_A_real", "A_imag"), ("log_w_real", "w_imag")  # the parts of their poles
 _LOW_RANK = {"kernel.P", "kernel.l_kernel", "kernel.A"}  # of the other kernels of version 4
 
 
@@ -95,67 +99,44 @@ def _write_v4(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Va
 
 
 @np.errstate(over="ignore")  # what overflows is reported
-def _read_v3(layer: str, tensors: Tensors, settings: Settings) -> Layer:
-    (channels,), (sets,) = _sizes(tensors, "D", (0,)), _sizes(tensors, "kernel.kernel.inv_A_real", (0,))
-    outputs, heads, slots = _sizes(tensors, "kernel.kernel.C", (0, 1, 2))
-    shapes = {"D": (channels, heads), "kernel.kernel.C": (outputs, heads, slots, 2), "kernel.kernel.log_dt": (heads,)}
-    shapes |= {f"kernel.kernel.{key}": (sets, slots) for key in ("inv_A_real", "A_imag")}
-    shapes |= {f"kernel.kernel.{key}": (sets, slots, 2) for key in ("A", "B") if key == "B" or "kernel.kernel.A" in tensors}
+def _read_old(names: tuple[str, str], layer: str, tensors: Tensors, settings: Settings) -> Layer:
+    """A layer of version 3 or 2, which differ in the names of the parts of the poles, and in what only version 3 has."""
+    (channels,), (sets,) = _sizes(tensors, "D", (0,)), _sizes(tensors, f"{_OLD}.{names[0]}", (0,))
+    outputs, heads, slots = _sizes(tensors, f"{_OLD}.C", (0, 1, 2))
+    shapes = {"D": (channels, heads), f"{_OLD}.C": (outputs, heads, slots, 2), f"{_OLD}.log_dt": (heads,)}
+    shapes |= {f"{_OLD}.{name}": (sets, slots) for name in names}
+    if names is _V3:
+        shapes |= {f"{_OLD}.{key}": (sets, slots, 2) for key in "AB" if key == "B" or f"{_OLD}.A" in tensors}
     check_layer(layer, tensors, shapes)
-    chosen = {
-        "disc": settings.choice("disc", DISCRETISATIONS, "bilinear"),
-        "real_type": settings.choice("real_type", _NAMES, "exp"),
-        "bandlimit": settings.number("bandlimit", None, 0),
-        "l_max": length_setting(settings, "l_max"),
-    }
-    kernel = _v3_kernel(chosen)
-    real, imag, log_dt = (tensors[f"kernel.kernel.{key}"].astype(np.float64) for key in ("inv_A_real", "A_imag", "log_dt"))
+    if names is _V3:
+        chosen = {
+            "disc": settings.choice("disc", DISCRETISATIONS, "bilinear"),
+            "real_type": settings.choice("real_type", _NAMES, "exp"),
+            "bandlimit": settings.number("bandlimit", None, 0),
+        }
+    else:
+        chosen = {"disc": settings.choice("disc", ("zoh", "bilinear"), "zoh")}
+    kernel = _old_kernel(chosen | {"l_max": length_setting(settings, "l_max")})
+    real, imag, log_dt = (tensors[f"{_OLD}.{key}"].astype(np.float64) for key in (*names, "log_dt"))
     A = per_head(layer, -kernel.real.forward(real) + 1j * imag, heads)
-    C, B = (complex_numbers(tensors[f"kernel.kernel.{key}"]) for key in ("C", "B"))
-    return read_system(layer, kernel, A, np.exp(log_dt)[:, np.newaxis], C * per_head(layer, B, heads), tensors["D"])
-
-
-def _v3_kernel(settings: Values) -> Kernel:
-    free, real = TRANSFORMS["none"], TRANSFORMS[settings["real_type"]]
-    return Kernel(settings["disc"], real, free, TRANSFORMS["exp"], settings["bandlimit"], settings["l_max"])
-
-
-def _write_v3(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    new = _write_old(layer, _v3_kernel(settings), ssm, tensors, "inv_A_real", "A_imag")
-    ones = real_view(np.ones(new["kernel.kernel.C"].shape[1:-1]) + 0j)
-    # The class registers A as a parameter and never reads it.
-    return new | {f"kernel.kernel.{key}": ones for key in "AB" if f"kernel.kernel.{key}" in tensors}
-
-
-def _write_old(
-    layer: str, kernel: Kernel, ssm: DiagonalLQOSystem, tensors: Tensors, real_name: str, imag_name: str
-) -> dict[str, np.ndarray]:
-    """What versions 2 and 3 have in common."""
-    log_dt, real, imag, C = parameters(layer, kernel, ssm, tensors["kernel.kernel.log_dt"][:, np.newaxis])
-    new = {"C": real_view(C), "log_dt": log_dt[:, 0], real_name: real, imag_name: imag}
-    D = forward_feedthrough(layer, linear_parts(layer, ssm)[1], len(tensors["D"]))
-    return {"D": D} | {f"kernel.kernel.{key}": value for key, value in new.items()}
-
-
-@np.errstate(over="ignore")  # what overflows is reported
-def _read_v2(layer: str, tensors: Tensors, settings: Settings) -> Layer:
-    (channels,), (sets,) = _sizes(tensors, "D", (0,)), _sizes(tensors, "kernel.kernel.log_w_real", (0,))
-    outputs, heads, slots = _sizes(tensors, "kernel.kernel.C", (0, 1, 2))
-    shapes = {"D": (channels, heads), "kernel.kernel.C": (outputs, heads, slots, 2), "kernel.kernel.log_dt": (heads,)}
-    check_layer(layer, tensors, shapes | {f"kernel.kernel.{key}": (sets, slots) for key in ("log_w_real", "w_imag")})
-    disc = settings.choice("disc", ("zoh", "bilinear"), "zoh")
-    kernel = _v2_kernel({"disc": disc, "l_max": length_setting(settings, "l_max")})
-    real, imag, log_dt = (tensors[f"kernel.kernel.{key}"].astype(np.float64) for key in ("log_w_real", "w_imag", "log_dt"))
-    A, C = per_head(layer, -np.exp(real) + 1j * imag, heads), complex_numbers(tensors["kernel.kernel.C"])
+    C = complex_numbers(tensors[f"{_OLD}.C"])
+    if names is _V3:
+        C = C * per_head(layer, complex_numbers(tensors[f"{_OLD}.B"]), heads)
     return read_system(layer, kernel, A, np.exp(log_dt)[:, np.newaxis], C, tensors["D"])
 
 
-def _v2_kernel(settings: Values) -> Kernel:
-    return Kernel(settings["disc"], TRANSFORMS["exp"], TRANSFORMS["none"], TRANSFORMS["exp"], l_max=settings["l_max"])
+def _old_kernel(settings: Values) -> Kernel:
+    real, free, step = TRANSFORMS[settings.get("real_type", "exp")], TRANSFORMS["none"], TRANSFORMS["exp"]
+    return Kernel(settings["disc"], real, free, step, settings.get("bandlimit"), settings["l_max"])
 
 
-def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    return _write_old(layer, _v2_kernel(settings), ssm, tensors, "log_w_real", "w_imag")
+def _write_old(names: tuple[str, str], layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
+    log_dt, real, imag, C = parameters(layer, _old_kernel(settings), ssm, tensors[f"{_OLD}.log_dt"][:, np.newaxis])
+    new = {"C": real_view(C), "log_dt": log_dt[:, 0], names[0]: real, names[1]: imag}
+    if names is _V3:  # whose class registers A as a parameter and never reads it
+        new |= dict.fromkeys("AB" if f"{_OLD}.A" in tensors else "B", real_view(np.ones(C.shape[1:]) + 0j))
+    D = forward_feedthrough(layer, linear_parts(layer, ssm)[1], len(tensors["D"]))
+    return {"D": D} | {f"{_OLD}.{key}": value for key, value in new.items()}
 
 
 S4_DIAGONAL = Family(
@@ -171,16 +152,16 @@ S4_DIAGONAL_V3 = Family(
     name="s4-diagonal-v3",
     looks_like="diagonal S4 layers, version 3 (kernel.kernel.{C, B, log_dt, inv_A_real, A_imag}, D)",
     markers=("kernel.kernel.inv_A_real",),
-    names=("D", *(f"kernel.kernel.{key}" for key in ("C", "log_dt", "A", "B", "inv_A_real", "A_imag"))),
-    read=_read_v3,
-    write=_write_v3,
+    names=("D", *(f"{_OLD}.{key}" for key in ("C", "log_dt", "A", "B", *_V3))),
+    read=partial(_read_old, _V3),
+    write=partial(_write_old, _V3),
 )
 S4_DIAGONAL_V2 = Family(
     name="s4-diagonal-v2",
     looks_like="diagonal S4 layers, version 2 or Safari (kernel.kernel.{C, log_dt, log_w_real, w_imag}, D)",
     markers=("kernel.kernel.log_w_real",),
-    names=("D", *(f"kernel.kernel.{key}" for key in ("C", "log_dt", "log_w_real", "w_imag", "B", "P"))),
-    recognises=lambda names: not names & {"kernel.kernel.B", "kernel.kernel.P"},  # those are low-rank
-    read=_read_v2,
-    write=_write_v2,
+    names=("D", *(f"{_OLD}.{key}" for key in ("C", "log_dt", *_V2, "B", "P"))),
+    recognises=lambda names: not names & {f"{_OLD}.B", f"{_OLD}.P"},  # those are low-rank
+    read=partial(_read_old, _V2),
+    write=partial(_write_old, _V2),
 )

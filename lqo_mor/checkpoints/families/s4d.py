@@ -48,12 +48,8 @@ def _shapes(tensors: Tensors, width: int | None) -> Shapes:
 
 
 def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
-    check_tensors(tensors, _shapes(tensors, size(tensors, "kernel.C", 0, 3)))
-    return Layer(_system(layer, tensors))
-
-
-def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     """The channels of a layer as a batch (H,) of systems with ``B = 1``."""
+    check_tensors(tensors, _shapes(tensors, size(tensors, "kernel.C", 0, 3)))
     log_dt, log_A_real, A_imag = (tensors[f"kernel.{key}"].astype(np.float64) for key in _KERNEL[1:])
     with np.errstate(all="ignore"):  # what overflows is reported below
         A = -np.exp(log_A_real) + 1j * A_imag
@@ -69,7 +65,7 @@ def _system(layer: str, tensors: Tensors) -> DiagonalLQOSystem:
     # The file counts a real pole twice, 2 Re(C B) λ^k, our half storage once.
     residues = np.where(poles.imag == 0, 2 * residues.real, residues)
     D = tensors["D"][:, np.newaxis, np.newaxis]
-    return DiagonalLQOSystem(stable_poles(layer, poles), np.ones((*poles.shape, 1)), residues[:, np.newaxis], D, dt=1.0)
+    return Layer(DiagonalLQOSystem(stable_poles(layer, poles), np.ones((*poles.shape, 1)), residues[:, np.newaxis], D, dt=1.0))
 
 
 def channels(layer: str, ssm: DiagonalLQOSystem, format: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,7 +78,7 @@ def channels(layer: str, ssm: DiagonalLQOSystem, format: str) -> tuple[np.ndarra
 
 
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:
-    """The inverse of `_system` for the steps that the layer has."""
+    """The inverse of `_read` for the steps that the layer has."""
     poles, residues, D = channels(layer, ssm, "S4D")
     zero = np.abs(poles) < SMALLEST  # exp(dt A) does not reach it
     poles = np.where(zero, 0.5, poles)  # any pole will do, the slot becomes padding

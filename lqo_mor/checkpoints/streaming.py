@@ -98,20 +98,21 @@ def compress_file(
         raise OutputError(f"{output} is the file that is read; choose another name")
     _, layout, _ = find_state(dict.fromkeys(file, _NOTHING), {})
     state = Renamed(file, cast("dict[str, str]", layout.places))  # no paths in a flat file
-    family = _family(state, format)
+    family, layers = _found(state, format)
     stored = read_sidecar(path, (entry["shape"] for entry in file.entries.values()))
     asked = Settings(stored | check_given(settings))
-    job = _Job(family, state, asked, dict(state_size=state_size, keep=keep, method=method, horizon=horizon))
+    job = _Job(family, layers, state, asked, dict(state_size=state_size, keep=keep, method=method, horizon=horizon))
     with _spool(output) as spool:
         try:
-            results, layers = _reduced(job, layout, spool, progress)
+            results, reduced = _reduced(job, layout, spool, progress)
             asked.check_used(also=stored)  # what it says of the model around the layers
         except InvalidInputError as err:
             raise type(err)(f"{path.name}: {err}") from None
         warn_of_assumptions(path.name, asked.assumed)
         sidecar = Sidecar(output, stored | asked.values, overwrite)
-        entries: Values = dict.fromkeys(str(layout.places[key]) for prefix in layers for key in job.keys(prefix))
-        for places in layers.values():
+        keys = (local_key(prefix, name) for prefix, names in layers.items() for name in names)
+        entries: Values = dict.fromkeys(str(layout.places[key]) for key in keys)
+        for places in reduced.values():
             entries |= places
         with new_file(output, overwrite) as out:
             shapes = write(file, entries, spool, out)
@@ -124,7 +125,7 @@ def compress_file(
 
 def _reduced(job: _Job, layout: Layout, spool: BinaryIO, progress: Progress | None) -> tuple[list[_Result], dict[str, Values]]:
     """All layers reduced, and by their prefixes the places of their tensors in the spool; only those stay in memory."""
-    prefixes, results = list(find_layers(job.family, job.state)), []
+    prefixes, results = list(job.layers), []
     layers: dict[str, Values] = {}
 
     def store(prefix: str, result: _Result) -> None:
@@ -159,15 +160,15 @@ def _spool(output: Path) -> Iterator[BinaryIO]:
         raise OutputError(f"{output} cannot be written: {err.strerror or err}") from None
 
 
-def _family(state: Mapping[str, np.ndarray], name: str | None) -> Family:
-    """The family of layers by its name, or by the keys."""
+def _found(state: Mapping[str, np.ndarray], name: str | None) -> tuple[Family, dict[str, set[str]]]:
+    """The family of layers by its name, or by the keys, and the layers as of `find_layers`."""
     asked = [family for family in IN_ANY_MODEL if name in (None, family.name)]
     if not asked:
         known = ", ".join(family.name for family in IN_ANY_MODEL)
         raise InvalidInputError(f"there are no layers of the format {name!r}; known are {known}")
     for family in asked:
-        if find_layers(family, state):
-            return family
+        if layers := find_layers(family, state):
+            return family, layers
     expected = " or ".join(family.looks_like for family in asked)
     raise CheckpointError(f"no layers recognised; found {listing(list(state))}; expected {expected}")
 
@@ -188,17 +189,14 @@ class _Job:
     """The reduction of the layers of a file one by one."""
 
     family: Family
+    layers: dict[str, set[str]]  # as of `find_layers`
     state: Mapping[str, np.ndarray]
     settings: Settings
     options: Values  # of `compress`
 
-    def keys(self, prefix: str) -> list[str]:
-        """The bare keys of a layer."""
-        return [local_key(prefix, name) for name in self._names(prefix)]
-
     def reduced(self, prefix: str, slots: int = 0) -> _Result:
         """Read and reduce a layer, filled up to `slots`; one that is small enough keeps its tensors, if `slots` is 0."""
-        tensors = local_tensors(self.family, prefix, self._names(prefix), self.state)
+        tensors = local_tensors(self.family, prefix, self.layers[prefix], self.state)
         before = sum(map(parameter_count, tensors.values()))
         block = alone(prefix, self.family.read(prefix or "layer", tensors, self.settings))
         ssm, refused = block.ssm, None
@@ -218,9 +216,6 @@ class _Job:
         shapes = tuple(sorted((key.removeprefix(prefix), value.shape) for key, value in new.items()))
         report = replace(report, parameters_before=before, parameters_after=sum(map(parameter_count, new.values())))
         return _Result(new, shapes, ssm.n_slots, report, refused)
-
-    def _names(self, prefix: str) -> set[str]:
-        return {name for name in self.family.names if local_key(prefix, name) in self.state}
 
 
 def _smaller(results: list[_Result]) -> list[int]:

@@ -85,6 +85,14 @@ def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:
     return np.where(modulus > 1 - _MARGIN, poles * ((1 - _MARGIN) / np.maximum(modulus, 0.5)), poles)
 
 
+def full_precision(array: np.ndarray) -> np.ndarray:
+    """Half precision as float32 (poles need the digits), extended precision as float64, all in the machine's byte order."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
+
+
 def rounded(key: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """`value` in the precision of the file; raises where that overflows."""
     with np.errstate(over="ignore"):

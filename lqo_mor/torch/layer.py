@@ -192,10 +192,8 @@ class SSMLayer(nn.Module):
 
     Parameters
     ----------
-    ssm : DiagonalLQOSystem
-        A batch (H,) of systems, whose feature `i H + h` is output i of system h, or a single system with m inputs.
-    backward : {None, 0, 1}
-        Delay of the second half of the outputs, if it runs backward in time.
+    ssm, backward
+        As for `torch_layer`; of a batch (H,) of systems, feature `i H + h` is output i of system h.
 
     Attributes
     ----------
@@ -278,7 +276,6 @@ class SSMLayer(nn.Module):
         Parameters
         ----------
         u : (batch, features) Tensor
-            The input.
         state : Tensor
             From `initial_state`, or from the step before.
 

@@ -44,16 +44,12 @@ class LQODeepSSM(SSMModel):
         Conjugate pairs of states of every layer, or one number per layer.
     quadratic_rank : int or list of int
         Products in the quadratic output, likewise; 0 for a linear layer.
-    prenorm : bool
-        Normalise before the layers, and once more at the end; otherwise after each residual sum.
-    activation : {"gelu", "gelu_tanh", "relu", "identity"}
-        Nonlinearity after the system.
-    gate : {"glu", None}
-        Gated or plain linear map at the end of each block.
+    prenorm, activation, gate
+        As for `Block`; with `prenorm`, the features are normalised once more at the end.
     pooling : {"mean", "last", None}
-        Mean over time, last step, or an output for every step.
+        As for `DeepSSM`.
     dropout : float
-        Dropout probability in training.
+        As for `torch_model`.
 
     Raises
     ------

@@ -120,10 +120,8 @@ class SSMModel(nn.Module):
 
     Parameters
     ----------
-    model : DeepSSM
-        A whole model.
-    dropout : float
-        Dropout probability in training.
+    model, dropout
+        As for `torch_model`.
     """
 
     def __init__(self, model: DeepSSM, dropout: float = 0.0) -> None:
@@ -161,7 +159,6 @@ class SSMModel(nn.Module):
         Parameters
         ----------
         u : (batch, features) Tensor, or (batch,) Tensor of tokens
-            The input.
         state : ModelState
             From `initial_state`, or from the step before.
 
@@ -203,9 +200,8 @@ class SSMBlock(nn.Module):
     Parameters
     ----------
     block : Block
-        What it does.
-    dropout : float
-        Dropout probability in training.
+    dropout
+        As for `torch_model`.
     """
 
     def __init__(self, block: Block, dropout: float = 0.0) -> None:

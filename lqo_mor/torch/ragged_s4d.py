@@ -78,8 +78,8 @@ class RaggedS4D(nn.Module):
 
     Parameters
     ----------
-    counts : sequence of int
-        How many slots each of the d_model channels has, 0 or more.
+    counts
+        As for `RaggedSlots`, for d_model channels.
     dropout : float
         Dropout probability in training.
     returns_state : bool
@@ -149,15 +149,7 @@ class RaggedS4DModel(nn.Module):
         return self.decoder(x.mean(dim=1))
 
     def save(self, path: FilePath, *, overwrite: bool = False) -> None:
-        """Write the model in the ragged format; the suffix picks the container (.pth, .safetensors, .npz).
-
-        Parameters
-        ----------
-        path : path-like
-            New file.
-        overwrite : bool
-            Whether an existing file may be replaced.
-        """
+        """Write the model in the ragged format, as `LQODeepSSM.save` does in its own."""
         store(self, path, make_entry(self.prenorm), overwrite)
 
     @classmethod
@@ -171,15 +163,7 @@ class RaggedS4DModel(nn.Module):
         dropout : float
             Dropout probability in training, which the file does not hold.
 
-        Returns
-        -------
-        RaggedS4DModel
-            In the precision of the file, in training mode.
-
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged or of another format.
+        Otherwise as for `LQODeepSSM.load`.
         """
         tensors, extras = stored(path, "ragged")
         d_output, d_input = len(tensors["decoder.weight"]), tensors["encoder.weight"].shape[1]
@@ -199,9 +183,8 @@ def replace_s4d_layers(model: nn.Module, path: FilePath, returns_state: bool = T
         of its layers does not matter. The new layers take over the dropout of the old ones.
     path : path-like
         File of the ragged format.
-    returns_state : bool
-        Whether the model expects pairs ``(y, None)`` of its layers, as the original one does (``z, _ = layer(z)``), or
-        `y` alone.
+    returns_state
+        As for `RaggedS4D`; the original model takes pairs (``z, _ = layer(z)``).
 
     Returns
     -------

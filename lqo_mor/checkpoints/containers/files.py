@@ -21,7 +21,7 @@ import safetensors.numpy
 
 from lqo_mor.checkpoints.containers import msgpack_files, torch_files, trees
 from lqo_mor.checkpoints.refused import explain_file, explain_folder
-from lqo_mor.checkpoints.tensors import Values
+from lqo_mor.checkpoints.tensors import Values, full_precision
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
 from lqo_mor.files import FilePath, check_new, write_atomically
 
@@ -94,7 +94,7 @@ def _read(path: Path, head: bytes) -> FileContent:
     if head[:1] == b"\x80":
         return FileContent(torch_files.read_legacy(path, MAX_BYTES), {})
     if msgpack_files.looks_like(head):
-        return FileContent(_all_full_precision(msgpack_files.read(path)), {})
+        return FileContent(msgpack_files.read(path), {})
     known = explain_file(path, head)
     raise CheckpointError(known or "is not a checkpoint: neither a PyTorch file, nor safetensors, npz or msgpack")
 
@@ -110,21 +110,6 @@ def _zip_names(path: Path) -> list[str]:
     return [entry.filename for entry in entries]
 
 
-def _full_precision(array: np.ndarray) -> np.ndarray:
-    """Half precision as float32 (poles need the digits), extended precision as float64, all in the machine's byte order."""
-    if array.dtype.kind != "f":
-        return array
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
-
-
-def _all_full_precision(tree: Any) -> Any:
-    """`_full_precision` of all arrays in nested dictionaries."""
-    if isinstance(tree, dict):
-        return {key: _all_full_precision(value) for key, value in tree.items()}
-    return _full_precision(tree) if isinstance(tree, np.ndarray) else tree
-
-
 def _read_safetensors(path: Path) -> FileContent:
     tree, unknown = {}, None
     try:
@@ -135,7 +120,7 @@ def _read_safetensors(path: Path) -> FileContent:
                 if numbers not in _SAFETENSORS_NUMBERS:
                     unknown = unknown or f"{key} holds {numbers} numbers, which are not read here; convert it to float32"
                 else:
-                    tree[key] = _bfloat16(path, key) if numbers == "BF16" else _full_precision(file.get_tensor(key))
+                    tree[key] = _bfloat16(path, key) if numbers == "BF16" else full_precision(file.get_tensor(key))
     except Exception:  # the library raises its own class for damage, and others
         raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
     if unknown:
@@ -162,7 +147,7 @@ def _read_npz(path: Path) -> FileContent:
     except Exception:  # damage: BadZipFile, zlib.error, NotImplementedError, SyntaxError and more
         raise CheckpointError("is damaged, or holds Python objects, which are refused") from None
     texts = {key: _from_text(str(value)) for key, value in arrays.items() if value.dtype.kind == "U" and value.ndim == 0}
-    return FileContent({key: _full_precision(value) for key, value in arrays.items() if key not in texts}, texts)
+    return FileContent({key: full_precision(value) for key, value in arrays.items() if key not in texts}, texts)
 
 
 def _from_text(text: str) -> Any:

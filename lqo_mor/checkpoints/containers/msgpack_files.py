@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.checkpoints.tensors import Values
+from lqo_mor.checkpoints.tensors import Values, full_precision
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -59,7 +59,7 @@ def read(path: Path) -> Any:
         if code not in (_ARRAY, _SCALAR):
             raise CheckpointError(f"holds the msgpack extension {code}, which Flax does not write; it is refused")
         array = _array(*msgpack.unpackb(data))
-        return array if code == _ARRAY else array[()]
+        return full_precision(array) if code == _ARRAY else array[()]
 
     try:
         return _joined(msgpack.unpackb(path.read_bytes(), ext_hook=extension))

@@ -75,7 +75,7 @@ def keep_oscillators(model: DeepSSM, count: int, horizon: int | None = None) -> 
     >>> small.blocks[0].ssm.n_slots // 2
     6
     """
-    if isinstance(count, (bool, np.bool_)) or not isinstance(count, (int, np.integer)) or count < 1:
+    if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < 1:
         raise OrderError(f"the number of oscillators must be a positive integer, got {count!r}")
     if not isinstance(model, DeepSSM) or model.source is None or model.source.format != "linoss":
         raise InvalidInputError("keep_oscillators takes a model that was read from a LinOSS checkpoint")

@@ -156,14 +156,8 @@ RAGGED = Family(
     read=_read,
     write=_write,
     same_size=False,
-    structure=example_model(
-        _recognises,
-        _shapes,
-        _prenorm,
-        integers=(_COUNT,),
-        empty=_FLAT,
-        finish=_finish,
-        sidecar=False,
+    structure=replace(
+        example_model(_recognises, _shapes, _prenorm, integers=(_COUNT,), empty=_FLAT), finish=_finish, sidecar=False
     ),
     # Four numbers a slot; a count and D for every channel.
     parameters=lambda ssm: 4 * int(np.count_nonzero(_used(ssm))) + 2 * len(ssm.D),

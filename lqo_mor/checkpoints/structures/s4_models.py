@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
-from lqo_mor.checkpoints.contracts import Layer, Original, Structure
+from lqo_mor.checkpoints.contracts import Layer, Structure
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures import parts
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, check_tensors, layer_count
@@ -116,14 +116,12 @@ def example_model(
     prenorm: Callable[[Values, Settings], bool],
     integers: Collection[str] = (),
     empty: Collection[str] = (),
-    finish: Callable[[DeepSSM, Tensors, Original], tuple[Tensors, Values]] | None = None,
-    sidecar: bool = True,
 ) -> Structure:
     """The example script's model and nothing else, for a family of its own: gated, with all biases, and the mean over time.
 
     ``layer_shapes(tensors, width)`` gives the expected shapes of a layer by the names in it; other sizes than the width are
     those of its tensors. ``prenorm(extras, settings)`` says whether the normalisations stand before the layers. Tensors named in
-    `integers` hold integers, and those in `empty` may have no entries. The other arguments are as in `Structure`.
+    `integers` hold integers, and those in `empty` may have no entries.
     """
 
     def check(state: Tensors, extras: Values, settings: Settings) -> None:
@@ -132,14 +130,11 @@ def example_model(
         keys = ([f"{layer}.{name}" for layer in layers for name in names] for names in (integers, empty))
         check_tensors(state, _example_shapes(state, layers, layer_shapes), *keys)
 
-    return Structure(
-        name=S4_EXAMPLE.name,
+    return replace(
+        S4_EXAMPLE,
         recognises=recognises,
         read=lambda state, extras, layers, settings: _model(_EXAMPLE, state, layers, prenorm(extras, settings), "gelu", "mean"),
-        write=S4_EXAMPLE.write,
         check=check,
-        finish=finish,
-        sidecar=sidecar,
     )
 
 

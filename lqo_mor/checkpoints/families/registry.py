@@ -12,8 +12,7 @@ from lqo_mor.checkpoints.families.lru import LRU, LRU_TORCH
 from lqo_mor.checkpoints.families.native import NATIVE
 from lqo_mor.checkpoints.families.ragged import RAGGED, from_s4d, to_s4d
 from lqo_mor.checkpoints.families.s4_diagonal import S4_DIAGONAL, S4_DIAGONAL_V2, S4_DIAGONAL_V3
-from lqo_mor.checkpoints.families.s4_dplr import S4_DPLR, S4_DPLR_V2, S4_DPLR_V3
-from lqo_mor.checkpoints.families.s4_v1 import S4_V1
+from lqo_mor.checkpoints.families.s4_dplr import S4_DPLR, S4_DPLR_V2, S4_DPLR_V3, S4_V1
 from lqo_mor.checkpoints.families.s4d import S4D, S4D_LAYERS
 from lqo_mor.checkpoints.families.s5 import S5, S5_TORCH
 

@@ -4,10 +4,13 @@ Every head is the continuous system ``A = diag(w, w̄) - [P; P̄] [Q; Q̄]ᵀ`` 
 for n stored numbers, discretised bilinearly; only version 2 has another Q than the conjugate of P. The file holds
 ``C̃ = (I - Ā^L)ᵀ C`` for the length L of the kernel; see Gu, Goel and Ré, "Efficiently modeling long sequences with structured
 state spaces", ICLR 2022. Reduced heads have different poles and are diagonal: they are written with a state matrix per head
-(n_ssm = H, or tie_state off), ``P = 0`` and ``B = 1``, which the same classes load.
+(n_ssm = H, or tie_state off), ``P = 0`` and ``B = 1``, which the same classes load. Layers of version 1 are recognised to be
+refused.
 """
 
 from __future__ import annotations
+
+from typing import NoReturn
 
 import numpy as np
 
@@ -169,6 +172,14 @@ def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Va
     return new | {f"{_V2_V3}.{key}": value for key, value in ({"log_dt": step[:, 0]} | matrix | kept).items()}
 
 
+def _refuse_v1(layer: str, *_: object) -> NoReturn:
+    raise CheckpointError(
+        f"{layer} is of S4 version 1 (it has kernel.kernel.nodes), whose tensors mean something else than those of later "
+        "versions: C is conjugated, and the low-rank factors are stacked below B and C. Train the model with version 2 or later "
+        "of state-spaces/s4, or store its tensors in the layout of one of them, and load that checkpoint"
+    )
+
+
 def _names(kernel: str, names: str) -> tuple[str, ...]:
     return ("D", *(f"{kernel}.{name}" for name in f"C B P {names}".split()))
 
@@ -198,4 +209,12 @@ S4_DPLR_V2 = Family(
     recognises=lambda names: "kernel.kernel.P" in names or {"kernel.kernel.omega", "kernel.kernel.z"} <= names,
     read=_read_v2,
     write=_write_v2,
+)
+S4_V1 = Family(
+    name="s4-v1",
+    looks_like="S4 layers, version 1, which are refused (kernel.kernel.{log_dt, w, B, C, nodes, z}, D)",
+    markers=("kernel.kernel.nodes",),
+    names=("D", *(f"kernel.kernel.{key}" for key in ("log_dt", "w", "B", "C", "nodes", "z"))),
+    read=_refuse_v1,
+    write=_refuse_v1,
 )

@@ -128,7 +128,8 @@ def _tensors(family: Family, model: DeepSSM, original: Original) -> list[dict[st
     layers, kept = {}, {}
     for (prefix, names), block, before in zip(found.items(), model.blocks, original.model.blocks, strict=True):
         tensors, ssm, old = local_tensors(family, prefix, names, original.state), block.ssm, before.ssm
-        if ssm is old and _is_compact(family, ssm, tensors):
+        # It is written again where its tensors hold more numbers than its system needs.
+        if ssm is old and (family.parameters is None or family.parameters(ssm) == sum(value.size for value in tensors.values())):
             layers[prefix] = {local_key(prefix, name): value for name, value in tensors.items()}
             kept[prefix] = ssm, tensors
             continue
@@ -141,11 +142,6 @@ def _tensors(family: Family, model: DeepSSM, original: Original) -> list[dict[st
             if _shapes(prefix, layers[prefix]) not in shapes:
                 layers[prefix] = stored_tensors(family, prefix, ssm, tensors, original.settings)
     return list(layers.values())
-
-
-def _is_compact(family: Family, ssm: DiagonalLQOSystem, tensors: Tensors) -> bool:
-    """Whether the tensors of a layer hold no more numbers than its system needs."""
-    return family.parameters is None or family.parameters(ssm) == sum(value.size for value in tensors.values())
 
 
 def _shapes(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:

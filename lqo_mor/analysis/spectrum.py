@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import scipy.fft
@@ -58,12 +58,8 @@ class InputSpectrum:
 
     covariances: np.ndarray
 
-    if TYPE_CHECKING:  # what may be given; the annotation above is of what is stored
-
-        def __init__(self, covariances: ArrayLike) -> None: ...
-
-    def __post_init__(self) -> None:
-        R = as_array("covariances", self.covariances, np.float64)
+    def __init__(self, covariances: ArrayLike) -> None:
+        R = as_array("covariances", covariances, np.float64)
         if R.ndim == 1:
             R = as_array("covariances", R[:, np.newaxis, np.newaxis])
         if R.ndim < 3 or R.shape[-1] != R.shape[-2] or R.size == 0:
@@ -82,7 +78,7 @@ class InputSpectrum:
         if np.any(excess):
             lag = int(np.argwhere(excess)[0][-3])
             raise InvalidInputError(f"R_{lag} is larger than R_0 allows, so that these are no autocovariances of any input")
-        object.__setattr__(self, "covariances", R)
+        vars(self).update(covariances=R)
 
     @classmethod
     def from_data(cls, u: ArrayLike, lags: int | None = None) -> InputSpectrum:
@@ -174,14 +170,12 @@ class InputSpectrum:
     @classmethod
     def white(cls, n_inputs: int = 1, power: float = 1.0) -> InputSpectrum:
         """White input: every component has the variance `power` and is uncorrelated with the others and over time."""
-        if isinstance(power, (bool, np.bool_)) or not isinstance(power, (int, float, np.number)) or not 0 <= power < np.inf:
-            raise InvalidInputError(f"power must be a finite number, zero or positive; got {power!r}")
+        _check_not_negative("power", power)
         return cls(power * np.eye(_positive("n_inputs", n_inputs))[np.newaxis])
 
     def mixed(self, fraction: float) -> InputSpectrum:
         """The spectrum with white noise added, of `fraction` times the covariance ``R_0``, as a guard for unseen inputs."""
-        if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 <= fraction < np.inf:
-            raise InvalidInputError(f"fraction must be a finite number, zero or positive; got {fraction!r}")
+        _check_not_negative("fraction", fraction)
         R = self.covariances.copy()
         R[..., 0, :, :] *= 1 + fraction
         return InputSpectrum(R)
@@ -251,3 +245,8 @@ def _positive(name: str, value: object) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InvalidInputError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def _check_not_negative(name: str, value: object) -> None:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+        raise InvalidInputError(f"{name} must be a finite number, zero or positive; got {value!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,10 +10,11 @@ from numpy.typing import ArrayLike
 from lqo_mor.errors import DimensionError, SymmetrisedWarning, warn
 from lqo_mor.systems.checks import as_array, check_dt, check_shape
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.state_space import StateSpace, output_matrices
 
 
 @dataclass(frozen=True, eq=False)
-class LQOSystem:
+class LQOSystem(StateSpace):
     """Linear-quadratic-output system with dense matrices.
 
     Discrete time, ``x[k+1] = A x[k] + B u[k]``, or continuous, ``ẋ = A x + B u``, with the output
@@ -55,79 +55,40 @@ class LQOSystem:
 
     A: np.ndarray
     B: np.ndarray
-    C: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
-    D: np.ndarray = None  # type: ignore[assignment]  # likewise
-    M: np.ndarray | QuadraticOutput | None = None
-    dt: float | bool = 0
+    C: np.ndarray
+    D: np.ndarray
+    M: np.ndarray | QuadraticOutput | None
+    dt: float | bool
 
-    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
-
-        def __init__(
-            self,
-            A: ArrayLike,
-            B: ArrayLike,
-            C: ArrayLike | None = None,
-            D: ArrayLike | None = None,
-            M: ArrayLike | QuadraticOutput | None = None,
-            dt: float | bool = 0,
-        ) -> None: ...
-
-    def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)
-
-        put("A", as_array("A", self.A))
-        put("B", as_array("B", self.B))
-        if self.A.size == 0:
-            raise DimensionError(f"A is empty, of shape {self.A.shape}: a system needs at least one state")
-        n = self.A.shape[0] if self.A.ndim else 1
-        check_shape("A", self.A, (n, n), "(n, n)")
-        m = self.B.shape[1] if self.B.ndim == 2 else 1
-        check_shape("B", self.B, (n, m), "(n, m)")
-        M = self.M
+    def __init__(
+        self,
+        A: ArrayLike,
+        B: ArrayLike,
+        C: ArrayLike | None = None,
+        D: ArrayLike | None = None,
+        M: ArrayLike | QuadraticOutput | None = None,
+        dt: float | bool = 0,
+    ) -> None:
+        A, B = as_array("A", A), as_array("B", B)
+        if A.size == 0:
+            raise DimensionError(f"A is empty, of shape {A.shape}: a system needs at least one state")
+        n = A.shape[0] if A.ndim else 1
+        check_shape("A", A, (n, n), "(n, n)")
+        m = B.shape[1] if B.ndim == 2 else 1
+        check_shape("B", B, (n, m), "(n, m)")
         if isinstance(M, QuadraticOutput):
             M = QuadraticOutput(M.U, M.V, M.W)  # here the factors mean what they say, wherever they come from
         elif M is not None:
             M = _symmetric(M, n)
-        if self.C is None:
-            if M is None:
-                raise DimensionError("C is missing: give C of shape (p, n), or M for a purely quadratic output")
-            p = M.n_outputs if isinstance(M, QuadraticOutput) else M.shape[0]
-            put("C", as_array("C", np.zeros((p, n))))
-        put("C", as_array("C", self.C))
-        p = self.C.shape[0] if self.C.ndim == 2 else 1
-        check_shape("C", self.C, (p, n), "(p, n)")
-        if m == 0 or p == 0:
-            raise DimensionError(f"the system has {m} inputs and {p} outputs; both must be at least 1")
-        put("D", as_array("D", np.zeros((p, m)) if self.D is None else self.D))
-        check_shape("D", self.D, (p, m), "(p, m)")
-        if isinstance(M, QuadraticOutput):
-            check_shape("M.U", M.U, (M.rank, n), "(c, n)")
-            check_shape("M.W", M.W, (p, M.rank), "(p, c)")
-        elif M is not None:
-            check_shape("M", M, (p, n, n), "(p, n, n)")
-        put("M", M)
-        put("dt", check_dt(self.dt))
+        C, D = output_matrices(C, D, M, n, m)
+        if isinstance(M, np.ndarray):
+            check_shape("M", M, (C.shape[0], n, n), "(p, n, n)")
+        vars(self).update(A=A, B=B, C=C, D=D, M=M, dt=check_dt(dt))
 
     @property
     def order(self) -> int:
         """Number of states `n`."""
         return self.A.shape[0]
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs `m`."""
-        return self.B.shape[1]
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of outputs `p`."""
-        return self.C.shape[0]
-
-    @property
-    def is_continuous(self) -> bool:
-        """True for continuous time (``dt = 0``)."""
-        return self.dt is not True and self.dt == 0
 
     @property
     def is_real(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.checks import as_array, check_dt, check_shape
 from lqo_mor.systems.quadratic import HalfStorageOutput, QuadraticOutput
+from lqo_mor.systems.state_space import StateSpace
 
 
 @dataclass(frozen=True, eq=False)
-class DiagonalLQOSystem:
+class DiagonalLQOSystem(StateSpace):
     """Real linear-quadratic-output system with a diagonal state matrix, or a batch of them.
 
     Half storage, one row per *slot*: a slot with a non-real pole stands for the conjugate pair and
@@ -55,58 +56,48 @@ class DiagonalLQOSystem:
     poles: np.ndarray
     B: np.ndarray
     C: np.ndarray
-    D: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
-    M: QuadraticOutput | None = None
-    dt: float | bool = field(kw_only=True)
+    D: np.ndarray
+    M: QuadraticOutput | None
+    dt: float | bool
 
-    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
-
-        def __init__(
-            self,
-            poles: ArrayLike,
-            B: ArrayLike,
-            C: ArrayLike,
-            D: ArrayLike | None = None,
-            M: QuadraticOutput | None = None,
-            *,
-            dt: float | bool,
-        ) -> None: ...
-
-    def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)
-
-        for name in ("poles", "B", "C"):
-            put(name, as_array(name, getattr(self, name), np.complex128))
-        if self.poles.ndim == 0 or self.poles.shape[-1] == 0:
-            raise DimensionError(f"poles has shape {self.poles.shape}, expected (..., s) with at least one slot")
-        *batch, s = self.poles.shape
-        m = self.B.shape[-1] if self.B.ndim == len(batch) + 2 else 1
-        check_shape("B", self.B, (*batch, s, m), "(..., s, m)")
-        p = self.C.shape[-2] if self.C.ndim == len(batch) + 2 else 1
-        check_shape("C", self.C, (*batch, p, s), "(..., p, s)")
+    def __init__(
+        self,
+        poles: ArrayLike,
+        B: ArrayLike,
+        C: ArrayLike,
+        D: ArrayLike | None = None,
+        M: QuadraticOutput | None = None,
+        *,
+        dt: float | bool,
+    ) -> None:
+        poles, B, C = (as_array(name, value, np.complex128) for name, value in (("poles", poles), ("B", B), ("C", C)))
+        if poles.ndim == 0 or poles.shape[-1] == 0:
+            raise DimensionError(f"poles has shape {poles.shape}, expected (..., s) with at least one slot")
+        *batch, s = poles.shape
+        m = B.shape[-1] if B.ndim == len(batch) + 2 else 1
+        check_shape("B", B, (*batch, s, m), "(..., s, m)")
+        p = C.shape[-2] if C.ndim == len(batch) + 2 else 1
+        check_shape("C", C, (*batch, p, s), "(..., p, s)")
         if m == 0 or p == 0 or 0 in batch:
             raise DimensionError(f"the system has {m} inputs, {p} outputs and batch {tuple(batch)}; all must be at least 1")
-        put("D", as_array("D", np.zeros((*batch, p, m)) if self.D is None else self.D, np.float64))
-        check_shape("D", self.D, (*batch, p, m), "(..., p, m)")
-        real = self.is_real_pole
-        _check_real_slots("B", self.B, real[..., :, None])
-        _check_real_slots("C", self.C, real[..., None, :])
-        q = self.M
-        if q is not None:
-            if not isinstance(q, QuadraticOutput):
+        D = as_array("D", np.zeros((*batch, p, m)) if D is None else D, np.float64)
+        check_shape("D", D, (*batch, p, m), "(..., p, m)")
+        real = poles.imag == 0
+        _check_real_slots("B", B, real[..., :, None])
+        _check_real_slots("C", C, real[..., None, :])
+        if M is not None:
+            if not isinstance(M, QuadraticOutput):
                 raise InvalidInputError(
-                    f"M is of type {type(q).__name__}, expected a QuadraticOutput(U, V, W) in half storage, or None"
+                    f"M is of type {type(M).__name__}, expected a QuadraticOutput(U, V, W) in half storage, or None"
                 )
-            q = HalfStorageOutput(
-                as_array("U", q.U, np.complex128), as_array("V", q.V, np.complex128), as_array("W", q.W, np.float64)
+            M = HalfStorageOutput(
+                as_array("U", M.U, np.complex128), as_array("V", M.V, np.complex128), as_array("W", M.W, np.float64)
             )
-            check_shape("M.U", q.U, (*batch, q.rank, s), "(..., c, s)")
-            check_shape("M.W", q.W, (*batch, p, q.rank), "(..., p, c)")
-            _check_real_slots("M.U", q.U, real[..., None, :])
-            _check_real_slots("M.V", q.V, real[..., None, :])
-            put("M", q)
-        put("dt", check_dt(self.dt))
+            check_shape("M.U", M.U, (*batch, M.rank, s), "(..., c, s)")
+            check_shape("M.W", M.W, (*batch, p, M.rank), "(..., p, c)")
+            _check_real_slots("M.U", M.U, real[..., None, :])
+            _check_real_slots("M.V", M.V, real[..., None, :])
+        vars(self).update(poles=poles, B=B, C=C, D=D, M=M, dt=check_dt(dt))
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -128,21 +119,6 @@ class DiagonalLQOSystem:
         """Number of real states: two per conjugate pair, one per real pole; an array for a batch."""
         orders = np.sum(2 - self.is_real_pole, axis=-1)
         return orders if self.batch else int(orders)
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs `m` of each system."""
-        return self.B.shape[-1]
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of outputs `p` of each system."""
-        return self.C.shape[-2]
-
-    @property
-    def is_continuous(self) -> bool:
-        """True for continuous time (``dt = 0``)."""
-        return self.dt is not True and self.dt == 0
 
     def __getitem__(self, index: Any) -> DiagonalLQOSystem:
         """The systems of the batch at `index`, as for the leading axes of an array; ``sys[()]`` is `sys`."""

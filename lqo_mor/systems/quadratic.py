@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,18 +48,12 @@ class QuadraticOutput:
     V: np.ndarray
     W: np.ndarray
 
-    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
-
-        def __init__(self, U: ArrayLike, V: ArrayLike, W: ArrayLike) -> None: ...
-
-    def __post_init__(self) -> None:
-        for name in ("U", "V", "W"):
-            object.__setattr__(self, name, as_array(name, getattr(self, name)))
-            if getattr(self, name).ndim < 2:
-                raise DimensionError(f"{name} has shape {getattr(self, name).shape}, expected at least two axes")
-        check_shape("V", self.V, self.U.shape, "the shape of U")
-        batch, c = self.U.shape[:-2], self.U.shape[-2]
-        check_shape("W", self.W, (*batch, self.W.shape[-2], c), "(..., p, c)")
+    def __init__(self, U: ArrayLike, V: ArrayLike, W: ArrayLike) -> None:
+        U, V, W = (_matrix(name, value) for name, value in (("U", U), ("V", V), ("W", W)))
+        check_shape("V", V, U.shape, "the shape of U")
+        batch, c = U.shape[:-2], U.shape[-2]
+        check_shape("W", W, (*batch, W.shape[-2], c), "(..., p, c)")
+        vars(self).update(U=U, V=V, W=W)
 
     @property
     def rank(self) -> int:
@@ -92,22 +86,25 @@ class HalfStorageOutput(QuadraticOutput):
         )
 
 
+def _matrix(name: str, value: ArrayLike) -> np.ndarray:
+    """An array with at least two axes."""
+    array = as_array(name, value)
+    if array.ndim < 2:
+        raise DimensionError(f"{name} has shape {array.shape}, expected at least two axes")
+    return array
+
+
 def factor_symmetric(M: np.ndarray) -> QuadraticOutput:
     """Factors of real symmetric matrices `M` (p, n, n) by their eigendecompositions, exact to rounding.
 
     They have ``U = V`` and `c` the sum of the ranks; eigenvalues below ``n eps max|eigenvalue|`` count as zero.
     """
-    rows, weights = [], []
-    p, n = M.shape[0], M.shape[1]
-    for i in range(p):
-        eigenvalues, vectors = np.linalg.eigh(M[i])
-        keep = np.abs(eigenvalues) > n * np.finfo(float).eps * np.max(np.abs(eigenvalues), initial=0.0)
-        rows.append(vectors[:, keep].T)
-        weight = np.zeros((p, np.count_nonzero(keep)))
-        weight[i] = eigenvalues[keep]
-        weights.append(weight)
-    U = np.concatenate(rows) if rows else np.zeros((0, n))
-    return QuadraticOutput(U, U, np.concatenate(weights, axis=1) if weights else np.zeros((0, 0)))
+    values, vectors = np.linalg.eigh(M)
+    size = np.abs(values)
+    kept = size > M.shape[1] * np.finfo(float).eps * np.max(size, axis=1, keepdims=True, initial=0.0)
+    U, W = np.swapaxes(vectors, 1, 2)[kept], np.zeros((M.shape[0], np.count_nonzero(kept)))
+    W[np.nonzero(kept)[0], np.arange(W.shape[1])] = values[kept]
+    return QuadraticOutput(U, U, W)
 
 
 @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike
 from lqo_mor.errors import DimensionError, InvalidInputError, SymmetrisedWarning, warn
 from lqo_mor.systems.checks import as_array, check_dt, check_shape
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.state_space import StateSpace, output_matrices
 
 
 @dataclass(frozen=True, eq=False)
-class SparseLQOSystem:
+class SparseLQOSystem(StateSpace):
     """Linear-quadratic-output system with large sparse real matrices.
 
     Continuous time, ``E ẋ = A x + B u``, or discrete, ``E x[k+1] = A x[k] + B u[k]``, with the output
@@ -59,36 +60,28 @@ class SparseLQOSystem:
 
     A: scipy.sparse.csc_array
     B: np.ndarray
-    C: np.ndarray = None  # type: ignore[assignment]  # an array as soon as the system is made
-    D: np.ndarray = None  # type: ignore[assignment]  # likewise
-    M: tuple[scipy.sparse.csc_array | None, ...] | QuadraticOutput | None = None
-    E: scipy.sparse.csc_array | None = None
-    dt: float | bool = 0.0
+    C: np.ndarray
+    D: np.ndarray
+    M: tuple[scipy.sparse.csc_array | None, ...] | QuadraticOutput | None
+    E: scipy.sparse.csc_array | None
+    dt: float | bool
 
-    if TYPE_CHECKING:  # what may be given; the annotations above are of what is stored
-
-        def __init__(
-            self,
-            A: scipy.sparse.csc_array,
-            B: ArrayLike,
-            C: ArrayLike | None = None,
-            D: ArrayLike | None = None,
-            M: Sequence[scipy.sparse.csc_array | None] | QuadraticOutput | None = None,
-            E: scipy.sparse.csc_array | None = None,
-            dt: float | bool = 0.0,
-        ) -> None: ...
-
-    def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)
-
-        put("A", _square("A", self.A, None))
-        n = self.A.shape[0]
-        put("E", None if self.E is None else _square("E", self.E, n))
-        put("B", as_array("B", self.B, np.float64))
-        m = self.B.shape[1] if self.B.ndim == 2 else 1
-        check_shape("B", self.B, (n, m), "(n, m)")
-        M = self.M
+    def __init__(
+        self,
+        A: scipy.sparse.csc_array,
+        B: ArrayLike,
+        C: ArrayLike | None = None,
+        D: ArrayLike | None = None,
+        M: Sequence[scipy.sparse.csc_array | None] | QuadraticOutput | None = None,
+        E: scipy.sparse.csc_array | None = None,
+        dt: float | bool = 0.0,
+    ) -> None:
+        A = _square("A", A, None)
+        n = A.shape[0]
+        E = None if E is None else _square("E", E, n)
+        B = as_array("B", B, np.float64)
+        m = B.shape[1] if B.ndim == 2 else 1
+        check_shape("B", B, (n, m), "(n, m)")
         if isinstance(M, QuadraticOutput):
             U, V, W = (as_array(f"M.{name}", getattr(M, name), np.float64) for name in "UVW")
             M = QuadraticOutput(U, V, W)
@@ -99,44 +92,16 @@ class SparseLQOSystem:
                     f"M must be a list of sparse arrays of SciPy, one per output, or a QuadraticOutput; got {type(M).__name__}"
                 )
             M = tuple(None if Mi is None else _symmetric(f"M[{i}]", _square(f"M[{i}]", Mi, n)) for i, Mi in enumerate(M))
-        put("M", M)
-        if self.C is None:
-            if M is None:
-                raise DimensionError("C is missing: give C of shape (p, n), or M for a purely quadratic output")
-            put("C", np.zeros((M.n_outputs if isinstance(M, QuadraticOutput) else len(M), n)))
-        put("C", as_array("C", self.C, np.float64))
-        p = self.C.shape[0] if self.C.ndim == 2 else 1
-        check_shape("C", self.C, (p, n), "(p, n)")
-        if m == 0 or p == 0:
-            raise DimensionError(f"the system has {m} inputs and {p} outputs; both must be at least 1")
-        put("D", as_array("D", np.zeros((p, m)) if self.D is None else self.D, np.float64))
-        check_shape("D", self.D, (p, m), "(p, m)")
-        if isinstance(M, QuadraticOutput):
-            check_shape("M.U", M.U, (M.rank, n), "(c, n)")
-            check_shape("M.W", M.W, (p, M.rank), "(p, c)")
-        elif M is not None and len(M) != p:
+        C, D = output_matrices(C, D, M, n, m, np.float64)
+        p = C.shape[0]
+        if isinstance(M, tuple) and len(M) != p:
             raise DimensionError(f"M has {len(M)} matrices for {p} outputs; give one per output, None for an output without one")
-        put("dt", check_dt(self.dt))
+        vars(self).update(A=A, B=B, C=C, D=D, M=M, E=E, dt=check_dt(dt))
 
     @property
     def order(self) -> int:
         """Number of states `n`."""
         return self.A.shape[0]
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs `m`."""
-        return self.B.shape[1]
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of outputs `p`."""
-        return self.C.shape[0]
-
-    @property
-    def is_continuous(self) -> bool:
-        """True for continuous time (``dt = 0``)."""
-        return self.dt is not True and self.dt == 0
 
     def __repr__(self) -> str:
         kind = "none" if self.M is None else f"rank {self.M.rank}" if isinstance(self.M, QuadraticOutput) else "sparse"

@@ -25,26 +25,8 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
 
     Solvable if no sum ``λ_i(A) + conj(λ_j(B))`` is zero; the integral over a finite `duration` always exists.
 
-    Parameters
-    ----------
-    A, B : (n, n) and (r, r) ndarray
-        Coefficients, real or complex.
-    Q : (n, r) ndarray
-        Constant term.
-    duration : float, optional
-        Upper end `T` of the integral, in seconds; infinite by default.
-
-    Returns
-    -------
-    (n, r) ndarray
-        Real if all inputs are real.
-
-    Raises
-    ------
-    InvalidInputError
-        If an entry is not finite, or `duration` is not a positive finite number.
-    SingularEquationError
-        If the equation has no unique solution to working precision.
+    Coefficients and constant term are as for `solve_stein`, which tells also what is raised; the `duration` is in seconds, a
+    positive finite number, and infinite by default.
 
     Notes
     -----
@@ -155,26 +137,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     Needs all eigenvalues of `A` in the open left half-plane; over a finite `duration` it factors
     ``∫₀^T e^{At} B Bᴴ e^{Aᴴt} dt`` of any `A`.
 
-    Parameters
-    ----------
-    A : (n, n) ndarray
-        State matrix.
-    B : (n, m) ndarray
-        Factor of the constant term.
-    duration : float, optional
-        Upper end `T` of the integral, in seconds; infinite by default.
-
-    Returns
-    -------
-    (n, k) ndarray
-        With at most `n` columns.
-
-    Raises
-    ------
-    InvalidInputError
-        If an entry is not finite, or `duration` is not a positive finite number.
-    ConvergenceError
-        If the iteration does not converge because `A` is not stable to working precision.
+    `A`, `B`, the factor and what is raised are as for `stein_factor`, the `duration` as for `solve_lyapunov`.
 
     Notes
     -----

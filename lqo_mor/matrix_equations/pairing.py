@@ -58,13 +58,6 @@ class Pairing:
         kernel(self.code, np.array(self.parameters), lam, mu, g, dg)
         return g.reshape(shape), dg.reshape(shape)
 
-    def features(self, poles: np.ndarray) -> np.ndarray:
-        """Feature of every pole (`λ^L`, `e^{λT}`; zero where the pairing needs none), shape of `poles`."""
-        flat = np.ascontiguousarray(poles, complex).reshape(-1)
-        out, derivative = np.empty_like(flat), np.empty_like(flat)
-        pairing_kernels._features(self.code, np.array(self.parameters), flat, out, derivative)
-        return out.reshape(poles.shape)
-
 
 def pairing(continuous: bool, horizon: float | None = None) -> Pairing:
     """The pairing of the (finite-horizon) h² norm.

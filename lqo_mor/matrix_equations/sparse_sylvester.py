@@ -63,7 +63,7 @@ def sylvester_solver(L: scipy.sparse.csc_array, N: scipy.sparse.csc_array) -> Cr
             for _ in range(_MOST_STEPS):
                 step = _substituted(L, N, last[0], rest, adjoint, permutation)
                 X = X + step
-                if np.all(np.linalg.norm(step, axis=0) <= _NEXT_IS_NOTHING * _norms(X)):
+                if np.all(np.linalg.norm(step, axis=0) <= _NEXT_IS_NOTHING * np.linalg.norm(X.astype(float), axis=0)):
                     return X.astype(float)
                 rest = (left @ X + (right @ X) @ S + Q).astype(float)
         raise SingularEquationError(
@@ -72,11 +72,6 @@ def sylvester_solver(L: scipy.sparse.csc_array, N: scipy.sparse.csc_array) -> Cr
         )
 
     return solve
-
-
-def _norms(X: np.ndarray) -> np.ndarray:
-    """The norms of the columns, in double precision."""
-    return np.linalg.norm(X.astype(float), axis=0)
 
 
 def _schur(A_r: np.ndarray) -> _SmallMatrix:

@@ -6,14 +6,15 @@ import io
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csc_array
 
 from lqo_mor.errors import DimensionError, InvalidInputError, OutputError
 from lqo_mor.files import FilePath, write_atomically
 from lqo_mor.io._mat5 import read_mat5
 from lqo_mor.io.descriptor import without_descriptor
-from lqo_mor.io.matrices import as_dense_system, full, is_large, sparse
+from lqo_mor.io.matrices import as_dense_system, full, is_large
 from lqo_mor.io.system_checks import MAX_BYTES, naming, new_path, read_bytes
-from lqo_mor.systems.checks import check_dt, check_shape
+from lqo_mor.systems.checks import check_shape
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
@@ -69,15 +70,14 @@ def load_mat(path: FilePath, dt: float | bool | None = None) -> LQOSystem | Spar
         fields = _fields(content)
         if dt is None:
             dt = _time_step(fields)
-        A, E = fields["A"], fields.get("E")
-        if is_large(A, E, fields.get("M")):
-            M = fields.get("M")
-            M = M if M is None else [sparse(Mi) for Mi in ([M] if M.ndim == 2 else _quadratic(fields))]
-            E = None if E is None else sparse(E)
-            return SparseLQOSystem(sparse(A), fields["B"], fields.get("C"), fields.get("D"), M, E, check_dt(dt))
+        A, E, M = fields["A"], fields.get("E"), fields.get("M")
+        if is_large(A, E, M):
+            M = M if M is None else [csc_array(Mi) for Mi in ([M] if M.ndim == 2 else _quadratic(fields))]
+            E = None if E is None else csc_array(E)
+            return SparseLQOSystem(csc_array(A), fields["B"], fields.get("C"), fields.get("D"), M, E, dt)
         fields = {name: full(matrix) for name, matrix in fields.items()}
         E = fields.get("E")
-        sys = LQOSystem(fields["A"], fields["B"], fields.get("C"), fields.get("D"), _quadratic(fields), check_dt(dt))
+        sys = LQOSystem(fields["A"], fields["B"], fields.get("C"), fields.get("D"), _quadratic(fields), dt)
         return sys if E is None else without_descriptor(sys, E)
 
 

@@ -53,8 +53,3 @@ def is_large(*matrices: Any) -> bool:
 def full(matrix: Any) -> Any:
     """A sparse matrix as an array, anything else as it is."""
     return matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
-
-
-def sparse(matrix: Any) -> scipy.sparse.csc_array:
-    """Any matrix as a sparse one."""
-    return scipy.sparse.csc_array(matrix)

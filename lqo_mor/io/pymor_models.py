@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from scipy.sparse import csc_array
+
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
 from lqo_mor.io.descriptor import without_descriptor
-from lqo_mor.io.matrices import full, is_large, linear_matrices, no_quadratic, sparse
+from lqo_mor.io.matrices import full, is_large, linear_matrices, no_quadratic
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem
@@ -101,7 +103,7 @@ def from_pymor(model: Any) -> LQOSystem | SparseLQOSystem:
         raise InvalidInputError(f"an operator of the model cannot be written as a matrix: {err}") from None
     A, B, C, D, E = matrices
     if is_large(A, E):
-        return SparseLQOSystem(sparse(A), B, C, D, E=None if E is None else sparse(E), dt=model.sampling_time)
+        return SparseLQOSystem(csc_array(A), B, C, D, E=None if E is None else csc_array(E), dt=model.sampling_time)
     A, B, C, D, E = map(full, matrices)
     sys = LQOSystem(A, B, C, D, dt=model.sampling_time)
     return sys if E is None else without_descriptor(sys, E)

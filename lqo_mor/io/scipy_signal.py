@@ -19,7 +19,7 @@ def to_scipy(sys: System) -> Any:
     Parameters
     ----------
     sys : LQOSystem or DiagonalLQOSystem
-        Real, without quadratic output; a diagonal system gets the coordinates of `to_dense`.
+        As for `to_control`.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def to_scipy(sys: System) -> Any:
     Raises
     ------
     InvalidInputError
-        If `sys` has a quadratic output or complex entries, which `scipy.signal.dlsim` would drop, or is a batch or no system.
+        As for `to_control`; `scipy.signal.dlsim` would drop complex entries, too.
 
     Examples
     --------

@@ -14,18 +14,15 @@ def as_array(name: str, value: ArrayLike, dtype: type[np.float64] | type[np.comp
     """A read-only float64 or complex128 copy of `value`, every entry finite."""
     try:
         array = np.asarray([_full(v) for v in value] if isinstance(value, (list, tuple)) else _full(value))
-        if array.dtype == object or array.dtype.kind not in "biufc":
+        if array.dtype.kind not in "biufc":
             raise TypeError(f"dtype {array.dtype}")
-        wanted = dtype or (np.complex128 if array.dtype.kind == "c" else np.float64)
-        if array.dtype.kind == "c" and wanted == np.float64:
-            if np.any(array.imag):
-                raise InvalidInputError(f"{name} must be real, but has complex entries")
-            array = array.real
-        array = np.array(array, dtype=wanted, order="C")
-    except InvalidInputError:
-        raise
     except (TypeError, ValueError) as err:
         raise InvalidInputError(f"{name} is not a numeric array: {err}") from None
+    if array.dtype.kind == "c" and dtype == np.float64:
+        if np.any(array.imag):
+            raise InvalidInputError(f"{name} must be real, but has complex entries")
+        array = array.real
+    array = np.array(array, dtype or (np.complex128 if array.dtype.kind == "c" else np.float64), order="C")
     if not np.all(np.isfinite(array)):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InvalidInputError(f"{name} has {np.sum(~np.isfinite(array))} entries that are not finite, first at {where}")

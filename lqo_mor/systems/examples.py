@@ -233,9 +233,7 @@ def _tridiagonal(n: int, lower: float, middle: float, upper: float) -> np.ndarra
     return np.diag(np.full(n, middle)) + np.diag(np.full(n - 1, lower), -1) + np.diag(np.full(n - 1, upper), 1)
 
 
-def _second_order(
-    mass: np.ndarray, D: np.ndarray, K: np.ndarray, force: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None
-) -> LQOSystem:
+def _second_order(mass: np.ndarray, D: np.ndarray, K: np.ndarray, force: np.ndarray, C: np.ndarray, M: np.ndarray) -> LQOSystem:
     """``m q̈ + D q̇ + K q = f u`` with a diagonal mass matrix as a system of first order with the states ``(q, q̇)``."""
     n, scale = mass.size, mass[:, np.newaxis]
     A = np.block([[np.zeros((n, n)), np.eye(n)], [-K / scale, -D / scale]])

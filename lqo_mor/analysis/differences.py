@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.door import check_delay, check_keywords, norm_of
 from lqo_mor.analysis.gramians import state_factor
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_error_and_digits
 from lqo_mor.analysis.norm import Norm
-from lqo_mor.analysis.norms import check_delay, check_other, markov, scalar, strictly_proper_inner
+from lqo_mor.analysis.norms import check_other, markov, scalar, strictly_proper_inner
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import output_covariance, output_mean, spectrum_of, state_covariance, weigh_both
 from lqo_mor.errors import LQOError
@@ -43,19 +43,13 @@ def h2_error(
     sys, rom : LQOSystem or DiagonalLQOSystem
         With equal numbers of inputs and outputs, both discrete or both continuous, and equal batches. `sys` may be a
         SparseLQOSystem.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
+    horizon
+        As for `h2_norm`.
     relative : bool, default False
         Divide by the norm of `sys`; in continuous time, where a feedthrough makes it infinite, by that of its
         strictly proper part.
-    delay : {1, 0}, default 1
-        Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
-        ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
-    spectrum : InputSpectrum, optional
-        That of a stationary input instead of white noise, for discrete systems over the infinite horizon: the root of the
-        expected power of the difference of the outputs, see `h2_norm`.
-    controllability : LowRankGramian, optional
-        For a sparse system its `controllability_gramian`, to share that work; computed if not given.
+    delay, spectrum, controllability
+        As for `h2_norm`; with a `spectrum` the error is the root of the expected power of the difference of the outputs.
 
     Returns
     -------
@@ -69,8 +63,7 @@ def h2_error(
     UnstableSystemError
         If the horizon is infinite and a system is not asymptotically stable.
     InvalidInputError
-        If a keyword is given that the kind of system does not have: `horizon`, ``delay=0`` and `spectrum` are for dense and
-        diagonal systems, `controllability` for sparse ones.
+        If a keyword is given that the kind of system does not have, as for `h2_norm`.
 
     Notes
     -----
@@ -153,11 +146,8 @@ def _error_and_noise(sys: System, rom: System, norm: Norm, delay: int) -> tuple[
         return _weighted_error_and_noise(sys, rom, norm, delay)
     full = np.asarray(strictly_proper_inner(sys, sys, norm)).real
     reduced = np.asarray(strictly_proper_inner(rom, rom, norm)).real
-    squared = full - 2 * np.asarray(strictly_proper_inner(sys, rom, norm)).real + reduced
-    squared, noise = np.array(squared), np.array(_EPS * (full + reduced))  # each term is good to a few units roundoff
-    noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
-    for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
-        squared[index], noise[index] = _squared_error_by_factor(member(sys, index), member(rom, index), norm)
+    cross = np.asarray(strictly_proper_inner(sys, rom, norm)).real
+    squared, noise = _three_terms(sys, rom, norm, delay, (full, cross, reduced))
     change = sys.D - rom.D
     if sys.is_continuous:
         squared = squared + np.where(np.any(change != 0, axis=(-1, -2)), np.inf, 0.0)
@@ -174,15 +164,24 @@ def _weighted_error_and_noise(sys: System, rom: System, norm: Norm, delay: int) 
     P, X, Q = state_covariance(a, a), state_covariance(a, b), state_covariance(b, b)
     full, reduced = (np.asarray(output_covariance(c, c, Y, delay)).real for c, Y in ((a, P), (b, Q)))
     means = output_mean(a, P), output_mean(b, Q)
-    squared = np.array(full - 2 * np.asarray(output_covariance(a, b, X, delay)).real + reduced)
-    noise = np.array(_EPS * (full + reduced))
-    noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
-    for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
-        full_one, reduced_one = (member(one, index) for one in (a.sys, b.sys))
-        squared[index], noise[index] = _squared_error_by_factor(full_one, reduced_one, norm.channel(index), delay)
+    cross = np.asarray(output_covariance(a, b, X, delay)).real
+    squared, noise = _three_terms(a.sys, b.sys, norm, delay, (full, cross, reduced))
     squared = squared + np.sum(np.abs(means[0] - means[1]) ** 2, axis=-1)
     noise = noise + _EPS * np.sqrt(np.sum((np.abs(means[0]) + np.abs(means[1])) ** 2, axis=-1))
     return scalar(np.sqrt(np.maximum(squared, 0.0))), noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1)
+
+
+def _three_terms(
+    sys: System, rom: System, norm: Norm, delay: int, terms: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """``‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²`` of these terms, by a factor where they cancel, and the noise of its root."""
+    full, cross, reduced = terms
+    squared, noise = np.array(full - 2 * cross + reduced), np.array(_EPS * (full + reduced))  # each good to a few units roundoff
+    noise = np.array(noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny)))
+    for index in map(tuple, np.argwhere(squared < _CANCELS * (full + reduced))):
+        one, other = member(sys, index), member(rom, index)
+        squared[index], noise[index] = _squared_error_by_factor(one, other, norm.channel(index), delay)
+    return squared, noise
 
 
 def relative_to(sys: System, error: FloatOrBatch, norm: Norm, delay: int = 1) -> FloatOrBatch:
@@ -206,7 +205,7 @@ def _divided(error: FloatOrBatch, squared_norm: np.ndarray) -> FloatOrBatch:
     return scalar(np.divide(error, norm, out=np.where(error > 0, np.inf, 0.0), where=norm > 0))
 
 
-def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 1) -> tuple[float, float]:
+def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int) -> tuple[float, float]:
     """The squared norm of one error system from a factor of its Gramian, and the noise of the norm; theory, eq. (3.8).
 
     Without a spectrum that of the strictly proper part; with one the power without the mean.
@@ -223,11 +222,9 @@ def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 
         R = state_factor(joined, norm)
         real = joined.is_real_pole
         C = real_rows(joined.C, real)
-        M: np.ndarray | QuadraticOutput | None = None
-        if sys.M is not None or rom.M is not None:
-            q, q_r = (_factored(s.M, s.n_slots, s.n_outputs) for s in (sys, rom))
-            q = _joined(q, q_r, extra)
-            M = QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W)
+        M = _difference(sys, rom, extra)
+        if isinstance(M, QuadraticOutput):
+            M = QuadraticOutput(real_rows(M.U, real), real_rows(M.V, real), M.W)
     else:
         a, b = as_dense(sys), as_dense(rom)
         C, M = np.hstack([a.C, -b.C, change]), _difference(a, b, extra)
@@ -252,30 +249,20 @@ def _squared_error_by_factor(sys: System, rom: System, norm: Norm, delay: int = 
     return float(squared), float(_EPS * np.sqrt(size))
 
 
-def _difference(a: LQOSystem, b: LQOSystem, extra: int) -> np.ndarray | QuadraticOutput | None:
-    """The quadratic output of the error system of two dense systems."""
-    if a.M is None and b.M is None:
+def _difference(sys: System, rom: System, extra: int) -> np.ndarray | QuadraticOutput | None:
+    """The quadratic output of the error system, on the states or slots of both and `extra` more that it does not read."""
+    if sys.M is None and rom.M is None:
         return None
-    if isinstance(a.M, np.ndarray) or isinstance(b.M, np.ndarray):
-        M, M_r = (_dense_M(s) for s in (a, b))
-        none = np.zeros((extra, extra))
-        return np.stack([scipy.linalg.block_diag(Mi, -Mri, none) for Mi, Mri in zip(M, M_r, strict=True)])
-    return _joined(_factored(a.M, a.order, a.n_outputs), _factored(b.M, b.order, b.n_outputs), extra)
+    M, M_r = (_no_products(s) if s.M is None else s.M for s in (sys, rom))
+    if isinstance(M, QuadraticOutput) and isinstance(M_r, QuadraticOutput):
+        none = np.zeros((0, extra))
+        U, V = scipy.linalg.block_diag(M.U, M_r.U, none), scipy.linalg.block_diag(M.V, M_r.V, none)
+        return QuadraticOutput(U, V, np.hstack([M.W, -M_r.W]))
+    M, M_r = (one.to_dense() if isinstance(one, QuadraticOutput) else one for one in (M, M_r))
+    none = np.zeros((extra, extra))
+    return np.stack([scipy.linalg.block_diag(Mi, -Mri, none) for Mi, Mri in zip(M, M_r, strict=True)])
 
 
-def _joined(q: QuadraticOutput, q_r: QuadraticOutput, extra: int) -> QuadraticOutput:
-    """The quadratic output of the difference, on the states of both and `extra` more that it does not read."""
-    none = np.zeros((0, extra))
-    U, V = scipy.linalg.block_diag(q.U, q_r.U, none), scipy.linalg.block_diag(q.V, q_r.V, none)
-    return QuadraticOutput(U, V, np.hstack([q.W, -q_r.W]))
-
-
-def _dense_M(sys: LQOSystem) -> np.ndarray:
-    if sys.M is None:
-        return np.zeros((sys.n_outputs, sys.order, sys.order))
-    return sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
-
-
-def _factored(q: QuadraticOutput | None, n: int, p: int) -> QuadraticOutput:
-    """`q` itself, or factors without any product."""
-    return QuadraticOutput(np.zeros((0, n)), np.zeros((0, n)), np.zeros((p, 0))) if q is None else q
+def _no_products(sys: System) -> QuadraticOutput:
+    none = np.zeros((0, sys.B.shape[-2]))
+    return QuadraticOutput(none, none, np.zeros((sys.n_outputs, 0)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lqo_mor.analysis.norm import HorizonNorm, Norm, finite
 from lqo_mor.analysis.weighted import SpectrumNorm
 from lqo_mor.errors import InvalidInputError
@@ -42,3 +44,9 @@ def check_keywords(sys: object, horizon: Any, spectrum: Any, *, delay: Any = 1, 
     if given:
         kind = "not for a SparseLQOSystem" if sparse else f"only for a SparseLQOSystem, got {type(sys).__name__}"
         raise InvalidInputError(f"{given}: {kind}{instead_of(sys)}")
+
+
+def check_delay(delay: int) -> None:
+    """Raise `InvalidInputError` unless a delay is 0 or 1."""
+    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
+        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")

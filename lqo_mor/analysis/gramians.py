@@ -20,7 +20,7 @@ from lqo_mor.analysis.rows import observed_rows, pair_weights, row_products, spl
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import spectrum_of, state_covariance, weigh, weighted_factor
 from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, real_form, solve_diagonal
-from lqo_mor.systems.convert import real_rows, slot_rows
+from lqo_mor.systems.convert import member, real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -127,12 +127,8 @@ def observability_gramian(
 
     Parameters
     ----------
-    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
-        The system, or a batch of diagonal ones.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    spectrum : InputSpectrum, optional
-        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    sys, horizon, spectrum
+        As for `controllability_gramian`.
     controllability : LowRankGramian, optional
         For a sparse system its `controllability_gramian`, to share that work; computed if not given.
     tol : float, optional
@@ -146,14 +142,8 @@ def observability_gramian(
 
     Raises
     ------
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
-    SingularEquationError, ConvergenceError, MissingDependencyError
-        For a sparse system: if `E` is singular, if the iteration does not converge, which an unstable pole can cause, too, and
-        without pyMOR.
-    InvalidInputError
-        If a keyword is given that the kind of system does not have: `horizon` and `spectrum` are for dense and diagonal
-        systems, `controllability` and `tol` for sparse ones.
+    UnstableSystemError, SingularEquationError, ConvergenceError, MissingDependencyError, InvalidInputError
+        As for `controllability_gramian`; `controllability`, too, is for sparse systems.
 
     References
     ----------
@@ -287,14 +277,8 @@ def hankel_singular_values(
 
     Parameters
     ----------
-    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
-        The system, or a batch of diagonal ones.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    spectrum : InputSpectrum, optional
-        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
-    controllability : LowRankGramian, optional
-        For a sparse system its `controllability_gramian`, to share that work; computed if not given.
+    sys, horizon, spectrum, controllability
+        As for `observability_gramian`.
 
     Returns
     -------
@@ -306,14 +290,8 @@ def hankel_singular_values(
 
     Raises
     ------
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
-    SingularEquationError, ConvergenceError, MissingDependencyError
-        For a sparse system: if `E` is singular, if the iteration does not converge, which an unstable pole can cause, too, and
-        without pyMOR.
-    InvalidInputError
-        If a keyword is given that the kind of system does not have: `horizon` and `spectrum` are for dense and diagonal
-        systems, `controllability` for sparse ones.
+    UnstableSystemError, SingularEquationError, ConvergenceError, MissingDependencyError, InvalidInputError
+        As for `observability_gramian`.
 
     Examples
     --------
@@ -326,21 +304,13 @@ def hankel_singular_values(
         P = given_or_solved(sys, controllability)
         return hankel_svd(sys, P, solve_observability(sys, P))[1]
     norm = norm_of(sys, horizon, spectrum)
-    if not (isinstance(sys, DiagonalLQOSystem) and sys.batch):
-        return _hankel_values(sys, norm)
-    channels = [_hankel_values(sys[index], norm.channel(index)) for index in np.ndindex(sys.batch)]
-    joint = np.zeros((len(channels), int(np.max(sys.order))))
-    for row, value in zip(joint, channels, strict=True):
-        row[: value.size] = value
-    return joint.reshape(*sys.batch, -1)
-
-
-def _hankel_values(sys: System, norm: Norm) -> np.ndarray:
-    R, S = gramian_factors(sys, norm)
-    out = np.zeros(sys.order)
-    values = _graded_singular_values(S.conj().T @ R)
-    out[: values.size] = values
-    return out
+    batch = getattr(sys, "batch", ())
+    joint = np.zeros((*batch, np.max(sys.order)))
+    for index in np.ndindex(batch):
+        R, S = gramian_factors(member(sys, index), norm.channel(index))
+        values = _graded_singular_values(S.conj().T @ R)
+        joint[(*index, slice(values.size))] = values
+    return joint
 
 
 def _graded_singular_values(G: np.ndarray) -> np.ndarray:

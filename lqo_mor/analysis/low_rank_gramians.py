@@ -57,7 +57,9 @@ def solve_controllability(sys: SparseLQOSystem, tol: float | None = None) -> Low
         raise InvalidInputError("B is zero: no input reaches the state, and its controllability Gramian is zero")
     A, E, scale = continuous_pencil(sys)
     check_stable(A, E)
-    return _solved(A, E, scale * sys.B, scale * sys.B, tol)
+    F = scale * sys.B
+    Z, shifts = solve_low_rank(A, E, F, tol)
+    return LowRankGramian(Z, residual_norm(A, E, F, Z), shifts)
 
 
 def solve_observability(sys: SparseLQOSystem, controllability: LowRankGramian, tol: float | None = None) -> LowRankGramian:
@@ -73,7 +75,8 @@ def solve_observability(sys: SparseLQOSystem, controllability: LowRankGramian, t
     if not values.size or values[0] == 0:
         raise InvalidInputError("C and M are zero: the output does not see any state that the inputs reach")
     kept = values > np.sqrt(0.1 * tol) * values[0]
-    return _solved(A, E, left[:, kept] * values[kept], full, tol, transposed=True)
+    S, shifts = solve_low_rank(A, E, left[:, kept] * values[kept], tol, transposed=True)
+    return LowRankGramian(S, residual_norm(A, E, full, S, transposed=True), shifts)
 
 
 def given_or_solved(sys: SparseLQOSystem, controllability: LowRankGramian | None, tol: float | None = None) -> LowRankGramian:
@@ -121,19 +124,6 @@ def _observed_columns(sys: SparseLQOSystem, Z: np.ndarray) -> np.ndarray:
     elif sys.M is not None:
         columns += [Mi @ Z for Mi in sys.M if Mi is not None]
     return np.hstack(columns)
-
-
-def _solved(
-    A: scipy.sparse.csc_array,
-    E: scipy.sparse.csc_array | None,
-    F: np.ndarray,
-    full: np.ndarray,
-    tol: float,
-    transposed: bool = False,
-) -> LowRankGramian:
-    """The solution for the factor `F` of the constant term, with its residual for the `full` factor."""
-    Z, shifts = solve_low_rank(A, E, F, tol, transposed)
-    return LowRankGramian(Z, residual_norm(A, E, full, Z, transposed), shifts)
 
 
 def continuous_pencil(sys: SparseLQOSystem) -> tuple[scipy.sparse.csc_array, scipy.sparse.csc_array | None, float]:

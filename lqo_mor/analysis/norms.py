@@ -6,19 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.door import check_delay, check_keywords, norm_of
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_norm
 from lqo_mor.analysis.norm import Norm, check_comparable
-from lqo_mor.analysis.rows import pair_weights, quadratic_inner, row_products, split, stack_rows
+from lqo_mor.analysis.rows import output_products, pair_weights
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import spectrum_of, weighted_inner
-from lqo_mor.errors import AccuracyWarning, InvalidInputError, warn
-from lqo_mor.matrix_equations.pairing import Pairing, solve_diagonal
+from lqo_mor.errors import AccuracyWarning, warn
+from lqo_mor.matrix_equations.pairing import solve_diagonal
 from lqo_mor.systems.convert import as_dense
-from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, System, check_kind
 from lqo_mor.types import FloatOrBatch
@@ -112,13 +110,8 @@ def h2_inner(
     ----------
     sys, other : LQOSystem or DiagonalLQOSystem
         With equal numbers of inputs and outputs, both discrete or both continuous, and equal batches.
-    horizon : float, optional
-        Samples (discrete, an integer) or seconds (continuous); infinite by default.
-    delay : {1, 0}, default 1
-        Timing of the output of a discrete system, as for `simulate`: with 0 the output reads the updated state, so that
-        ``D + C B`` stands at lag 0 (deep state-space models). It matters only where there is a feedthrough.
-    spectrum : InputSpectrum, optional
-        That of a stationary input instead of white noise, for discrete systems over the infinite horizon.
+    horizon, delay, spectrum
+        As for `h2_norm`.
 
     Returns
     -------
@@ -157,12 +150,6 @@ def inner_product(sys: System, other: System, norm: Norm, delay: int = 1) -> np.
     return strictly_proper_inner(sys, other, norm) + feedthrough
 
 
-def check_delay(delay: int) -> None:
-    """Raise `InvalidInputError` unless a delay is 0 or 1."""
-    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
-        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
-
-
 def check_other(norm: Norm, sys: System, other: System) -> None:
     """Raise unless `other` is a system that can be compared with `sys`, and has a norm, too."""
     if other is not sys:
@@ -181,38 +168,19 @@ def markov(sys: System) -> np.ndarray:
 def strictly_proper_inner(sys: System, other: System, norm: Norm) -> np.ndarray:
     """The inner product without the feedthrough."""
     if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
-        return _diagonal_inner(sys, other, norm.pairing)
+        plain = solve_diagonal(norm.pairing, sys.poles, sys.B, other.poles, other.B)
+        hermitian = solve_diagonal(norm.pairing, sys.poles, sys.B, other.poles.conj(), other.B.conj())
+        if sys.M is None or other.M is None:  # without the small matrix that quadratic outputs need
+            left, right = pair_weights(sys)[..., np.newaxis, :] * sys.C, pair_weights(other)[..., np.newaxis, :] * other.C
+            weighted = (np.swapaxes(left, -1, -2) @ right) * plain
+            conjugate = (np.swapaxes(left, -1, -2) @ right.conj()) * hermitian
+            return 2 * np.sum(weighted + conjugate, axis=(-1, -2)).real
+        linear, quadratic = output_products(sys, other, (plain, hermitian))
+        return linear + quadratic
     a = as_dense(sys)
-    return _dense_inner(a, a if other is sys else as_dense(other), norm)
-
-
-def _diagonal_inner(sys: DiagonalLQOSystem, other: DiagonalLQOSystem, pairing: Pairing) -> np.ndarray:
-    plain = solve_diagonal(pairing, sys.poles, sys.B, other.poles, other.B)
-    hermitian = solve_diagonal(pairing, sys.poles, sys.B, other.poles.conj(), other.B.conj())
-    left, right = pair_weights(sys)[..., np.newaxis, :], pair_weights(other)[..., np.newaxis, :]
-    q, q_r = sys.M, other.M
-    if q is None or q_r is None:
-        weighted = (np.swapaxes(left * sys.C, -1, -2) @ (right * other.C)) * plain
-        conjugate = (np.swapaxes(left * sys.C, -1, -2) @ (right * other.C.conj())) * hermitian
-        return 2 * np.sum(weighted + conjugate, axis=(-1, -2)).real
-    p = sys.n_outputs
-    S = row_products(left * stack_rows(sys.C, q), plain, hermitian, right * stack_rows(other.C, q_r))
-    linear, uu, uv, vu, vv = split(S, p, q.rank, p, q_r.rank)
-    return np.trace(linear, axis1=-2, axis2=-1) + quadratic_inner(uu, uv, vu, vv, q.W, q_r.W)
-
-
-def _dense_inner(sys: LQOSystem, other: LQOSystem, norm: Norm) -> np.ndarray:
-    X = norm.solve(sys.A, other.A, sys.B @ other.B.conj().T)
-    inner = np.sum((sys.C @ X) * other.C.conj())
-    M, M_r = sys.M, other.M
-    if M is None or M_r is None:
-        return inner
-    if isinstance(M, QuadraticOutput) and isinstance(M_r, QuadraticOutput):
-        uu, vv = M.U @ X @ M_r.U.conj().T, M.V @ X @ M_r.V.conj().T
-        uv, vu = M.U @ X @ M_r.V.conj().T, M.V @ X @ M_r.U.conj().T
-        return inner + quadratic_inner(uu, uv, vu, vv, M.W, M_r.W.conj())
-    M, M_r = (m.to_dense() if isinstance(m, QuadraticOutput) else m for m in (M, M_r))
-    return inner + sum(np.sum((Mi @ X) * (X @ Mri.conj())) for Mi, Mri in zip(M, M_r, strict=True))
+    b = a if other is sys else as_dense(other)
+    linear, quadratic = output_products(a, b, norm.solve(a.A, b.A, a.B @ b.B.conj().T))
+    return linear + quadratic
 
 
 def scalar(value: Any) -> Any:

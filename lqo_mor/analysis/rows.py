@@ -6,10 +6,15 @@ them only through ``S = Z P Zᵀ`` (or ``Z X Z_rᵀ`` between two systems), a sm
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.system import System
+
+Covariance: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]  # of the states: dense, or plain and hermitian of slots
 
 
 def stack_rows(C: np.ndarray, quadratic: QuadraticOutput | None) -> np.ndarray:
@@ -44,6 +49,28 @@ def quadratic_inner(uu: np.ndarray, uv: np.ndarray, vu: np.ndarray, vv: np.ndarr
     """``Σ_i tr(M_i X M_{r,i} Xᵀ) = ½ Σ (WᵀW_r) ∘ (S_uu ∘ S_vv + S_uv ∘ S_vu)``; theory, eq. (3.3)."""
     weights = np.swapaxes(W, -1, -2) @ W_r
     return 0.5 * np.sum(weights * (uu * vv + uv * vu), axis=(-1, -2))
+
+
+def output_products(sys: System, other: System, X: Covariance) -> tuple[np.ndarray, np.ndarray]:
+    """``tr(C X C'ᴴ)`` and ``Σ_i tr(M_i X M_i'ᴴ Xᵀ)`` of two systems with the cross Gramian `X`; theory, eq. (3.3)."""
+    if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
+        (plain, hermitian), p, q, r = X, sys.n_outputs, sys.M, other.M
+        left, right = (pair_weights(s)[..., np.newaxis, :] for s in (sys, other))
+        if q is None or r is None:
+            S = row_products(left * sys.C, plain, hermitian, right * other.C)
+            return np.trace(S, axis1=-2, axis2=-1), np.zeros(())
+        S = row_products(left * stack_rows(sys.C, q), plain, hermitian, right * stack_rows(other.C, r))
+        linear, uu, uv, vu, vv = split(S, p, q.rank, p, r.rank)
+        return np.trace(linear, axis1=-2, axis2=-1), quadratic_inner(uu, uv, vu, vv, q.W, r.W)
+    M, N = sys.M, other.M
+    linear = np.sum((sys.C @ X) * other.C.conj())
+    if M is None or N is None:
+        return linear, np.zeros(())
+    if isinstance(M, QuadraticOutput) and isinstance(N, QuadraticOutput):
+        uu, uv, vu, vv = (left @ X @ right.conj().T for left in (M.U, M.V) for right in (N.U, N.V))
+        return linear, quadratic_inner(uu, uv, vu, vv, M.W, N.W.conj())
+    M, N = (one.to_dense() if isinstance(one, QuadraticOutput) else one for one in (M, N))
+    return linear, sum(np.sum((Mi @ X) * (X @ Ni.conj())) for Mi, Ni in zip(M, N, strict=True))
 
 
 def observed_rows(quadratic: QuadraticOutput, root: np.ndarray) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import expm
 
+from lqo_mor.analysis.door import check_delay
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.checks import as_array
 from lqo_mor.systems.dense import LQOSystem
@@ -50,8 +53,7 @@ def simulate(sys: System, u: ArrayLike, *, delay: int = 1) -> np.ndarray:
     check_kind(sys)
     if sys.is_continuous:
         raise InvalidInputError("simulate is for discrete time; this system is continuous (dt = 0), so discretise it first")
-    if not isinstance(delay, (int, np.integer)) or delay not in (0, 1):
-        raise InvalidInputError(f"delay must be 0 or 1, got {delay!r}")
+    check_delay(delay)
     u = as_array("u", u)
     if u.ndim < 2 or u.shape[-1] != sys.n_inputs:
         raise DimensionError(f"u has shape {u.shape}, expected (..., steps, {sys.n_inputs})")
@@ -64,14 +66,8 @@ def simulate(sys: System, u: ArrayLike, *, delay: int = 1) -> np.ndarray:
     if np.iscomplexobj(u):
         raise InvalidInputError("a diagonal system in half storage is real, but u is complex")
     drive = u @ np.swapaxes(sys.B, -1, -2)
-    states = np.empty((*batch, *drive.shape[-2:]), complex)
-    x = np.zeros((*batch, sys.n_slots), complex)
-    for k in range(drive.shape[-2]):
-        if delay == 1:
-            states[..., k, :] = x
-        x = sys.poles * x + drive[..., k, :]
-        if delay == 0:
-            states[..., k, :] = x
+    start = np.zeros((*batch, sys.n_slots), complex)
+    states = _states(lambda x: sys.poles * x, drive, start, delay)
     scale = np.where(sys.is_real_pole, 1.0, 2.0)[..., np.newaxis, :]
 
     def rows(Z: np.ndarray) -> np.ndarray:
@@ -86,20 +82,26 @@ def simulate(sys: System, u: ArrayLike, *, delay: int = 1) -> np.ndarray:
 
 def _simulate_dense(sys: LQOSystem, u: np.ndarray, delay: int) -> np.ndarray:
     drive = u @ sys.B.T
-    states = np.empty(drive.shape, np.result_type(drive, sys.A))
-    x = np.zeros((*drive.shape[:-2], sys.order), states.dtype)
-    for k in range(drive.shape[-2]):
-        if delay == 1:
-            states[..., k, :] = x
-        x = x @ sys.A.T + drive[..., k, :]
-        if delay == 0:
-            states[..., k, :] = x
+    start = np.zeros((*drive.shape[:-2], sys.order), np.result_type(drive, sys.A))
+    states = _states(lambda x: x @ sys.A.T, drive, start, delay)
     y = states @ sys.C.T + u @ sys.D.T
     if isinstance(sys.M, QuadraticOutput):
         y = y + ((states @ sys.M.U.T) * (states @ sys.M.V.T)) @ sys.M.W.T
     elif sys.M is not None:
         y = y + np.einsum("...ka,iab,...kb->...ki", states, sys.M, states, optimize=True)
     return y
+
+
+def _states(step: Callable[[np.ndarray], np.ndarray], drive: np.ndarray, x: np.ndarray, delay: int) -> np.ndarray:
+    """The states (..., steps, n) that the output reads, from `x` (..., n) on, for the inputs to the state (..., steps, n)."""
+    states = np.empty((*x.shape[:-1], drive.shape[-2], x.shape[-1]), x.dtype)
+    for k in range(drive.shape[-2]):
+        if delay == 1:
+            states[..., k, :] = x
+        x = step(x) + drive[..., k, :]
+        if delay == 0:
+            states[..., k, :] = x
+    return states
 
 
 def impulse_response(sys: System, time: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -230,15 +230,6 @@ class InputSpectrum:
         batch = f"batch={self.batch}, " if self.batch else ""
         values = f"{power.min():.4g}..{power.max():.4g}" if self.batch else f"{power:.4g}"
         return f"InputSpectrum({batch}inputs={self.n_inputs}, lags={self.lags}, power={values})"
-
-
-@overload
-def channel(spectrum: InputSpectrum, index: Any) -> InputSpectrum: ...
-@overload
-def channel(spectrum: None, index: Any) -> None: ...
-def channel(spectrum: InputSpectrum | None, index: Any) -> InputSpectrum | None:
-    """The spectrum of one channel of a batch; one without batch axes is that of every channel."""
-    return spectrum[index] if spectrum is not None and spectrum.batch else spectrum
 
 
 def _positive(name: str, value: object) -> int:

@@ -12,25 +12,23 @@ series ``Φ(λ) = Σ_j λ^j R_j``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import scipy.linalg
 from numba import njit
 
-from lqo_mor.analysis.norm import Norm, check_stable, finite
-from lqo_mor.analysis.rows import pair_weights, quadratic_inner, row_products, split, stack_rows
+from lqo_mor.analysis.norm import HorizonNorm, Norm, check_stable, finite
+from lqo_mor.analysis.rows import Covariance, output_products, pair_weights, row_products
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.pairing import Pairing, diagonal_gramian_factor, pairing, solve_diagonal
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, solve_diagonal
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.system import System
-
-Covariance: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]  # of the states: dense, or plain and hermitian of slots
 
 _EPS = np.finfo(float).eps
 _NEGATIVE = 1e-6  # part of a covariance that may be negative, from rounding, without a word
@@ -48,10 +46,11 @@ class Weighted:
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrumNorm(Norm):
+class SpectrumNorm(HorizonNorm):
     """The root of the power of the output for a stationary input with a spectrum, in discrete time.
 
-    Sums over poles and state matrices are those of white input over all time; the input matrices make the difference.
+    Sums over poles and state matrices are those of white input over all time, which a factor of the observability Gramian needs;
+    the input matrices make the difference (`weigh`, `weighted_factor`).
     """
 
     @classmethod
@@ -76,19 +75,6 @@ class SpectrumNorm(Norm):
         batch = getattr(sys, "batch", ())
         if spectrum.batch not in ((), batch):
             raise DimensionError(f"the spectrum has the batch {spectrum.batch}, expected none or that of the system, {batch}")
-
-    @property
-    def pairing(self) -> Pairing:
-        """That of white input over all time."""
-        return pairing(False)
-
-    def solve(self, A: np.ndarray, A_r: np.ndarray, Q: np.ndarray) -> np.ndarray:
-        """By a Stein equation."""
-        return solve_stein(A, A_r, Q)
-
-    def factor(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
-        """A factor for white input, as the observability Gramian needs; that of the states is `weighted_factor`."""
-        return stein_factor(A, B)
 
     def channel(self, index: Any) -> SpectrumNorm:
         """With the spectrum of the channels."""
@@ -184,24 +170,8 @@ def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np
     """
     cross = _through(a, delay) * b.sys.D.conj() + a.sys.D * _through(b, delay).conj() + (a.sys.D @ a.start) * b.sys.D.conj()
     total = np.sum(cross, axis=(-1, -2))
-    if isinstance(a.sys, DiagonalLQOSystem) and isinstance(b.sys, DiagonalLQOSystem):
-        left, right = (pair_weights(s)[..., np.newaxis, :] for s in (a.sys, b.sys))
-        q, r, p = a.sys.M, b.sys.M, a.sys.n_outputs
-        plain, hermitian = X
-        if q is None or r is None:
-            return total + np.trace(row_products(left * a.sys.C, plain, hermitian, right * b.sys.C), axis1=-2, axis2=-1)
-        S = row_products(left * stack_rows(a.sys.C, q), plain, hermitian, right * stack_rows(b.sys.C, r))
-        linear, uu, uv, vu, vv = split(S, p, q.rank, p, r.rank)
-        return total + np.trace(linear, axis1=-2, axis2=-1) + 2 * quadratic_inner(uu, uv, vu, vv, q.W, r.W)
-    total = total + np.sum((a.sys.C @ X) * b.sys.C.conj())
-    M, N = a.sys.M, b.sys.M
-    if M is None or N is None:
-        return total
-    if isinstance(M, QuadraticOutput) and isinstance(N, QuadraticOutput):
-        uu, uv, vu, vv = (left @ X @ right.conj().T for left in (M.U, M.V) for right in (N.U, N.V))
-        return total + 2 * quadratic_inner(uu, uv, vu, vv, M.W, N.W.conj())
-    M, N = (one.to_dense() if isinstance(one, QuadraticOutput) else one for one in (M, N))
-    return total + 2 * sum(np.sum((Mi @ X) * (X @ Ni.conj())) for Mi, Ni in zip(M, N, strict=True))
+    linear, quadratic = output_products(a.sys, b.sys, X)
+    return total + linear + 2 * quadratic
 
 
 def _through(a: Weighted, delay: int) -> np.ndarray:
@@ -236,7 +206,7 @@ def weighted_inner(sys: System, other: System, spectrum: InputSpectrum, delay: i
     a, b = weigh_both(sys, other, spectrum)
     X = state_covariance(a, b)
     total = output_covariance(a, b, X, delay)
-    if is_linear(a) or is_linear(b):
+    if sys.M is None or other.M is None:
         return total
     first = output_mean(a, X if a is b else state_covariance(a, a))
     second = first if a is b else output_mean(b, state_covariance(b, b))
@@ -253,12 +223,7 @@ def weigh_both(sys: System, other: System, spectrum: InputSpectrum) -> tuple[Wei
     return weigh(sys, spectrum), weigh(other, spectrum)
 
 
-def is_linear(a: Weighted) -> bool:
-    """Whether a system has no quadratic output."""
-    return a.sys.M is None
-
-
-def weighted_factor(a: Weighted, squares: list[np.ndarray] | None = None) -> np.ndarray:
+def weighted_factor(a: Weighted) -> np.ndarray:
     """A factor `R` of the state covariance ``P = R Rᴴ`` of one system, in its (for a diagonal one real) coordinates.
 
     `P` is half the difference of the Gramians with the inputs ``B + F`` and ``B − F``, each of whose factors is known as well
@@ -275,7 +240,7 @@ def weighted_factor(a: Weighted, squares: list[np.ndarray] | None = None) -> np.
     if isinstance(a.sys, DiagonalLQOSystem):
         plus, minus = (diagonal_gramian_factor(pairing(False), a.sys.poles, part) for part in (B + F, B - F))
     else:
-        squares = [] if squares is None else squares
+        squares: list[np.ndarray] = []
         plus, minus = (stein_factor(a.sys.A, part, squares=squares) for part in (B + F, B - F))
     if not np.any(minus):
         return plus / np.sqrt(2.0)

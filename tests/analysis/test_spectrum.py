@@ -8,7 +8,9 @@ import lqo_mor as lqo
 from lqo_mor.analysis import weighted
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
-from lqo_mor.analysis.spectrum import InputSpectrum, channel
+from lqo_mor.analysis.norm import HorizonNorm
+from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.weighted import SpectrumNorm
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, UnstableSystemError
 from tests import brute
 from tests.cases import CASES, dense, diagonal, get, parametrize, select, singles
@@ -134,9 +136,9 @@ def test_it_is_frozen_and_says_what_it_is():
     batch = InputSpectrum(np.array([[2.0, 1.0], [1.0, 0.0]])[..., np.newaxis, np.newaxis])
     assert repr(batch) == "InputSpectrum(batch=(2,), inputs=1, lags=2, power=1..2)"
     np.testing.assert_array_equal(batch[0].covariances[:, 0, 0], [2.0, 1.0])
-    assert channel(batch, (1,)).batch == ()
-    assert channel(spectrum, (1,)) is spectrum
-    assert channel(None, ()) is None
+    assert SpectrumNorm(False, None, batch).channel((1,)).spectrum.batch == ()
+    for norm in (SpectrumNorm(False, None, spectrum), HorizonNorm(False)):
+        assert norm.channel((1,)) is norm
 
 
 @pytest.mark.parametrize(

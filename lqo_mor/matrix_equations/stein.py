@@ -20,26 +20,9 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: float | None
 
     Solvable if no product ``λ_i(A) conj(λ_j(B))`` equals 1; the sum of `terms` terms always exists.
 
-    Parameters
-    ----------
-    A, B : (n, n) and (r, r) ndarray
-        Coefficients, real or complex.
-    Q : (n, r) ndarray
-        Constant term.
-    terms : int, optional
-        Sum this many terms instead of all.
-
-    Returns
-    -------
-    (n, r) ndarray
-        Real if all inputs are real.
-
-    Raises
-    ------
-    InvalidInputError
-        If an entry is not finite, or `terms` is not a positive integer.
-    SingularEquationError
-        If the equation has no unique solution to working precision.
+    The coefficients `A` (n, n) and `B` (r, r) and the constant term `Q` (n, r) are real or complex; `X` (n, r) is real if all of
+    them are. Raises `InvalidInputError` if an entry is not finite or `terms` is not a positive integer, and
+    `SingularEquationError` if the equation has no unique solution to working precision.
 
     Notes
     -----
@@ -141,30 +124,13 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: float | None = None, squar
     Needs a spectral radius of `A` below 1; with `terms` it factors the sum of the first terms
     ``Σ_{k<terms} A^k B Bᴴ (Aᴴ)^k`` of any `A`.
 
-    Parameters
-    ----------
-    A : (n, n) ndarray
-        State matrix.
-    B : (n, m) ndarray
-        Factor of the constant term.
-    terms : int, optional
-        Number of terms of the sum; all by default.
-    squares : list, optional
-        The matrices ``A^(2^k)``, k = 0, 1, …, as far as they are known; the list is extended by those that the
-        infinite sum needs, for a second factor with the same `A` or its adjoint. Without it they are not kept.
+    For `A` (n, n) and `B` (n, m), `R` has at most `n` columns. Small singular values of `P` keep half as many digits more than
+    those of a computed `P` (they are squares of singular values of `R`). `squares` are the matrices ``A^(2^k)``, k = 0, 1, …, as
+    far as they are known; the list is extended by those that the infinite sum needs, for a second factor with the same `A` or its
+    adjoint. Without it they are not kept.
 
-    Returns
-    -------
-    (n, k) ndarray
-        With at most `n` columns. Small singular values of `P` keep half as many digits more than those
-        of a computed `P` (they are squares of singular values of `R`).
-
-    Raises
-    ------
-    InvalidInputError
-        If an entry is not finite, or `terms` is not a positive integer.
-    ConvergenceError
-        If the iteration does not converge because `A` is not stable to working precision.
+    Raises `InvalidInputError` if an entry is not finite or `terms` is not a positive integer, and `ConvergenceError` if the
+    iteration does not converge because `A` is not stable to working precision.
 
     Notes
     -----

@@ -104,19 +104,6 @@ def error_of(sys: System, rom: System, norm: Norm, delay: int = 1, relative: boo
 def error_and_digits(sys: System, rom: System, norm: Norm, delay: int = 1) -> tuple[FloatOrBatch, FloatOrBatch, int | np.ndarray]:
     """`h2_error`, absolute and relative, and an estimate of how many decimal digits rounding has left (0 to 15).
 
-    Parameters
-    ----------
-    sys, rom, delay
-        As for `h2_error`.
-    norm : Norm
-        The norm, which exists for both systems.
-
-    Returns
-    -------
-    error, relative, digits : float or (...) ndarray
-
-    Notes
-    -----
     The Gramian of a dense matrix next to the stability boundary, or far from normal, is itself good to fewer digits
     than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
     one unit roundoff, which takes as long as the error itself.

@@ -210,18 +210,8 @@ def _hermitian(P: np.ndarray) -> np.ndarray:
 def gramian_factors(sys: System, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
     """Factors `R`, `S` of both Gramians, ``P = R Rᴴ`` and ``Q = S Sᴴ``, of one system, without forming `P` and `Q`.
 
-    Parameters
-    ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        One system (index a batch first).
-    norm : Norm
-        The norm, which exists for the system.
-
-    Returns
-    -------
-    R, S : (n, k) and (n, l) ndarray
-        In the coordinates of the system, for a diagonal one those of `to_dense`. The columns of a diagonal one
-        are accurate one by one, however small.
+    `R` (n, k) and `S` (n, l) are in the coordinates of the system, for a diagonal one those of `to_dense`, whose columns are
+    accurate one by one, however small. A batch is to be indexed first.
     """
     if isinstance(sys, DiagonalLQOSystem):
         return _diagonal_factors(sys, norm)

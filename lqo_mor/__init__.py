@@ -14,10 +14,9 @@ from lqo_mor.bounds.output_error import OutputErrorBound, output_error_bound
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.streaming import compress_file
 from lqo_mor.compression.allocation import Allocation, allocate
-from lqo_mor.compression.calibration.options import CalibrationOptions
-from lqo_mor.compression.compress import compress
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
+from lqo_mor.compression.compress import CompressionResult, compress
 from lqo_mor.compression.report.records import CompressionReport, LayerReport
-from lqo_mor.compression.report.result import CompressionResult
 from lqo_mor.errors import LQOError, LQOWarning
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.balanced import balanced_truncation

@@ -17,9 +17,8 @@ from lqo_mor.checkpoints.streaming import compress_file
 from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console
 from lqo_mor.cli.progress import progress_bar
 from lqo_mor.cli.tables import compression_table
-from lqo_mor.compression.calibration.options import CalibrationOptions
-from lqo_mor.compression.compress import compress
-from lqo_mor.compression.report.result import CompressionResult
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
+from lqo_mor.compression.compress import CompressionResult, compress
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.figures import figure_of
 from lqo_mor.files import FilePath, check_new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, cast
 
@@ -12,20 +12,71 @@ import numpy as np
 
 from lqo_mor.analysis.differences import h2_error, relative_to
 from lqo_mor.analysis.norm import HorizonNorm
-from lqo_mor.compression.allocation import allocate, check_state_sizes, split, uniform
-from lqo_mor.compression.calibration.calibration import Calibrated, Phases, smallest_within
+from lqo_mor.bounds.output_error import OutputErrorBound
+from lqo_mor.compression.allocation import allocate, check_state_sizes
+from lqo_mor.compression.calibration.calibration import (
+    Calibrated,
+    CalibrationOptions,
+    Phases,
+    smallest_within,
+    split,
+    uniform,
+)
 from lqo_mor.compression.calibration.channels import ChannelCalibration
-from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.systems import SystemCalibration
 from lqo_mor.compression.layers import reduce_layers
+from lqo_mor.compression.report.html import html_page
 from lqo_mor.compression.report.records import CompressionReport, LayerReport
-from lqo_mor.compression.report.result import CompressionResult
 from lqo_mor.errors import InvalidInputError, OrderError
+from lqo_mor.files import FilePath, check_new, write_atomically
 from lqo_mor.network.inputs import CalibrationInputs
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.refit import warn_of_repair
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import FloatOrBatch, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class CompressionResult:
+    """What a compression gives.
+
+    Attributes
+    ----------
+    model : DeepSSM
+        The compressed model, to be run, saved or compared.
+    report : CompressionReport
+        What happened to the layers.
+    original : DeepSSM
+        The model that was compressed.
+    """
+
+    model: DeepSSM
+    report: CompressionReport
+    original: DeepSSM
+
+    def save_html(self, path: FilePath, *, bound: OutputErrorBound | None = None, overwrite: bool = False) -> None:
+        """Write the report as a page with figures and pictures, a single file without scripts.
+
+        Parameters
+        ----------
+        path : path-like
+            New file.
+        bound : OutputErrorBound, optional
+            Of the two models (`output_error_bound`), to be shown as well.
+        overwrite : bool, default False
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        MissingDependencyError
+            If Matplotlib is not installed (extra ``plot``).
+        OutputError
+            If `path` exists or cannot be written.
+        InvalidInputError
+            If `bound` is that of other models.
+        """
+        check_new(path, overwrite)
+        page = html_page(self.report, self.original, self.model, bound)
+        write_atomically(path, page.encode(errors="replace"), overwrite)
 
 
 def compress(  # the door to all ways of compressing: its keywords are what a user chooses
@@ -159,17 +210,15 @@ def _check_choices(method: str | None, allocation: str, in_class: bool, horizon:
 
 def _white(model: DeepSSM, sizes: list[int], method: str, horizon: int | None, progress: Progress | None) -> CompressionResult:
     """A compression layer by layer, for white inputs."""
-    reduced, seconds = reduce_layers(model.blocks, sizes, method, horizon, progress)
-    repaired = np.concatenate([np.ravel(result.repaired) for result in reduced])
+    reduced = reduce_layers(model.blocks, sizes, method, horizon, progress)
+    repaired = np.concatenate([np.ravel(layer.repaired) for layer in reduced])
     if np.any(repaired):
         warn_of_repair(repaired)
-    systems = [cast(DiagonalLQOSystem, result.system) for result in reduced]
-    blocks = tuple(replace(block, ssm=ssm) for block, ssm in zip(model.blocks, systems, strict=True))
-    small = replace(model, blocks=blocks)
+    blocks = tuple(replace(block, ssm=layer.system) for block, layer in zip(model.blocks, reduced, strict=True))
     norm = HorizonNorm(False, horizon)
-    errors = [relative_to(block.ssm, one.error, norm, delay=0) for block, one in zip(model.blocks, reduced, strict=True)]
-    counts = [int(np.sum(one.repaired)) for one in reduced]
-    return _result(model, small, method, horizon, errors, counts, seconds)
+    errors = [relative_to(block.ssm, layer.error, norm, delay=0) for block, layer in zip(model.blocks, reduced, strict=True)]
+    counts, seconds = [int(np.sum(layer.repaired)) for layer in reduced], [layer.seconds for layer in reduced]
+    return _result(model, replace(model, blocks=blocks), method, horizon, errors, counts, seconds)
 
 
 def _result(
@@ -209,13 +258,14 @@ def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> Compress
         raise InvalidInputError(f"a reduction in class takes one state size for all layers, got {sizes}")
     start = time.perf_counter()
     small = model.source.reduce_in_class(model, sizes[0], horizon)
-    count = len(model.blocks)
-    seconds = [(time.perf_counter() - start) / count] * count
-    errors = [
-        h2_error(block.ssm, new.ssm, horizon, relative=True, delay=0)
-        for block, new in zip(model.blocks, small.blocks, strict=True)
-    ]
-    return _result(model, small, "class", horizon, errors, [0] * count, seconds)
+    return _compared(model, small, "class", horizon, time.perf_counter() - start)
+
+
+def _compared(model: DeepSSM, small: DeepSSM, method: str, horizon: int | None, seconds: float) -> CompressionResult:
+    """A compression of all layers at once, without repairs."""
+    pairs, count = zip(model.blocks, small.blocks, strict=True), len(model.blocks)
+    errors = [h2_error(block.ssm, new.ssm, horizon, relative=True, delay=0) for block, new in pairs]
+    return _result(model, small, method, horizon, errors, [0] * count, [seconds / count] * count)
 
 
 def _calibrated(
@@ -245,8 +295,7 @@ def _calibrated(
             budget = sum(size * len(curve.squared) for size, curve in zip(sizes, curves, strict=True))
             found = work.assemble(curves, split(curves, budget) if options.split else uniform(curves, sizes))
     phases("end", 1, 1)
-    seconds = (time.perf_counter() - start) / len(model.blocks)
-    return CompressionResult(found.model, _calibrated_report(model, found, options, seconds), model)
+    return _calibrated_result(model, found, options, time.perf_counter() - start)
 
 
 def _calibration(
@@ -264,32 +313,33 @@ def _calibration(
     return ChannelCalibration(model, inputs, options, progress)
 
 
-def _calibrated_report(model: DeepSSM, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionReport:
-    small, layers = found.model, []
+def _calibrated_result(model: DeepSSM, found: Calibrated, options: CalibrationOptions, seconds: float) -> CompressionResult:
+    result = _compared(model, found.model, "optimal, calibrated", None, seconds)
+    parameters = [layer.parameters_after for layer in result.report.layers]
+    after = result.report.parameters_after - sum(parameters)
     if options.split and model.source is not None and model.blocks[0].ssm.batch:
-        parameters = model.source.layer_parameters(small, "ragged")
-    else:
-        parameters = small.layer_parameters
-    before = model.layer_parameters
-    for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
-        used = np.any(new.ssm.B, axis=-1)  # (channels, slots), or (slots,) of one system
+        parameters = list(model.source.layer_parameters(found.model, "ragged"))
+    layers = []
+    for i, (layer, block) in enumerate(zip(result.report.layers, found.model.blocks, strict=True)):
+        used = np.sum(np.any(block.ssm.B, axis=-1), axis=-1)  # slots, (channels,) or of one system
         layers.append(
-            LayerReport(
-                name=block.name,
-                states_before=block.state_size,
-                states_after=int(2 * np.max(np.sum(used, axis=-1))),
-                parameters_before=before[i],
+            replace(
+                layer,
+                states_after=int(2 * np.max(used)),
                 parameters_after=parameters[i],
-                relative_error=np.asarray(h2_error(block.ssm, new.ssm, relative=True, delay=0)),
-                repaired=0,
-                seconds=seconds,
-                mean_states=float(2 * np.mean(np.sum(used, axis=-1))),
+                mean_states=float(2 * np.mean(used)),
                 weighted_error=found.weighted_errors[i],
             )
         )
-    after = small.n_parameters + sum(parameters) - sum(small.layer_parameters)
-    known = found.predicted, found.measured, found.budget_curve
-    return CompressionReport(tuple(layers), model.n_parameters, after, "optimal, calibrated", None, *known)
+    report = replace(
+        result.report,
+        layers=tuple(layers),
+        parameters_after=after + sum(parameters),
+        predicted_error=found.predicted,
+        calibration_error=found.measured,
+        budget_curve=found.budget_curve,
+    )
+    return replace(result, report=report)
 
 
 def _phases(progress: Progress | None) -> Phases:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from lqo_mor.reduction.reduce import reduce
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.systems.batches import pad
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.types import Progress
+from lqo_mor.types import FloatOrBatch, Progress
 
 # Checkpoints are single precision: outputs fitted in closed form must not grow and cancel where poles meet (ridge). A
 # balanced start keeps the slow modes that the inputs of a trained model excite most; the full search finds h2 errors 2 to 5 %
@@ -31,18 +31,19 @@ _MARGIN = {"optimal": 0.5, "projected_gradient": 0.5}
 
 
 @dataclass(frozen=True, eq=False)
-class Unchanged:
-    """Stands for the `Reduction` of a layer that stays as it is."""
+class ReducedLayer:
+    """What became of the system of a layer, and the seconds that it took; errors and repairs as of a `Reduction`."""
 
     system: DiagonalLQOSystem
-    error: np.ndarray
-    repaired: np.ndarray
+    error: FloatOrBatch
+    repaired: bool | np.ndarray
+    seconds: float
 
 
 def reduce_layers(
     blocks: Sequence[Block], sizes: Sequence[int], method: str, horizon: float | None, progress: Progress | None
-) -> tuple[list[Reduction | Unchanged], list[float]]:
-    """The reductions of all layers, their systems in exactly ``size // 2`` slots, and the seconds that each took.
+) -> list[ReducedLayer]:
+    """The reductions of all layers, their systems in exactly ``size // 2`` slots.
 
     A layer that is no larger stays. `progress` counts 100 for every layer. Repairs are told by the `repaired` of the results.
     """
@@ -59,17 +60,16 @@ def reduce_layers(
             progress(100 * len(blocks) * done // total, 100 * len(blocks))
 
     done = parallel.run(_reduce_timed, tasks, tell)
-    found: list[Reduction | Unchanged] = []
-    seconds = []
+    found = []
     for number, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
-        own = [result for owner, result in zip(owners, done, strict=True) if owner == number]
-        seconds.append(sum(spent for _, spent in own))
+        ssm, own = block.ssm, [result for owner, result in zip(owners, done, strict=True) if owner == number]
         if own:
-            whole = joined([reduction for reduction, _ in own], block.ssm.batch) if block.ssm.batch else own[0][0]
-            found.append(replace(whole, system=pad(cast(DiagonalLQOSystem, replace(whole.system)), size // 2)))
+            whole = joined([reduction for reduction, _ in own], ssm.batch) if ssm.batch else own[0][0]
+            small = pad(cast(DiagonalLQOSystem, whole.system), size // 2)
+            found.append(ReducedLayer(small, whole.error, whole.repaired, sum(seconds for _, seconds in own)))
         else:
-            found.append(Unchanged(block.ssm, np.zeros(block.ssm.batch), np.zeros(block.ssm.batch, bool)))
-    return found, seconds
+            found.append(ReducedLayer(ssm, np.zeros(ssm.batch), np.zeros(ssm.batch, bool), 0))
+    return found
 
 
 def _options(block: Block, method: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.compression.allocation import split_slots
-from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.calibration import CalibrationOptions, split
+from lqo_mor.compression.calibration.channel_curves import WeightedCurves
 from lqo_mor.compression.calibration.spectra import Grid, layer_signals, measure
 from lqo_mor.compression.calibration.spool import Spool
 from lqo_mor.compression.compress import compress
@@ -97,7 +97,7 @@ def test_split_is_the_best_that_the_hulls_allow(rng):
         steps = np.sort(rng.exponential(size=(4, 3)) * [1, 1, 2], axis=1)[:, ::-1] / [1, 1, 2]
         curve = np.concatenate([np.zeros((4, 1)), -np.cumsum(steps * [1, 1, 2], axis=1)], axis=1)
         curve -= curve.min()
-        chosen = split_slots(slots, [curve[:2], curve[2:]], 6)
+        chosen = split([WeightedCurves(slots, curve[:2]), WeightedCurves(slots, curve[2:])], 6)
         flat = np.concatenate(chosen)
         used = sum(slots[k] for k in flat)
         assert used <= 6

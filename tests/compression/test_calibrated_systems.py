@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
 from lqo_mor.compression.calibration.output_weights import coefficients, features, with_coefficients
 from lqo_mor.compression.calibration.spectra import layer_signals
 from lqo_mor.compression.calibration.systems import SystemCalibration

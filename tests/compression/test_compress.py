@@ -5,7 +5,7 @@ import pytest
 
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.compression.allocation import allocate
-from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from tests.network.random_models import random_model

@@ -8,10 +8,10 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.bounds.output_error import OutputErrorBound
-from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
+from lqo_mor.compression.compress import CompressionResult
 from lqo_mor.compression.report.html import html_page
 from lqo_mor.compression.report.records import CompressionReport, LayerReport
-from lqo_mor.compression.report.result import CompressionResult
 from lqo_mor.errors import InvalidInputError, MissingDependencyError, OutputError
 from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import Linear

@@ -7,7 +7,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor import parallel
-from lqo_mor.compression.calibration.options import CalibrationOptions
+from lqo_mor.compression.calibration.calibration import CalibrationOptions
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import OrderError, StabilityWarning
 from lqo_mor.reduction.reduce import METHODS

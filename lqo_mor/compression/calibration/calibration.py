@@ -1,19 +1,19 @@
-"""A calibration of layers of any kind: what it measures and gives, the choice of sizes, and the search for a wanted error."""
+"""A calibration of layers of any kind: its options, what it measures and gives, the choice of sizes, and the search for one."""
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 
-from lqo_mor.compression.allocation import split, squared_errors
+from lqo_mor.compression.calibration.channel_curves import WeightedCurves
 from lqo_mor.compression.calibration.joint_fit import FEWEST, jointly_fitted
-from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.ridge import refitted_decoder
 from lqo_mor.compression.calibration.spectra import Statistics, measure
 from lqo_mor.compression.calibration.spool import Spool
@@ -30,6 +30,41 @@ _NEAR = 0.85  # of the wanted error: an error above is no reason to try a smalle
 _NEAR_ENOUGH = 0.95  # of the wanted error, at which the next budget aims
 _AS_GOOD = 1.05  # of the error with a refitted decoder, by cross-validation, which tells no finer differences
 _NEARER = 0.5  # how much closer to the unit circle than the trained ones poles may come
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What a calibrated compression may do beyond fitting each system to the spectrum of its inputs.
+
+    Attributes
+    ----------
+    split : bool, default False
+        Give each channel as many states as it deserves, in all layers together, instead of the same number to all. The
+        S4D file, which is rectangular, would hide the gain: save with ``format="ragged"``. Where layers are single systems:
+        more states to the layers that deserve them.
+    sensitivity : bool, default True
+        Weigh errors by how much they change the model's output, frequency by frequency (a backward pass through the model);
+        in layers of channels late answers then count less, since few inputs last to see them.
+    sequential : bool, default True
+        Fit each layer to the outputs of the layers in front that have been reduced already.
+    feedthrough : bool, default True
+        Let the feedthroughs change (their diagonals, in single systems).
+    mixing : bool, default True
+        Refit the linear maps behind layers of channels in closed form, to the outputs they had, if that brings the model's output
+        closer on the calibration inputs; and let the decoder change. (A single system has outputs of its own that mix its
+        states: the maps behind it change in a joint fit only.)
+    joint : bool, default True
+        In the end fit the output weights of all systems together, with the feedthroughs, maps and decoder that may change, by
+        least squares on the model's output (Gauss-Newton), if that brings it closer by cross-validation. For outputs pooled over
+        time and 50 sequences or more; otherwise, and without it, the decoder alone is refitted (`mixing`).
+    """
+
+    split: bool = False
+    sensitivity: bool = True
+    sequential: bool = True
+    feedthrough: bool = True
+    mixing: bool = True
+    joint: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +121,11 @@ class Calibration(ABC):
         return self._files.enter_context(Spool())
 
     @abstractmethod
-    def curves(self, largest: int | None, exact: set[int]) -> list[Any]:
+    def curves(self, largest: int | None, exact: set[int]) -> list[WeightedCurves]:
         """Error curves of all channels or systems, up to `largest` slots (None: to all), through those of `exact`."""
 
     @abstractmethod
-    def assemble(self, curves: list[Any], chosen: list[np.ndarray]) -> Calibrated:
+    def assemble(self, curves: list[WeightedCurves], chosen: list[np.ndarray]) -> Calibrated:
         """The model with chosen sizes."""
 
     def _reported(self, pieces: Iterable[np.ndarray], what: str) -> Iterator[np.ndarray]:
@@ -102,13 +137,13 @@ class Calibration(ABC):
         """The relative rms error of the output that belongs to squared errors of all channels or systems."""
         return float(np.sqrt(sum(map(np.sum, squared)) / self.statistics.output_power)) if self.options.sensitivity else None
 
-    def chosen(self, curves: list[Any], mean: float) -> list[np.ndarray]:
+    def chosen(self, curves: list[WeightedCurves], mean: float) -> list[np.ndarray]:
         """The indices of sizes that keep `mean` slots per channel or system."""
         if self.options.split:
             return split(curves, int(mean * sum(len(c.squared) for c in curves)))
-        return [np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, mean))) for c in curves]
+        return uniform(curves, [mean] * len(curves))
 
-    def budget_curve(self, curves: list[Any]) -> tuple[tuple[float, float], ...]:
+    def budget_curve(self, curves: list[WeightedCurves]) -> tuple[tuple[float, float], ...]:
         """Mean numbers of states and predicted errors."""
         if not self.options.sensitivity:
             return ()
@@ -215,3 +250,50 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     if best is None:
         raise OrderError(f"no smaller model keeps the error on the calibration inputs within {max_error:g}; allow a larger one")
     return best
+
+
+def squared_errors(curves: list[WeightedCurves], chosen: list[np.ndarray]) -> list[np.ndarray]:
+    """Per block the squared errors of all channels at the chosen sizes."""
+    return [curve.squared[np.arange(len(which)), which] for curve, which in zip(curves, chosen, strict=True)]
+
+
+def uniform(curves: list[WeightedCurves], sizes: Sequence[float]) -> list[np.ndarray]:
+    """The indices of the largest size within one per block, in slots, for all of its channels."""
+    return [
+        np.full(len(c.squared), max(k for k, size in enumerate(c.slots) if size <= max(1, most)))
+        for c, most in zip(curves, sizes, strict=True)
+    ]
+
+
+def split(curves: list[WeightedCurves], budget: int) -> list[np.ndarray]:
+    """For every channel the index of its size, so that the summed squared errors are small within the budget; theory, eq. (9.8).
+
+    The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
+    budget that is used up, but for what the last step would not fit. The budget is of slots in all, and the sizes grow alike in
+    all blocks, from the least that all channels get, often 0.
+    """
+    slots = np.asarray(max((c.slots for c in curves), key=len))
+    chosen = [np.zeros(len(c.squared), int) for c in curves]
+    budget -= int(slots[0]) * sum(map(len, chosen))
+
+    def step(block: int, channel: int) -> tuple[float, int, int, int] | None:
+        """The largest decrease per slot from the present size, as the heap orders it."""
+        k, errors = chosen[block][channel], curves[block].squared[channel]
+        if k + 1 == errors.size:
+            return None
+        gains = (errors[k] - errors[k + 1 :]) / (slots[k + 1 : errors.size] - slots[k])
+        j = int(np.argmax(gains))
+        return (-gains[j], block, channel, k + 1 + j) if gains[j] > 0 else None
+
+    heap = [move for b, which in enumerate(chosen) for h in range(len(which)) if (move := step(b, h)) is not None]
+    heapq.heapify(heap)
+    while heap:
+        _, block, channel, k = heapq.heappop(heap)
+        cost = slots[k] - slots[chosen[block][channel]]
+        if cost > budget:
+            continue
+        budget -= cost
+        chosen[block][channel] = k
+        if (move := step(block, channel)) is not None:
+            heapq.heappush(heap, move)
+    return chosen

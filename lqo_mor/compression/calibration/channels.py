@@ -9,8 +9,7 @@ from functools import partial
 import numpy as np
 
 from lqo_mor import parallel
-from lqo_mor.compression.allocation import squared_errors
-from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, margin
+from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, margin, squared_errors
 from lqo_mor.compression.calibration.channel_curves import (
     Channel,
     ChannelSearch,

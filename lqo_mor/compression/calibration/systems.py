@@ -17,9 +17,8 @@ import scipy.fft
 
 from lqo_mor import parallel
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, Phases, margin
+from lqo_mor.compression.calibration.calibration import Calibrated, Calibration, CalibrationOptions, Phases, margin
 from lqo_mor.compression.calibration.channel_curves import WeightedCurves
-from lqo_mor.compression.calibration.options import CalibrationOptions
 from lqo_mor.compression.calibration.output_weights import coefficients, features, with_coefficients
 from lqo_mor.compression.calibration.ridge import normal_equations, penalties, ridge_towards
 from lqo_mor.compression.calibration.spectra import Grid

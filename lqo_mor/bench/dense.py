@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -96,35 +95,26 @@ def both_gramians(quick: bool, progress: Tell) -> list[Row]:
         for continuous in (False, True):
             case = "continuous" if continuous else "discrete, radius 0.99"
             progress(f"n = {n}, {case}")
-            A, rng = stable_matrix(n, continuous), np.random.default_rng(0)
-            B, C = rng.standard_normal((n, 2)), rng.standard_normal((2, n))
-            factor = lyapunov_factor if continuous else stein_factor
-            timings = measure(
-                {
-                    "together": partial(factor_pair, continuous, A, B, partial(_rows, C), None),
-                    "one by one": partial(_apart, factor, A, B, C),
-                },
-                compiled=("together", "one by one"),
-            )
-
-            def residual(
-                pair: tuple[np.ndarray, np.ndarray], c: bool = continuous, A: np.ndarray = A, B: np.ndarray = B, C: np.ndarray = C
-            ) -> float:
-                return max(factor_residual(c, A, B, pair[0]), factor_residual(c, A.T, C.T, pair[1]))
-
-            rows += compare("both_gramians", n, case, timings, residual, targets={"one by one": 1.0})
+            rows += _both_factors(continuous, n, case)
     return rows
 
 
-def _rows(C: np.ndarray, R: np.ndarray) -> np.ndarray:
-    """The output rows of a linear system, whatever its first factor."""
-    return C
+def _both_factors(continuous: bool, n: int, case: str) -> list[Row]:
+    A, rng = stable_matrix(n, continuous), np.random.default_rng(0)
+    B, C = rng.standard_normal((n, 2)), rng.standard_normal((2, n))
+    factor = lyapunov_factor if continuous else stein_factor
+    timings = measure(
+        {
+            "together": lambda: factor_pair(continuous, A, B, lambda R: C, None),  # a linear system: the rows are C for any R
+            "one by one": lambda: (factor(A, B), factor(A.T, C.T)),
+        },
+        compiled=("together", "one by one"),
+    )
 
+    def residual(pair: tuple[np.ndarray, np.ndarray]) -> float:
+        return max(factor_residual(continuous, A, B, pair[0]), factor_residual(continuous, A.T, C.T, pair[1]))
 
-def _apart(
-    factor: Callable[[np.ndarray, np.ndarray], np.ndarray], A: np.ndarray, B: np.ndarray, C: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return factor(A, B), factor(A.T, C.T)
+    return compare("both_gramians", n, case, timings, residual, targets={"one by one": 1.0})
 
 
 def factor_residual(continuous: bool, A: np.ndarray, B: np.ndarray, R: np.ndarray, vectors: int = 8) -> float:

@@ -30,29 +30,19 @@ class Layer:
     limits: Limits
     centred: bool  # whether all that follows takes no notice of the mean of a token
 
-    @property
-    def small(self) -> DiagonalLQOSystem:
-        """The reduced system."""
-        return self.other.ssm
-
     def h2_factor(self, size: float) -> float:
         """What times `√steps` and the h2 error bounds the ℓ2 norm of the error, for inputs of that norm; theory, eq. (10.3)."""
         return float(size) if self.block.ssm.M is None else float(np.sqrt(size**2 + size**4))
 
     @property
-    def norm(self) -> LayerNorm | None:
-        """The normalisation of the block."""
-        return layer_norm(self.block.norm)
+    def before(self) -> LayerNorm | None:
+        """The normalisation before the system, or None."""
+        return layer_norm(self.block.norm) if self.block.prenorm else None
 
     @property
-    def before(self) -> bool:
-        """Whether there is a normalisation before the system."""
-        return self.block.norm is not None and self.block.prenorm
-
-    @property
-    def after(self) -> bool:
-        """Whether there is a normalisation after the sum."""
-        return self.block.norm is not None and not self.block.prenorm
+    def after(self) -> LayerNorm | None:
+        """The normalisation after the sum, or None."""
+        return None if self.block.prenorm else layer_norm(self.block.norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +52,6 @@ class Analysis:
     model: DeepSSM
     steps: int
     layers: tuple[Layer, ...]
-    final: Limits
     decoder: Linear  # that of the reduced model
 
     @property
@@ -83,7 +72,7 @@ class Analysis:
         """The normalisation that nothing but the decoder follows, or None."""
         if self.model.norm is not None or not self.layers:
             return layer_norm(self.model.norm)
-        return self.layers[-1].norm if self.layers[-1].after else None
+        return self.layers[-1].after
 
     @classmethod
     def of(cls, model: DeepSSM, reduced: DeepSSM, steps: int) -> Analysis:
@@ -99,7 +88,7 @@ class Analysis:
             centred = block.norm is not None and (mean_is_lost or not block.prenorm)
             layers.append(_layer(block, other, scale, np.sqrt(steps) * peaks, np.sqrt(steps) * token, steps, centred))
             scale, peaks, token = _tokens_after(None if block.prenorm else layer_norm(block.norm), block.n_outputs)
-        return cls(model, int(steps), tuple(layers), {"final": steepest_slope(layer_norm(model.norm))}, ends(reduced)[1])
+        return cls(model, int(steps), tuple(layers), ends(reduced)[1])
 
 
 def _tokens_after(norm: LayerNorm | None, width: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -55,7 +55,7 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
     error, weights, scale, capped = state.size, state.weights, state.scale, state.capped
     final = layer_norm(model.norm)
     if final is not None:
-        most, limits = float(np.max(scale)), known(analysis.final)
+        most, limits = float(np.max(scale)), known({"final": steepest_slope(final)})
         scale = np.abs(final.weight)
         slope: float = limits["final"]
         gain, error, capped = _through_norm(final, steps, times_each(most, error), slope, limits.get("final_rms", slope))
@@ -91,17 +91,17 @@ def _decoder_limit(analysis: Analysis) -> float:
 def _through_block(layer: Layer, known: Known, steps: int, before: _Error) -> _Error:
     """Follow the error through a block; theory, eq. (10.8)."""
     block, most, limits = layer.block, float(np.max(before.scale)), known(layer.limits)
-    norm, keep, capped = layer.norm, float(block.residual), before.capped
+    keep, capped = float(block.residual), before.capped
     inside, inside_weights = before.size, before.weights  # the gains of the system have the scale in them
     error, weights = times_each(most, before.size), times_each(most, before.weights)
-    if norm is not None and layer.before:
-        gain, inside, capped = _through_norm(norm, steps, error, limits["pre"])
+    if layer.before is not None:
+        gain, inside, capped = _through_norm(layer.before, steps, error, limits["pre"])
         inside_weights = times_each(gain, weights)
     reach = layer.limits["left"], layer.limits["right"]
     spread, peak, near = layer.gains.respond(inside[0], inside[1], limits["left"], limits["right"], reach)
     neighbourhood = _neighbourhood(float(np.max(times_each(spread, inside[0]))), peak, near, limits)
     limits = known(limits, (*neighbourhood, spread))
-    steep, slope = layer.tokens.gain(limits["values"]), float(limits["post"]) if layer.after else 1.0
+    steep, slope = layer.tokens.gain(limits["values"]), 1.0 if layer.after is None else float(limits["post"])
 
     def gains(slope: float, kind: str) -> np.ndarray:
         """From the errors of the block's input, of the system's input and of the system itself to `slope` times the sum."""
@@ -112,7 +112,8 @@ def _through_block(layer: Layer, known: Known, steps: int, before: _Error) -> _E
     change = np.minimum(limits.get("change_post", np.inf), times_each(slope, limits["change"]))  # `slope` times that of the map
     token = times_each(stage[0], error[1]) + times_each(stage[2], neighbourhood[1]) + change[1]
     scale = np.ones(block.n_outputs)
-    if norm is not None and layer.after:
+    norm = layer.after
+    if norm is not None:
         rms[0] = times_each(keep, limits.get("post_rms", slope))
         # every token has one slope, which is at most both: so the least may be taken for each part of the error
         factor = float(chord(token / np.sqrt(len(scale))))
@@ -126,7 +127,7 @@ def _through_block(layer: Layer, known: Known, steps: int, before: _Error) -> _E
     weights = times_each(stage[0], weights) + times_each(stage[1], inside_weights)
     system = times_each(stage[2] * np.sqrt(steps), layer.h2_factor(limits["size"]))
     weights = np.column_stack([weights, [system, change[0]]])
-    if norm is not None and layer.after:
+    if norm is not None:
         error, capped = _capped(norm, steps, error)
     return _Error(error, weights, scale, capped)
 

@@ -25,7 +25,7 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
     encoder = ends(model)[0]
     x = encode(encoder, inputs)
     for layer in analysis.layers:
-        block, small = layer.block, layer.small
+        block, small, norm = layer.block, layer.other.ssm, layer.after
         v = block_input(block, x)
         y = system_map(block.ssm, steps)(v)
         local = system_map(small, steps)(v) - y
@@ -40,18 +40,18 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
             "right": right,
             "values": layer.tokens.largest(y),
             "size": np.max(sizes, axis=0) if block.ssm.batch else np.linalg.norm(sizes, axis=0),
-            "pre": np.max(_slopes(layer.norm, x), axis=1) if layer.norm is not None and layer.before else np.zeros(1),
+            "pre": np.zeros(1) if layer.before is None else np.max(_slopes(layer.before, x), axis=1),
         }
         out = block_output(replace(block, norm=None), x, y.copy())  # in front of a post-normalisation
         change = _change_of_map(layer, x, y)
-        slopes = _slopes(layer.norm, out) if layer.norm is not None and layer.after else np.ones(out.shape[1:])
+        slopes = np.ones(out.shape[1:]) if norm is None else _slopes(norm, out)
         peak, near, spread = cast(Neighbourhood, neighbourhood)  # sent after a system
         scales = {"local": np.ones(len(y)), "spread": spread}
         bounds = [layer.tokens.steepest(y[:, i].T, slopes[i], peak, near, scales, layer.centred) for i in range(len(slopes))]
         found = {name: np.array([one[name] for one in bounds]) for name in bounds[0]}
         found |= {"change": _sizes(change), "change_post": _sizes(change * slopes)}
         yield {**found, "post": np.max(slopes, axis=1), "post_rms": _rms(slopes)}
-        x = normalise(layer.norm, out) if layer.norm is not None and layer.after else out
+        x = out if norm is None else normalise(norm, out)
     final = layer_norm(model.norm)
     if final is not None:
         slopes = _slopes(final, x)

@@ -9,8 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from lqo_mor.checkpoints.load import load_checkpoint
-from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console
-from lqo_mor.cli.progress import progress_bar
+from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console, progress_bar
 from lqo_mor.cli.tables import comparison_table, systems_table
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.inputs import input_kind, random_inputs, read_inputs

@@ -14,8 +14,7 @@ from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.checkpoints.containers.files import check_output
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.streaming import compress_file
-from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console
-from lqo_mor.cli.progress import progress_bar
+from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console, progress_bar
 from lqo_mor.cli.tables import compression_table
 from lqo_mor.compression.calibration.calibration import CalibrationOptions
 from lqo_mor.compression.compress import CompressionResult, compress

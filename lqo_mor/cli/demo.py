@@ -15,8 +15,7 @@ from rich.console import Console
 
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.cli import demo_imdb
-from lqo_mor.cli.loading import Subparsers, open_console
-from lqo_mor.cli.progress import progress_bar
+from lqo_mor.cli.loading import Subparsers, open_console, progress_bar
 from lqo_mor.cli.tables import plain_table
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError, StabilityWarning

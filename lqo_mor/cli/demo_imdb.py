@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lqo_mor.checkpoints.load import load_checkpoint
-from lqo_mor.cli.progress import progress_bar
+from lqo_mor.cli.loading import progress_bar
 from lqo_mor.cli.tables import plain_table
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError

@@ -1,4 +1,4 @@
-"""What several commands share: how checkpoints are read, what was assumed of them, and the console."""
+"""What several commands share: how checkpoints are read, what was assumed of them, the console, and a progress bar on it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import argparse
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, cast
 
 from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.settings import assumption_text
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.types import Progress
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"
 
@@ -76,3 +80,13 @@ def open_console() -> Console:
     if not console.is_terminal:
         console.width = 120  # a file or a pipe: no need to squeeze the tables
     return console
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Progress]:
+    """A progress bar on standard error, as a context that gives a ``progress(done, total)`` callback."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from contextlib import suppress
-from typing import TextIO
 
 from lqo_mor import __version__
 from lqo_mor.cli import bench, compare, compress, demo, inspect
@@ -60,14 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     with suppress(OSError):  # a closed standard error must not stop the work
         print(f"lqo-mor: warning: {message}", file=sys.stderr)
 

@@ -21,10 +21,8 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import Progress
 
 _CHUNK_BYTES = 2**27  # of intermediate arrays: a few examples, enough to keep the cores busy
-_SYSTEMS_ONLY = "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
-
-
 POOLINGS = ("mean", "last", None)
+_SYSTEMS_ONLY = "only the systems of this model are known, not what is between them: it can be reduced and stored, but not run"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +111,19 @@ class DeepSSM:
         InvalidInputError
             If an entry is not finite or a token is not in the vocabulary, or only the systems of the model are known.
         """
-        return forward(self, u, progress)
+        u, encoder = check_inputs(self.encoder, u), ends(self)[0]
+        batch, steps = u.shape[:2]
+        layers = [block_map(block, steps) for block in self.blocks]
+        chunk = chunk_size(self, steps)
+        outputs = []
+        for start in range(0, batch, chunk):
+            x = encode(encoder, u[start : start + chunk])
+            for block, layer in zip(self.blocks, layers, strict=True):
+                x = block_output(block, x, layer(block_input(block, x)))
+            outputs.append(decode(self, x))
+            if progress is not None:
+                progress(min(start + chunk, batch), batch)
+        return np.concatenate(outputs)
 
     def save(self, path: FilePath, *, overwrite: bool = False, format: str | None = None, same_size: bool | None = None) -> None:
         """Write the model as a checkpoint, by default of the format that it was read from.
@@ -184,23 +194,6 @@ def real_numbers(ssm: DiagonalLQOSystem) -> int:
     if ssm.M is not None:
         arrays += [ssm.M.U, ssm.M.V, ssm.M.W]
     return sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
-
-
-def forward(model: DeepSSM, u: ArrayLike, progress: Progress | None = None) -> np.ndarray:
-    """Output of `model` (a `DeepSSM`) for the inputs `u`; see `DeepSSM.__call__`."""
-    u, encoder = check_inputs(model.encoder, u), ends(model)[0]
-    batch, steps = u.shape[:2]
-    layers = [block_map(block, steps) for block in model.blocks]
-    chunk = chunk_size(model, steps)
-    outputs = []
-    for start in range(0, batch, chunk):
-        x = encode(encoder, u[start : start + chunk])
-        for block, layer in zip(model.blocks, layers, strict=True):
-            x = block_output(block, x, layer(block_input(block, x)))
-        outputs.append(decode(model, x))
-        if progress is not None:
-            progress(min(start + chunk, batch), batch)
-    return np.concatenate(outputs)
 
 
 def ends(model: DeepSSM) -> tuple[Encoder, Linear]:

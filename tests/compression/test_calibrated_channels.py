@@ -63,7 +63,7 @@ def test_gradients_by_the_outputs_of_the_systems(prenorm, pooling, activation, r
 
 
 def test_spectra_and_covariances(rng):
-    grid, a, b = Grid.of(9), rng.normal(size=(2, 3, 9)), rng.normal(size=(2, 3, 9))
+    grid, a, b = Grid(9), rng.normal(size=(2, 3, 9)), rng.normal(size=(2, 3, 9))
     later, sooner = np.moveaxis(grid.both_sides(grid.cross_and_power(a, b)[0]), 1, 0)
     for j in range(9):
         np.testing.assert_allclose(later[:, j], np.sum(a[..., j:] * b[..., : 9 - j], axis=(1, 2)), atol=1e-12)

@@ -218,7 +218,7 @@ def smallest_within(work: Calibration, max_error: float) -> Calibrated:
     An error by cross-validation must be, too. Raises `OrderError` if no smaller model is.
     """
     curves = work.curves(None, set())
-    largest = max(c.slots[-1] for c in curves)
+    largest = float(max(c.slots[-1] for c in curves))
     if work.options.split:  # a mean of all slots is all of them
         largest = sum(c.slots[-1] * len(c.squared) for c in curves) / sum(len(c.squared) for c in curves)
 

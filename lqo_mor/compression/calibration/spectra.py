@@ -21,13 +21,12 @@ _WINDOW = 256  # lags of the sensitivities' autocovariance that are significant
 class Grid:
     """Frequencies at which spectra are added up: enough for products of two of them without wrapping around."""
 
-    steps: int
-    window: int
+    steps: int  # of the sequences
 
-    @classmethod
-    def of(cls, steps: int) -> Grid:
-        """The grid for sequences of a length."""
-        return cls(steps, min(_WINDOW, steps))
+    @property
+    def window(self) -> int:
+        """Lags of the autocovariance of sensitivities that count."""
+        return min(_WINDOW, self.steps)
 
     @property
     def size(self) -> int:
@@ -106,7 +105,7 @@ def measure(
     inputs: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for u in pieces:
-        grid = Grid.of(u.shape[1]) if grid is None else grid
+        grid = Grid(u.shape[1]) if grid is None else grid
         spectra = [grid.power if block.ssm.batch else grid.matrices for block in model.blocks]
         read, own, x = layer_signals(model, u, rng)
         output = decode(model, x)

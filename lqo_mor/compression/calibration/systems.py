@@ -57,7 +57,7 @@ class SystemCalibration(Calibration):
         super().__init__(model, calibration, options, progress, keep_gradients=options.sensitivity)
         grid = self.statistics.grid
         self._weights = [
-            _weight(grid, spectra) if options.sensitivity else _no_weight(grid, block.ssm.n_outputs)
+            _weight(grid, spectra) if options.sensitivity else Weight(np.eye(block.ssm.n_outputs), np.ones(grid.size // 2 + 1))
             for spectra, block in zip(self.statistics.sensitivity, model.blocks, strict=True)
         ]
 
@@ -183,10 +183,6 @@ def _weight(grid: Grid, spectra: np.ndarray) -> Weight:
     shape = grid.smooth(np.trace(spectra, axis1=1, axis2=2).real) / trace
     matrix = matrix + 1e-6 * trace / len(matrix) * np.eye(len(matrix))  # directions that no input shows count a little
     return Weight(np.linalg.cholesky(matrix).T, shape)
-
-
-def _no_weight(grid: Grid, n_outputs: int) -> Weight:
-    return Weight(np.eye(n_outputs), np.ones(grid.size // 2 + 1))
 
 
 def _scaled(sys: DiagonalLQOSystem, weight: Weight) -> DiagonalLQOSystem:

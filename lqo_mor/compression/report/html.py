@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -180,7 +180,8 @@ def _bound(bound: OutputErrorBound) -> str:
     return _cards(cards) + note + _table(header, rows, last)
 
 
-def _figure(svg: str, caption: str) -> str:
+def _figure(caption: str, name: str, size: tuple[float, float], draw: Callable[..., None], *args: object) -> str:
+    svg = plots.drawn(name, size, draw, *args)
     below = f"\n<figcaption>{caption}</figcaption>" if caption else ""
     return f"<figure>\n{svg}{below}\n</figure>"
 
@@ -192,29 +193,25 @@ def _pictures(report: CompressionReport, model: DeepSSM, small: DeepSSM) -> list
         panels.append(("weighted error, calibration inputs", weighted))
     single = all(np.size(layer.relative_error) == 1 for layer in report.layers)
     parts = [f"<h2>Errors of the {'layers' if single else 'channels'}</h2>"]
-    svg = plots.drawn("errors", (10, 3.2), plots.errors, panels)
     zeros = sum(np.count_nonzero(np.asarray(layer) == 0) for _, values in panels for layer in values)
-    parts.append(_figure(svg, f"Not shown: {zeros} errors that are zero." if zeros else ""))
+    caption = f"Not shown: {zeros} errors that are zero." if zeros else ""
+    parts.append(_figure(caption, "errors", (10, 3.2), plots.errors, panels))
     if report.budget_curve:
-        svg = plots.drawn("budget", (10, 3), plots.budget, report.budget_curve, _mean_states(report)[1])
-        parts += [
-            "<h2>Budget</h2>",
-            _figure(svg, "Error that the calibration predicts for other budgets, from the errors of the layers."),
-        ]
+        caption = "Error that the calibration predicts for other budgets, from the errors of the layers."
+        curve = report.budget_curve, _mean_states(report)[1]
+        parts += ["<h2>Budget</h2>", _figure(caption, "budget", (10, 3), plots.budget, *curve)]
     counts = [np.sum(plots.used_slots(block.ssm), axis=-1) for block in small.blocks]
     if any(np.ptp(count) > 0 for count in counts):
         size = (10, 0.4 + 2.1 * -(-len(counts) // 4))
-        parts.append("<h2>States kept</h2>")
-        parts.append(
-            _figure(plots.drawn("kept", size, plots.histograms, [b.ssm for b in small.blocks]), "Channels by their states.")
-        )
+        systems = [block.ssm for block in small.blocks]
+        parts += ["<h2>States kept</h2>", _figure("Channels by their states.", "kept", size, plots.histograms, systems)]
     places = plots.worst(model, small, panels[-1][1])
     if places:
-        svg = plots.drawn("worst", (10, 2.8), plots.impulse_responses, model, small, places, report.horizon)
-        what = "weighted" if len(panels) > 1 else "relative h2"
-        parts += ["<h2>Impulse responses of the worst systems</h2>", _figure(svg, f"Those with the largest {what} errors.")]
+        caption = f"Those with the largest {'weighted' if len(panels) > 1 else 'relative h2'} errors."
+        pictured = _figure(caption, "worst", (10, 2.8), plots.impulse_responses, model, small, places, report.horizon)
+        parts += ["<h2>Impulse responses of the worst systems</h2>", pictured]
     parts.append("<h2>Poles before and after</h2>")
     for number, (block, other) in enumerate(zip(model.blocks, small.blocks, strict=True), 1):
-        svg = plots.drawn(f"poles{number}", (10, 2.9), plots.pole_map, block.ssm, other.ssm)
-        parts.append(_figure(svg, f"Layer {number}: {_text(block.name)}"))
+        caption = f"Layer {number}: {_text(block.name)}"
+        parts.append(_figure(caption, f"poles{number}", (10, 2.9), plots.pole_map, block.ssm, other.ssm))
     return parts

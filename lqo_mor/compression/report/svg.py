@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from lqo_mor.analysis.simulate import impulse_response
+from lqo_mor.bounds.gains import kernels
 from lqo_mor.figures import figure_of
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -196,12 +196,8 @@ def responses(
 
 def _impulse(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:
     """Responses (outputs, inputs, steps) of one system with delay 0 to a unit impulse at each input."""
-    q, p = ssm.M, ssm.n_outputs
-    rows = ssm.C if q is None else np.concatenate([ssm.C, q.U, q.V])
-    K = impulse_response(DiagonalLQOSystem(ssm.poles, ssm.B, rows, dt=ssm.dt), np.arange(steps))
-    linear = K[:p]
-    linear[..., 0] += ssm.D
-    return linear if q is None else linear + np.einsum("pc,cmk->pmk", q.W, K[p : p + q.rank] * K[p + q.rank :])
+    K, U, V = kernels(ssm, steps)
+    return K if ssm.M is None else K + np.einsum("pc,cmk->pmk", ssm.M.W, U * V)
 
 
 def _steps(poles: np.ndarray) -> int:

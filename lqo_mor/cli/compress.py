@@ -20,7 +20,7 @@ from lqo_mor.compression.calibration.calibration import CalibrationOptions
 from lqo_mor.compression.compress import CompressionResult, compress
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.figures import figure_of
-from lqo_mor.files import FilePath, check_new
+from lqo_mor.files import check_new
 from lqo_mor.network.inputs import read_inputs
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.reduction.reduce import METHODS
@@ -142,9 +142,5 @@ def _compress_layer_by_layer(arguments: Namespace) -> None:
 
 
 def _tell_sizes(console: Console, arguments: Namespace) -> None:
-    before, after = _size(arguments.file), _size(arguments.output)
+    before, after = (f"{Path(path).stat().st_size / 1000:,.1f} kB" for path in (arguments.file, arguments.output))
     console.print(f"written to {arguments.output}: {before} → {after}", markup=False)
-
-
-def _size(path: FilePath) -> str:
-    return f"{Path(path).stat().st_size / 1000:,.1f} kB"

@@ -20,7 +20,15 @@ def main(argv: list[str] | None = None) -> int:
 
     A bad input or file ends with one line on standard error and exit code 1.
     """
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        prog="lqo-mor",
+        description="Reduce the state-space layers of a trained deep model without retraining it.",
+        epilog="Start with: lqo-mor demo",
+    )
+    parser.add_argument("--version", action="version", version=f"lqo-mor {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add(subparsers)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
@@ -44,19 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         print("lqo-mor: interrupted, nothing was written", file=sys.stderr)
         return 130
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lqo-mor",
-        description="Reduce the state-space layers of a trained deep model without retraining it.",
-        epilog="Start with: lqo-mor demo",
-    )
-    parser.add_argument("--version", action="version", version=f"lqo-mor {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add(subparsers)
-    return parser
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

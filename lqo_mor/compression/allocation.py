@@ -154,10 +154,10 @@ def split_budget(
 ) -> tuple[tuple[int, ...], bool]:
     """Choose one candidate for each layer, of least ``Σ_l weights_l errors_l[i_l]`` with ``Σ_l costs_l[i_l] ≤ budget``.
 
-    `errors` and `costs` are (candidates,) for each layer, the errors not negative, the costs positive integers; weights are
-    finite and positive. Returns the index of a candidate for each layer, and True where they are by dynamic programming: for
-    large problems they are a greedy choice along the convex hulls of the curves. Raises `InvalidInputError` if a number is out
-    of range or the budget is below the sum of the least costs.
+    `errors` and `costs` are (candidates,) for each layer, the errors not negative, the costs growing positive integers; weights
+    are finite and positive. Returns the index of a candidate for each layer, and True where they are by dynamic programming: for
+    large problems they are by `along_hulls`. Raises `InvalidInputError` if a number is out of range or the budget is below the
+    sum of the least costs.
     """
     weights, prices = np.asarray(weights, dtype=np.float64), [np.asarray(cost) for cost in costs]
     if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)):
@@ -172,7 +172,7 @@ def split_budget(
     steps = min(steps, sum(int(np.max(cost)) for cost in scaled))
     if steps * sum(cost.size for cost in prices) <= _EXACT:
         return _dynamic(values, scaled, steps), True
-    return _greedy(values, scaled, steps), False
+    return tuple(along_hulls(values, scaled, steps)), False
 
 
 def _dynamic(values: list[np.ndarray], costs: list[np.ndarray], budget: int) -> tuple[int, ...]:
@@ -193,43 +193,31 @@ def _dynamic(values: list[np.ndarray], costs: list[np.ndarray], budget: int) -> 
     return tuple(reversed(chosen))
 
 
-def _greedy(values: list[np.ndarray], costs: list[np.ndarray], budget: int) -> tuple[int, ...]:
-    hulls = [_hull(value, cost) for value, cost in zip(values, costs, strict=True)]
-    at = [0] * len(hulls)
-    budget -= sum(int(cost[hull[0]]) for cost, hull in zip(costs, hulls, strict=True))
-    queue: list[tuple[float, int]] = []
+def along_hulls(errors: Sequence[np.ndarray], costs: Sequence[np.ndarray], budget: int) -> list[int]:
+    """Index of a candidate for each curve, so that the summed errors are small within a budget; theory, eq. (9.8).
 
-    def offer(layer: int) -> None:  # the next point of its hull, by the decrease per unit of cost
-        if at[layer] + 1 < len(hulls[layer]):
-            i, j = hulls[layer][at[layer] : at[layer] + 2]
-            slope = (values[layer][j] - values[layer][i]) / (costs[layer][j] - costs[layer][i])
-            heapq.heappush(queue, (float(slope), layer))
+    The next candidate is the one that removes most error per cost, along the lower convex hull of every curve: the minimum for
+    the budget that is used up, but for what the last step would not fit. All costs grow, and their first ones are spent.
+    """
+    chosen = [0] * len(errors)
+    budget -= sum(int(cost[0]) for cost in costs)
+    queue: list[tuple[float, int, int]] = []
 
-    for layer in range(len(hulls)):
-        offer(layer)
+    def offer(curve: int) -> None:  # its largest decrease per cost from the present candidate
+        k, error, cost = chosen[curve], errors[curve], costs[curve]
+        gains = (error[k] - error[k + 1 :]) / (cost[k + 1 :] - cost[k])
+        if gains.size and (gain := np.max(gains)) > 0:
+            heapq.heappush(queue, (-gain, curve, k + 1 + int(np.argmax(gains))))
+
+    for curve in range(len(errors)):
+        offer(curve)
     while queue:
-        _, layer = heapq.heappop(queue)
-        i, j = hulls[layer][at[layer] : at[layer] + 2]
-        extra = int(costs[layer][j] - costs[layer][i])
+        _, curve, k = heapq.heappop(queue)
+        extra = int(costs[curve][k] - costs[curve][chosen[curve]])
         if extra <= budget:
-            budget, at[layer] = budget - extra, at[layer] + 1
-            offer(layer)
-    return tuple(hull[i] for hull, i in zip(hulls, at, strict=True))
-
-
-def _hull(value: np.ndarray, cost: np.ndarray) -> list[int]:
-    """Indices of the lower convex hull of a curve, from the least cost to the least value."""
-    hull: list[int] = []
-    for i in sorted(range(len(value)), key=lambda i: (cost[i], value[i])):
-        if hull and (value[i] >= value[hull[-1]] or cost[i] == cost[hull[-1]]):
-            continue
-        while len(hull) > 1:
-            a, b = hull[-2:]
-            if (value[b] - value[a]) * (cost[i] - cost[a]) < (value[i] - value[a]) * (cost[b] - cost[a]):
-                break
-            hull.pop()
-        hull.append(i)
-    return hull
+            budget, chosen[curve] = budget - extra, k
+            offer(curve)
+    return chosen
 
 
 def check_state_sizes(sizes: Sequence[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
+from lqo_mor.compression.allocation import along_hulls
 from lqo_mor.compression.calibration.channel_curves import WeightedCurves
 from lqo_mor.compression.calibration.joint_fit import FEWEST, jointly_fitted
 from lqo_mor.compression.calibration.ridge import refitted_decoder
@@ -266,34 +266,8 @@ def uniform(curves: list[WeightedCurves], sizes: Sequence[float]) -> list[np.nda
 
 
 def split(curves: list[WeightedCurves], budget: int) -> list[np.ndarray]:
-    """For every channel the index of its size, so that the summed squared errors are small within the budget; theory, eq. (9.8).
-
-    The next size goes where it removes most error per slot, along the lower convex hull of every curve: the minimum for the
-    budget that is used up, but for what the last step would not fit. The budget is of slots in all, and the sizes grow alike in
-    all blocks, from the least that all channels get, often 0.
-    """
+    """For every channel the index of its size, by `along_hulls` for a budget of slots in all; sizes grow alike in all blocks."""
     slots = np.asarray(max((c.slots for c in curves), key=len))
-    chosen = [np.zeros(len(c.squared), int) for c in curves]
-    budget -= int(slots[0]) * sum(map(len, chosen))
-
-    def step(block: int, channel: int) -> tuple[float, int, int, int] | None:
-        """The largest decrease per slot from the present size, as the heap orders it."""
-        k, errors = chosen[block][channel], curves[block].squared[channel]
-        if k + 1 == errors.size:
-            return None
-        gains = (errors[k] - errors[k + 1 :]) / (slots[k + 1 : errors.size] - slots[k])
-        j = int(np.argmax(gains))
-        return (-gains[j], block, channel, k + 1 + j) if gains[j] > 0 else None
-
-    heap = [move for b, which in enumerate(chosen) for h in range(len(which)) if (move := step(b, h)) is not None]
-    heapq.heapify(heap)
-    while heap:
-        _, block, channel, k = heapq.heappop(heap)
-        cost = slots[k] - slots[chosen[block][channel]]
-        if cost > budget:
-            continue
-        budget -= cost
-        chosen[block][channel] = k
-        if (move := step(block, channel)) is not None:
-            heapq.heappush(heap, move)
-    return chosen
+    errors = [channel for c in curves for channel in c.squared]
+    chosen = along_hulls(errors, [slots[: len(error)] for error in errors], budget)
+    return np.split(np.array(chosen), np.cumsum([len(c.squared) for c in curves])[:-1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import scipy.fft
@@ -114,8 +114,8 @@ class SystemCalibration(Calibration):
         s = self.statistics
         total = sum(s.grid.matrices(block_input(block, y)) for y in follow)
         spectrum = self._spectrum(np.asarray(total) / (s.count * s.grid.steps), weight)
-        options: dict[str, Any] = {"ridge": _REDUCTION_RIDGE, "margin": margin(block)}
-        reduced = reduce(_scaled(block.ssm, weight), slots=size, spectrum=spectrum, **options).system
+        scaled = _scaled(block.ssm, weight)
+        reduced = reduce(scaled, slots=size, spectrum=spectrum, ridge=_REDUCTION_RIDGE, margin=margin(block)).system
         small = pad(cast(DiagonalLQOSystem, reduced), size)
         found = _scaled(small, replace(weight, root=np.linalg.inv(weight.root)))
         return DiagonalLQOSystem(found.poles, found.B, found.C, block.ssm.D, found.M, dt=found.dt)

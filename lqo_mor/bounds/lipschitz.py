@@ -21,9 +21,7 @@ def slope_range(name: str, x: ArrayLike, delta: ArrayLike) -> tuple[np.ndarray, 
     """Least and largest slope of the chords of an activation from `x` to any point within `delta`.
 
     They are those of the derivative on the interval; that of a GELU has one minimum, at ``-turn``, and one maximum, at
-    ``turn``, and approaches 0 and 1 outside.
-
-    Points and radii `delta` broadcast; a radius may be infinite.
+    ``turn``, and approaches 0 and 1 outside. Points and radii `delta` broadcast; a radius may be infinite.
     """
     x, delta = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(delta, dtype=np.float64))
     left, right = x - delta, x + delta
@@ -91,10 +89,7 @@ class TokenMap:
         return cls(block.activation, weight[:half], bias[:half], weight[half:], bias[half:])
 
     def peaks(self, y: np.ndarray) -> np.ndarray:
-        """Bounds on the values that the gate multiplies, if the outputs of the system are at most `y` (features,) in size.
-
-        No activation is larger than its argument.
-        """
+        """Bounds on the values that the gate multiplies, for outputs of the system of at most `y`: no activation is larger."""
         return times(np.abs(self.value), y) + np.abs(self.value_bias)
 
     def gain(self, peaks: np.ndarray) -> float:

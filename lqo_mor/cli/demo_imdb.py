@@ -138,10 +138,8 @@ def window_places(lengths: np.ndarray, steps: int, first: np.ndarray | None = No
     """Positions of windows on the endless repetitions ``text, separator, text, separator, ...``.
 
     A text longer than the window is cut, a shorter one repeated, so that a mean over time is one over text, not over padding.
-
-    Of texts of given lengths, without the separator, into windows of `steps` that begin at `first` (texts,), or by default so
-    that they end with the last token. Returns (texts, steps), from 0 to the length of the text, which is the place of its
-    separator.
+    Lengths are without the separator; windows begin at `first` (texts,), by default so that they end with the last token.
+    Returns (texts, steps), from 0 to the length of the text, which is the place of its separator.
     """
     periods = lengths + 1
     first = lengths - steps if first is None else first

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lqo_mor.analysis.differences import h2_error
-from lqo_mor.compression.report.records import CompressionReport, LayerReport
+from lqo_mor.compression.report.records import CompressionReport
 from lqo_mor.errors import DimensionError, LQOWarning, warn
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -35,18 +35,14 @@ def model_table(model: DeepSSM) -> Table:
     return table
 
 
-def _states(layer: LayerReport) -> str:
-    """States of each system after the reduction, or their mean where the channels differ."""
-    return f"{layer.states_after}" if layer.mean_states == layer.states_after else f"{layer.mean_states:.1f}"
-
-
 def compression_table(report: CompressionReport, stored_errors: Sequence[FloatOrBatch]) -> Table:
     """One row per layer, with the relative h2 errors of the systems as they were written to the file."""
     table = plain_table("layer", "states", "parameters", "h2 median", "h2 worst", "seconds")
     for layer, errors in zip(report.layers, stored_errors, strict=True):
+        even = layer.mean_states == layer.states_after
         table.add_row(
             escape(layer.name),
-            f"{layer.states_before} → {_states(layer)}",
+            f"{layer.states_before} → {layer.states_after if even else f'{layer.mean_states:.1f}'}",
             f"{layer.parameters_before:,} → {layer.parameters_after:,}",
             f"{np.median(errors):.3%}",
             f"{np.max(errors):.3%}",
@@ -79,10 +75,8 @@ def _shape(ssm: DiagonalLQOSystem) -> tuple[tuple[int, ...], int, int]:
 def comparison_table(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None) -> Table:
     """Differences of two models' outputs on the same inputs, (batch, ..., outputs).
 
-    One label per input gives accuracies, where there is one output vector per input; otherwise a warning
-    says that the labels are not used.
-
-    Raises `DimensionError` if the outputs have different shapes.
+    One label per input gives accuracies, where there is one output vector per input; otherwise a warning says that the labels
+    are not used. Raises `DimensionError` if the outputs have different shapes.
     """
     if a.shape != b.shape:
         raise DimensionError(f"the outputs of the two models have different shapes, {a.shape} and {b.shape}")

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, cast
 
 import numpy as np
@@ -47,22 +48,20 @@ def reduce_layers(
 
     A layer that is no larger stays. `progress` counts 100 for every layer. Repairs are told by the `repaired` of the results.
     """
-    tasks, owners = [], []
-    for number, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
-        if size < block.state_size:
-            options, ssm = _options(block, method), block.ssm
-            cuts = parallel.pieces(ssm.batch[0]) if ssm.batch else [()]
-            tasks += [(ssm[cut], size // 2, method, horizon, options) for cut in cuts]
-            owners += [number] * len(cuts)
+    groups = []  # of tasks, one for each layer
+    for block, size in zip(blocks, sizes, strict=True):
+        options, ssm = _options(block, method), block.ssm
+        cuts = parallel.pieces(ssm.batch[0]) if ssm.batch else [()]
+        groups.append([(ssm[cut], size // 2, method, horizon, options) for cut in cuts if size < block.state_size])
 
     def tell(done: int, total: int) -> None:
         if progress is not None:
             progress(100 * len(blocks) * done // total, 100 * len(blocks))
 
-    done = parallel.run(_reduce_timed, tasks, tell)
+    done = iter(parallel.run(_reduce_timed, list(chain(*groups)), tell))
     found = []
-    for number, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
-        ssm, own = block.ssm, [result for owner, result in zip(owners, done, strict=True) if owner == number]
+    for block, size, group in zip(blocks, sizes, groups, strict=True):
+        ssm, own = block.ssm, list(islice(done, len(group)))
         if own:
             whole = joined([reduction for reduction, _ in own], ssm.batch) if ssm.batch else own[0][0]
             small = pad(cast(DiagonalLQOSystem, whole.system), size // 2)

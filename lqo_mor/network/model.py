@@ -227,22 +227,19 @@ def check_inputs(encoder: Encoder | None, u: ArrayLike) -> np.ndarray:
 
 def chunk_size(model: DeepSSM, steps: int) -> int:
     """How many sequences go through the layers at once."""
-    return max(1, _CHUNK_BYTES // (8 * steps * _numbers_per_step(model)))
+    numbers = max((_numbers_per_step(block) for block in model.blocks), default=ends(model)[0].n_outputs)
+    return max(1, _CHUNK_BYTES // (8 * steps * numbers))
 
 
-def _numbers_per_step(model: DeepSSM) -> int:
+def _numbers_per_step(block: Block) -> int:
     """Rough number of real numbers that one example needs for one time step inside a layer."""
-
-    def numbers(block: Block) -> int:
-        if block.ssm.batch:
-            inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
-        else:
-            rank = 0 if block.ssm.M is None else block.ssm.M.rank
-            inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
-        mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
-        return 3 * block.width + inside + mixed
-
-    return max((numbers(block) for block in model.blocks), default=ends(model)[0].n_outputs)
+    if block.ssm.batch:
+        inside = (8 + 2 * block.ssm.n_outputs) * block.width  # transforms of padded signals
+    else:
+        rank = 0 if block.ssm.M is None else block.ssm.M.rank
+        inside = block.state_size + 2 * block.ssm.n_outputs + 3 * rank
+    mixed = 0 if block.mixing is None else 2 * block.mixing.n_outputs
+    return 3 * block.width + inside + mixed
 
 
 def pooled(model: DeepSSM, x: np.ndarray) -> np.ndarray:

@@ -213,9 +213,9 @@ def margin(block: Block) -> float:
 
 
 def smallest_within(work: Calibration, max_error: float) -> Calibrated:
-    """The smallest model whose error on the calibration inputs is within `max_error`, as far as the prediction finds it.
+    """The smallest model, as far as the prediction finds it, with errors within `max_error`: measured, and cross-validated.
 
-    An error by cross-validation must be, too. Raises `OrderError` if no smaller model is.
+    Raises `OrderError` if no smaller model is.
     """
     curves = work.curves(None, set())
     largest = float(max(c.slots[-1] for c in curves))

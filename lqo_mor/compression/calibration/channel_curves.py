@@ -1,9 +1,7 @@
 """Error curves of channels with one input whose autocovariance is known: the best systems of several sizes for each.
 
-The squared error is the expected energy of the output error for that input, with the residues and, if it is free, the
-feedthrough eliminated (see `pairing_jets`). One search runs through all sizes of a channel: the best system of one size
-is a start of the next. With a discount γ all kernels ``h_k`` are compared as ``γ^k h_k``, which is to multiply the poles (theory,
-eq. (2.11)).
+One search runs through all sizes of a channel, the residues and, if it is free, the feedthrough eliminated: the best system of
+one size is a start of the next. With a discount γ kernels ``h_k`` are compared as ``γ^k h_k``; theory, eq. (2.9) to (2.11).
 """
 
 from __future__ import annotations

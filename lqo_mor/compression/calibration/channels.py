@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 
@@ -56,18 +57,17 @@ class ChannelCalibration(Calibration):
 
         They go up to `largest` slots (None: to all), through those of `exact`.
         """
-        blocks, s, tasks, owners = self.model.blocks, self.statistics, [], []
+        blocks, s, groups = self.model.blocks, self.statistics, []
         exact = exact | {block.ssm.n_slots for block in blocks}  # equal beginnings for all blocks
-        for number, (block, power, weight) in enumerate(zip(blocks, s.inputs, s.sensitivity, strict=True)):
+        for block, power, weight in zip(blocks, s.inputs, s.sensitivity, strict=True):
             most = block.ssm.n_slots if largest is None else min(largest, block.ssm.n_slots)
             sizes = sorted(size for size in {*_SIZES, *exact} if size <= most)
             covariances = s.grid.covariances(power * weight)
-            for cut in parallel.pieces(block.width):
-                tasks.append((block.ssm[cut], covariances[cut], sizes, self._search(block)))
-                owners.append(number)
-        done, joined = parallel.run(weighted_curves, tasks, partial(self._progress, "curves")), []
-        for number in range(len(blocks)):
-            own = [curves for owner, curves in zip(owners, done, strict=True) if owner == number]
+            cuts, options = parallel.pieces(block.width), self._search(block)
+            groups.append([(block.ssm[cut], covariances[cut], sizes, options) for cut in cuts])
+        done, joined = iter(parallel.run(weighted_curves, list(chain(*groups)), partial(self._progress, "curves"))), []
+        for group in groups:
+            own = list(islice(done, len(group)))
             systems = [channel for curves in own for channel in curves.systems]
             joined.append(WeightedCurves(own[0].slots, np.concatenate([c.squared for c in own]), systems))
         return joined

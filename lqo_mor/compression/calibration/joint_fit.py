@@ -33,10 +33,8 @@ def jointly_fitted(
 ) -> tuple[DeepSSM, float, float]:
     """A model with the output weights of all systems, the maps behind them and the decoder fitted to wanted outputs.
 
-    The Gauss-Newton method for least squares with a penalty on the change, in which the kinds of parameters have equal shares in
-    what they can change: one step where the model is close to its linearisation, more where that leaves out much. The penalty is
-    chosen by cross-validation over sequences, in the first step. Outputs are fitted along the principal directions of what is
-    missing in them, as many as the number of equations allows. Theory, eq. (9.10).
+    Theory, eq. (9.10): one step where the model is close to its linearisation, more where that leaves out much. Outputs are
+    fitted along the principal directions of what is missing in them, as many as the number of equations allows.
 
     The model has linear channels or single systems, and pooled outputs; `inputs` come in pieces, `wanted` are the outputs that
     it should have; `mixing` lets mixing maps and the decoder change, `feedthrough` the feedthroughs. Returns the model, the old

@@ -96,9 +96,7 @@ def measure(
     """Statistics of a model over pieces of calibration inputs, by a forward and a backward pass through each.
 
     Its outputs, if they are pooled, are appended to `outputs`, and what the backward passes give for every block to `gradients`.
-
-    The sensitivities follow from gradients of the output in random directions. An error that is independent of them adds
-    the sum over frequencies of its power times theirs to the squared error of the output (theory, eq. (9.7)).
+    The sensitivities follow from gradients of the output in random directions; theory, eq. (9.7).
     """
     rng, count, power = np.random.default_rng(0) if sensitivity else None, 0, 0.0
     grid: Grid | None = None

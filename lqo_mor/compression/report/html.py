@@ -77,13 +77,13 @@ def _share(before: int, after: int) -> str:
     return "" if not before else "unchanged" if after == before else f"{after / before - 1:+.1%}".replace("-", "−")
 
 
-def _table(header: Sequence[object], rows: Sequence[Sequence[object]], last: Sequence[object] | None = None) -> str:
+def _table(header: Sequence[object], rows: Sequence[Sequence[object]], last: Sequence[object]) -> str:
     def line(cells: Sequence[object], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
     body = "\n".join(line(row, "td") for row in rows)
-    foot = "" if last is None else f"\n<tfoot>{line(last, 'td')}</tfoot>"
-    return f'<div class="wide"><table>\n<thead>{line(header, "th")}</thead>\n<tbody>\n{body}\n</tbody>{foot}\n</table></div>'
+    head, foot = f"<thead>{line(header, 'th')}</thead>", f"<tfoot>{line(last, 'td')}</tfoot>"
+    return f'<div class="wide"><table>\n{head}\n<tbody>\n{body}\n</tbody>\n{foot}\n</table></div>'
 
 
 def _cards(cards: Sequence[tuple[str, str, str]]) -> str:
@@ -158,23 +158,19 @@ def _bound(bound: OutputErrorBound) -> str:
     if bound.calibrated is not None:
         note = _ESTIMATES.get(bound.used["calibrated"], "")
         cards.append((f"For inputs of {steps} like the calibration", _number(bound.calibrated), note))
-    calibrated = bound.calibrated_weights
-    header = ["#", "layer", "h2 error", "weight", "product"] + ([] if calibrated is None else ["calibrated weight", "product"])
+    sums = [(bound.layer_weights, bound.mixing_terms)]
+    if bound.calibrated_weights is not None:
+        sums.append((bound.calibrated_weights, 0.0 if bound.calibrated_mixing_terms is None else bound.calibrated_mixing_terms))
+    header = ["#", "layer", "h2 error", "weight", "product", "calibrated weight", "product"][: 3 + 2 * len(sums)]
     rows: list[list[object]] = []
-    totals = [0.0, 0.0]
     for i, (name, error) in enumerate(zip(bound.names, bound.layer_errors, strict=True)):
-        row: list[object] = [i + 1, _text(name), _number(error)]
-        for j, weights in enumerate((bound.layer_weights, calibrated)):
-            if weights is not None:
-                row += [_number(weights[i]), _number(weights[i] * error)]
-                totals[j] += weights[i] * error
-        rows.append(row)
+        cells = (_number(value) for weights, _ in sums for value in (weights[i], weights[i] * error))
+        rows.append([i + 1, _text(name), _number(error), *cells])
+    added = [float(np.sum(terms)) for _, terms in sums]
     if np.any(bound.mixing_terms):
-        terms = [bound.mixing_terms, bound.calibrated_mixing_terms][: 1 if calibrated is None else 2]
-        added = [float(np.sum(term)) for term in terms if term is not None]
-        totals[: len(added)] = [total + term for total, term in zip(totals, added, strict=False)]
         rows.append(["", "changes of the mixing maps", "", *(cell for term in added for cell in ("", _number(term)))])
-    last = ["", "sum", "", "", _number(totals[0])] + ([] if calibrated is None else ["", _number(totals[1])])
+    totals = [float(np.sum(weights * bound.layer_errors)) + term for (weights, _), term in zip(sums, added, strict=True)]
+    last = ["", "sum", "", *(cell for total in totals for cell in ("", _number(total)))]
     note = "<p>The 2-norm of the difference of two output vectors is never larger. The table shows the sum of the weighted h2"
     note += " errors of the layers; the bound is the least of this and other proven estimates.</p>"
     return _cards(cards) + note + _table(header, rows, last)

@@ -99,16 +99,8 @@ def pole_map(figure: Figure, full: DiagonalLQOSystem, reduced: DiagonalLQOSystem
         with np.errstate(divide="ignore"):
             times = np.maximum(-1 / np.log(np.abs(poles)), _SHORTEST)
         for axes, x, y in ((left, poles.real, poles.imag), (right, np.angle(poles), times)):
-            style: dict[str, Any] = {
-                "marker": "o",
-                "ms": size if poles.size > 300 else 1.6 * size,
-                "mew": 0,
-                "ls": "none",
-                "color": color,
-                "alpha": 0.7,
-                "label": label,
-            }
-            axes.plot(x, y, rasterized=poles.size > _VECTOR, **style)
+            ms = size if poles.size > 300 else 1.6 * size
+            axes.plot(x, y, "o", ms=ms, mew=0, color=color, alpha=0.7, label=label, rasterized=poles.size > _VECTOR)
     left.set(
         title="poles (upper half plane)", xlabel="real part", ylabel="imaginary part", xlim=(-1.05, 1.05), ylim=(-0.04, 1.05)
     )

@@ -243,7 +243,7 @@ def test_a_start_of_ones_own():
 
 def test_unstable_systems_need_a_finite_horizon():
     sys = lqo.LQOSystem(np.diag([1.1, 0.5, 0.2]), np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
-    for budget in ({"orders": [1, 2]}, {"tolerance": 0.1}):
+    for budget in ({"orders": [1, 2]}, {"max_error": 0.1}):
         with pytest.raises(UnstableSystemError, match="finite horizon"):
             lqo.reduce(sys, **budget)
         lqo.reduce(sys, **budget, horizon=5)
@@ -251,7 +251,7 @@ def test_unstable_systems_need_a_finite_horizon():
 
 def test_complex_systems_are_refused():
     sys = dense(0, is_complex=True)
-    for budget in ({"orders": [1, 2]}, {"tolerance": 0.1}):
+    for budget in ({"orders": [1, 2]}, {"max_error": 0.1}):
         with pytest.raises(InvalidInputError, match="complex"):
             lqo.reduce(sys, **budget)
 
@@ -269,7 +269,7 @@ def test_a_repair_is_told_where_it_is_the_result_only():
         lqo.reduce(sys, orders=[2], method="hippo", horizon=3)
 
 
-@pytest.mark.parametrize("budget", [{"orders": [2, 3, 4]}, {"tolerance": 0.3}])
+@pytest.mark.parametrize("budget", [{"orders": [2, 3, 4]}, {"max_error": 0.3}])
 @pytest.mark.parametrize("method", ["balanced", "optimal", "modal"])
 def test_progress_goes_up_to_its_total(budget, method):
     calls = []

@@ -126,7 +126,7 @@ def test_reduce_passes_the_spectrum_on():
     assert red.error == lqo.balanced_truncation(sys, 3, spectrum=BAND).error
 
 
-@pytest.mark.parametrize("budget", [{"orders": [3]}, {"tolerance": 0.2}])
+@pytest.mark.parametrize("budget", [{"orders": [3]}, {"max_error": 0.2}])
 def test_reduce_passes_the_spectrum_on_for_several_orders_and_for_a_tolerance(budget):
     sys = dense(25)
     red = lqo.reduce(sys, method="balanced", spectrum=BAND, **budget)

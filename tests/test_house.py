@@ -16,17 +16,14 @@ LINES_OF_FUNCTION = 60  # without the docstring
 PARAMETERS = 8  # without self and cls
 
 OPTIONS = "options of a public function, each documented"
-METHOD = "the options of a method, by keyword, as in the public function around it"
 LONG_MODULES: dict[str, str] = {}  # module -> why
 LONG_FUNCTIONS: dict[str, str] = {}  # module:function -> why
 MANY_PARAMETERS = {
     "lqo_mor.checkpoints.streaming:compress_file": OPTIONS,
     "lqo_mor.compression.compress:compress": OPTIONS,
-    "lqo_mor.reduction.descent.projected_gradient:descend": METHOD,
     "lqo_mor.reduction.descent.projected_gradient:projected_gradient": OPTIONS,
     "lqo_mor.reduction.reduce:reduce": OPTIONS,
     "lqo_mor.reduction.two_sided.tsia:tsia": OPTIONS,
-    "lqo_mor.reduction.variable_projection:optimal": METHOD,
     "lqo_mor.reduction.variable_projection:variable_projection": OPTIONS,
     "lqo_mor.torch.lqo_deep_ssm:LQODeepSSM.__init__": OPTIONS,
 }

@@ -9,7 +9,6 @@ and the dual one is solved for ``E⁻ᵀ Y``, so that both are sparse: ``A X + E
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -203,7 +202,6 @@ def on_intermediate(
 def lifted(method: Method, sys: SparseLQOSystem, balancing: LowRankBalancing) -> Method:
     """A method that reduces the intermediate system, with its errors to the large one, and refined there if it is stationary."""
 
-    @functools.wraps(method.solve)
     def solve(small: LQOSystem, budget: Budget, norm: Norm, **options: Any) -> Reduction:
         red = measured(sys, balancing, method.solve(small, budget, norm, **options))
         if method.stationary and _CONSTRAINTS.isdisjoint(options):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -28,7 +27,6 @@ _TAILS = {"history": np.nan, "hsv": 0.0}  # what fills the last axis of the shor
 def in_pieces(method: Method) -> Method:
     """A method of reduction that spreads batches over the workers of joblib, where there are any."""
 
-    @functools.wraps(method.solve)
     def spread(sys: System, budget: Budget, norm: Norm, *, progress: Progress | None = None, **options: Any) -> Reduction:
         batch = getattr(sys, "batch", ())
         count = int(np.prod(batch))

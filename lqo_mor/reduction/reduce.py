@@ -11,30 +11,30 @@ from lqo_mor.analysis.door import check_keywords, norm_of
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.balanced import balanced
+from lqo_mor.reduction.balanced import balanced, balanced_truncation
 from lqo_mor.reduction.budget import budget_of
-from lqo_mor.reduction.descent.projected_gradient import descend
+from lqo_mor.reduction.descent.projected_gradient import descend, projected_gradient
 from lqo_mor.reduction.large import LowRankBalancing, lifted, measured, on_intermediate
-from lqo_mor.reduction.modal import fresh, modal
+from lqo_mor.reduction.modal import fresh, hippo, modal, modal_truncation
 from lqo_mor.reduction.pieces import in_pieces
 from lqo_mor.reduction.result import Method, Reduction
 from lqo_mor.reduction.sweep import ErrorCurve, Measure, Solver, error_curve, smallest_order
-from lqo_mor.reduction.two_sided.irka import interpolating
-from lqo_mor.reduction.two_sided.tsia import projecting
-from lqo_mor.reduction.variable_projection import optimal
+from lqo_mor.reduction.two_sided.irka import interpolating, irka
+from lqo_mor.reduction.two_sided.tsia import projecting, tsia
+from lqo_mor.reduction.variable_projection import optimal, variable_projection
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, System, instead_of
 from lqo_mor.types import Progress
 
-# By name. Another method: a file with its function of a system, a budget and a norm, and its line here.
+# By name. Another method: a file with its public function and that of a system, a budget and a norm, and its line here.
 METHODS: dict[str, Method] = {
-    "optimal": Method(optimal, weighted=True, stationary=True),
-    "balanced": Method(balanced, weighted=True),
-    "projected_gradient": Method(descend),
-    "tsia": Method(projecting, weighted=True, stationary=True),
-    "irka": Method(interpolating, stationary=True),
-    "modal": Method(modal, poles=True),
-    "hippo": Method(fresh, poles=True),
+    "optimal": Method(variable_projection, optimal, stationary=True),
+    "balanced": Method(balanced_truncation, balanced),
+    "projected_gradient": Method(projected_gradient, descend),
+    "tsia": Method(tsia, projecting, stationary=True),
+    "irka": Method(irka, interpolating, stationary=True),
+    "modal": Method(modal_truncation, modal, poles=True),
+    "hippo": Method(hippo, fresh, poles=True),
 }
 
 

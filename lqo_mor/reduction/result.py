@@ -147,14 +147,17 @@ def kernel_outcome(system: DiagonalLQOSystem, history: np.ndarray, status: np.nd
     return Outcome(system, history[:, :length].reshape(*batch, -1), KERNEL_STATUS[status].reshape(batch), steps.reshape(batch))
 
 
+_OF_ALL = {"sys", "order", "slots", "horizon", "balancing", "progress"}  # parameters that are no options of one method
+
+
 @dataclass(frozen=True)
 class Method:
     """A method of reduction, as `reduce` knows it."""
 
+    public: Callable[..., Reduction]  # the function of the package, whose signature says which options there are
     # ``solve(sys, budget, norm, *, progress=None, **options) -> Reduction`` for a system, a `Budget` and a `Norm` that were
-    # checked; its further keywords are the options of the method
+    # checked, with the options that were given
     solve: Callable[..., Reduction]
-    weighted: bool = False  # whether it is for inputs with a spectrum, too
     # Whether it ends at a stationary point of the error. For a sparse system steps on that system itself then go on from the
     # result for the intermediate one.
     stationary: bool = False
@@ -163,9 +166,7 @@ class Method:
     @property
     def options(self) -> list[str]:
         """The options that only this method has."""
-        parameters = inspect.signature(self.solve).parameters.values()
-        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "progress"]
-        return ["spectrum"] * self.weighted + own
+        return [name for name in inspect.signature(self.public).parameters if name not in _OF_ALL]
 
     @property
     def iterative(self) -> bool:

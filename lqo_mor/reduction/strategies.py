@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -43,11 +44,11 @@ class Search:
     budget: Budget
     norm: Norm
     free: bool  # whether no start was given, so that it is looked everywhere
-    margin: float
-    ridge: float
-    exchanges: int | None
-    max_iterations: int
-    tolerance: float
+    margin: float = 1e-12
+    ridge: float = 1e-13
+    exchanges: int | None = None
+    max_iterations: int = 500
+    tolerance: float = 1e-6
 
     @property
     def stop(self) -> dict[str, Any]:
@@ -81,13 +82,8 @@ def optimiser(sys: System, search: Search) -> tuple[One, Batch | None]:
     if not searchable(sys, search.norm, search.ridge):
         compiled = isinstance(sys, DiagonalLQOSystem) and sys.n_inputs == 1 and search.norm.white and search.norm.compiled
 
-        def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
-            return quasi_newton.optimise_batch(sys, initial, search.norm, progress, **search.steps)
-
-        def single(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Outcome:
-            return quasi_newton.optimise_one(sys, initial, norm, **search.steps)
-
-        return single, batch if compiled else None
+        batch = partial(quasi_newton.optimise_batch, norm=search.norm, **search.steps)
+        return partial(quasi_newton.optimise_one, **search.steps), batch if compiled else None
 
     def one(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Outcome:
         own = closed(initial.poles[np.any(initial.B, axis=-1)])
@@ -98,10 +94,7 @@ def optimiser(sys: System, search: Search) -> tuple[One, Batch | None]:
             return _search_image(as_dense(sys), own, norm, search)
         return quasi_newton.optimise_one(sys, initial, norm, **search.steps)
 
-    def channels(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
-        return _search_channels(sys, initial, progress, search)
-
-    return one, channels if many_channels(sys, search.norm) else None
+    return one, partial(_search_channels, search=search) if many_channels(sys, search.norm) else None
 
 
 def _search_modes(sys: System, full: DiagonalLQOSystem, own: np.ndarray, norm: Norm, search: Search) -> Outcome:
@@ -156,10 +149,9 @@ def search_everywhere(sys: DiagonalLQOSystem, search: Search, progress: Progress
         progress or (lambda done, total: None),
     )  # fmt: skip
     outcome = kernel_outcome(_fitted(sys, found, norm, search.ridge), found.history, found.status, found.steps)
-    fields: dict[str, Any] = {"status": outcome.status, "history": outcome.history, "iterations": outcome.iterations}
+    own = {"history": outcome.history, "iterations": outcome.iterations, "repaired": np.zeros(sys.batch, bool)}
     start_error = np.sqrt(np.maximum(found.start, 0.0)).reshape(sys.batch)
-    fields |= {"start_error": start_error, "repaired": np.zeros(sys.batch, bool)}
-    return finish(sys, outcome.system, norm, method="optimal", **fields)
+    return finish(sys, outcome.system, norm, method="optimal", status=outcome.status, start_error=start_error, **own)
 
 
 def _fitted(sys: DiagonalLQOSystem, found: Found, norm: Norm, ridge: float) -> DiagonalLQOSystem:

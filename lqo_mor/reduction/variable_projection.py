@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -134,17 +134,12 @@ def optimal(
     norm: Norm,
     *,
     start: Start | Sequence[Start] | None = None,
-    margin: float = 1e-12,
-    ridge: float = 1e-13,
-    exchanges: int | None = None,
-    max_iterations: int = 500,
-    tolerance: float = 1e-6,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Reduction:
     """`variable_projection` in a norm."""
-    check_options(sys.is_continuous, margin=margin, ridge=ridge, max_iterations=max_iterations, tolerance=tolerance)
-    check_options(sys.is_continuous, exchanges=0 if exchanges is None else exchanges)
-    search = Search(budget, norm, start is None, margin, ridge, exchanges, max_iterations, tolerance)
+    search = Search(budget, norm, start is None, **options)
+    check_options(sys.is_continuous, **search.steps, exchanges=0 if search.exchanges is None else search.exchanges)
     return _optimum(sys, search, start, progress)
 
 

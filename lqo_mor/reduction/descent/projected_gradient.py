@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, cast, overload
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -27,7 +29,6 @@ from lqo_mor.reduction.refit import channel_arrays, channel_system, fit_outputs,
 from lqo_mor.reduction.result import Outcome, Reduction, Status, kernel_outcome
 from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.systems.convert import real_rows
-from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import clamped
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
@@ -102,44 +103,45 @@ def projected_gradient(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Options:
+    """Those of `projected_gradient`."""
+
+    margin: float = 1e-6
+    armijo: float = 1e-4
+    max_iterations: int = 3000
+    tolerance: float = 1e-6
+
+
 def descend(
-    sys: System,
-    budget: Budget,
-    norm: Norm,
-    *,
-    start: Start | None = None,
-    margin: float = 1e-6,
-    armijo: float = 1e-4,
-    max_iterations: int = 3000,
-    tolerance: float = 1e-6,
-    progress: Progress | None = None,
+    sys: System, budget: Budget, norm: Norm, *, start: Start | None = None, progress: Progress | None = None, **given: Any
 ) -> Reduction:
     """`projected_gradient` in a norm."""
-    options = {"margin": margin, "armijo": armijo, "max_iterations": max_iterations, "tolerance": tolerance}
-    check_options(sys.is_continuous, **options)
+    options = Options(**given)
+    check_options(sys.is_continuous, **vars(options))
     begun = start_reduction(sys, budget, norm, "balanced" if start is None else start)
 
     def one(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Outcome:
-        return _normalised(_descend_one, sys, initial, norm, **options)
+        return _normalised(partial(_descend_one, options=options), sys, initial, norm)
 
     def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
-        return _normalised(_descend_batch, sys, initial, norm, progress=progress, **options)
+        return _normalised(partial(_descend_batch, options=options, progress=progress), sys, initial, norm)
 
     compiled = batch if sys.n_inputs == 1 and norm.compiled else None
     return iterate(sys, [begun], one, compiled, norm, method="projected_gradient", progress=progress)
 
 
 Point: TypeAlias = tuple[np.ndarray, ...]  # poles, input rows, output rows and mixing matrix
+Scaled = TypeVar("Scaled", bound=System)
 
 
-def _normalised(descend: Callable[..., Outcome], sys: System, initial: DiagonalLQOSystem, norm: Norm, **options: Any) -> Outcome:
+def _normalised(descend: Callable[..., Outcome], sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Outcome:
     """Descend with the full system scaled to norm one and the states of the start to inputs as large as outputs."""
     size = np.asarray(norm_value(without_feedthrough(sys), norm))
     size = np.where(size > 0, size, 1.0)
     initial = _same_products(sys, initial, norm)
-    outcome = descend(_scaled(sys, 1 / size), _even(_scaled(initial, 1 / size)), norm, **options)
-    system = _scaled(cast(DiagonalLQOSystem, outcome.system), size)
-    system = DiagonalLQOSystem(system.poles, system.B, system.C, sys.D, system.M, dt=system.dt)
+    outcome = descend(_scaled(sys, 1 / size), _even(_scaled(initial, 1 / size)), norm)
+    system = replace(_scaled(cast(DiagonalLQOSystem, outcome.system), size), D=sys.D)
     return Outcome(system, outcome.history * size[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
 
 
@@ -151,11 +153,7 @@ def _same_products(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Diago
     return initial if rank == own else fit_outputs(sys, initial.poles, initial.B, norm)
 
 
-@overload
-def _scaled(sys: DiagonalLQOSystem, factor: np.ndarray) -> DiagonalLQOSystem: ...
-@overload
-def _scaled(sys: System, factor: np.ndarray) -> System: ...
-def _scaled(sys: System, factor: np.ndarray) -> System:
+def _scaled(sys: Scaled, factor: np.ndarray) -> Scaled:
     """The system with its outputs multiplied by `factor`, of the batch shape, and no feedthrough."""
     factor = factor[..., np.newaxis, np.newaxis]
     q = sys.M
@@ -163,9 +161,7 @@ def _scaled(sys: System, factor: np.ndarray) -> System:
         q = QuadraticOutput(q.U, q.V, q.W * factor)
     elif q is not None:
         q = q * factor
-    if isinstance(sys, LQOSystem):
-        return LQOSystem(sys.A, sys.B, sys.C * factor, None, q, sys.dt)
-    return DiagonalLQOSystem(sys.poles, sys.B, sys.C * factor, None, q, dt=sys.dt)
+    return replace(sys, C=sys.C * factor, D=np.zeros_like(sys.D), M=q)
 
 
 def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
@@ -176,19 +172,11 @@ def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     q, column = sys.M, t[..., np.newaxis, :]
     if q is not None:
         q = QuadraticOutput(q.U / column, q.V / column, q.W)
-    return DiagonalLQOSystem(sys.poles, sys.B * t[..., np.newaxis], sys.C / column, sys.D, q, dt=sys.dt)
+    return replace(sys, B=sys.B * t[..., np.newaxis], C=sys.C / column, M=q)
 
 
 def _descend_batch(
-    sys: DiagonalLQOSystem,
-    initial: DiagonalLQOSystem,
-    norm: Norm,
-    *,
-    margin: float,
-    armijo: float,
-    max_iterations: int,
-    tolerance: float,
-    progress: Progress,
+    sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, norm: Norm, options: Options, progress: Progress
 ) -> Outcome:
     """Compiled, for diagonal systems with one input."""
     code, parameters, lam, rows, p, W = channel_arrays(sys, norm)
@@ -199,7 +187,7 @@ def _descend_batch(
     rows_r = stack_rows(initial.C, initial.M).reshape(count, -1, s).copy()
     W_r = W.copy() if initial.M is None else initial.M.W.reshape(W.shape).copy()
     status, iterations = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    history = np.full((count, max_iterations + 1), np.nan)
+    history = np.full((count, options.max_iterations + 1), np.nan)
     for part, size in chunks(used, progress):
         own_mu, own_b = (np.ascontiguousarray(array[part, :size]) for array in (mu, b))
         real = own_mu.imag == 0
@@ -207,7 +195,7 @@ def _descend_batch(
         ended, steps = status[part], iterations[part]
         projected_gradient_kernels._descend(
             code, parameters, lam[part], rows[part], p, W[part], squared[part], own_mu, own_b, real, own_rows, own_W,
-            margin, armijo, max_iterations, tolerance, past, ended, steps,
+            options.margin, options.armijo, options.max_iterations, options.tolerance, past, ended, steps,
         )  # fmt: skip
         mu[part, :size], b[part, :size], W_r[part], history[part] = own_mu, own_b, own_W, past
         rows_r[part, :, :size] = rows_from_real(own_rows, real)
@@ -215,34 +203,29 @@ def _descend_batch(
     return kernel_outcome(channel_system(sys, mu, b, rows_r, W_r), history, status, iterations)
 
 
-def _descend_one(
-    sys: System,
-    initial: DiagonalLQOSystem,
-    norm: Norm,
-    *,
-    margin: float,
-    armijo: float,
-    max_iterations: int,
-    tolerance: float,
-) -> Outcome:
+def _descend_one(sys: System, initial: DiagonalLQOSystem, norm: Norm, options: Options) -> Outcome:
     """Any single system; the readable form of the compiled kernel."""
     problem, real = problem_of(sys, norm), initial.is_real_pole
     quadratic = initial.M
     W = np.zeros((problem.p, 0)) if quadratic is None else quadratic.W
-    mu = clamped(initial.poles, problem.continuous, margin)
+
+    def clamp(poles: np.ndarray) -> np.ndarray:
+        return clamped(poles, problem.continuous, options.margin)
+
+    mu = clamp(initial.poles)
     x: Point = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)
     value, gradient = free_error(problem, real, *x)
     history, step, status = [value], 1.0, Status.MAX_ITERATIONS
-    for _ in range(max_iterations):
-        if _distance((clamped(x[0] - gradient[0], problem.continuous, margin), *_moved(x, gradient, 1.0)[1:]), x) <= tolerance**2:
+    for _ in range(options.max_iterations):
+        if _distance((clamp(x[0] - gradient[0]), *_moved(x, gradient, 1.0)[1:]), x) <= options.tolerance**2:
             status = Status.CONVERGED
             break
         step *= 2.0
         for _ in range(60):
             trial = _moved(x, gradient, step)
-            trial = (clamped(trial[0], problem.continuous, margin), *trial[1:])
+            trial = (clamp(trial[0]), *trial[1:])
             new, new_gradient = free_error(problem, real, *trial)
-            if new <= value - armijo / step * _distance(trial, x):
+            if new <= value - options.armijo / step * _distance(trial, x):
                 break
             step *= 0.5
         if not new < value:

@@ -31,9 +31,9 @@ _APART = 1e-3  # distance at which two poles of a start count as different
 def optimise_batch(
     sys: DiagonalLQOSystem,
     initial: DiagonalLQOSystem,
-    norm: Norm,
     progress: Progress,
     *,
+    norm: Norm,
     margin: float,
     ridge: float,
     max_iterations: int,

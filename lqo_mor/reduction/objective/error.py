@@ -10,7 +10,7 @@ input with a spectrum the error is the expected power of the output error (see `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -100,9 +100,7 @@ def weighted_power(sys: System, spectrum: InputSpectrum) -> tuple[Weighted, floa
 
 def without_feedthrough(sys: System) -> System:
     """The same system with ``D = 0``."""
-    if isinstance(sys, DiagonalLQOSystem):
-        return DiagonalLQOSystem(sys.poles, sys.B, sys.C, None, sys.M, dt=sys.dt)
-    return LQOSystem(sys.A, sys.B, sys.C, None, sys.M, sys.dt)
+    return replace(sys, D=np.zeros_like(sys.D))
 
 
 def evaluate(problem: Problem, mu: np.ndarray, B: np.ndarray, real: np.ndarray) -> Evaluation:

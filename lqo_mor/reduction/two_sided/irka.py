@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
@@ -48,10 +50,8 @@ def irka(
         As for `reduce`.
     horizon : float, optional
         Must be infinite, the default; `tsia` does finite ones.
-    start, max_iterations, tolerance
+    start, max_iterations, tolerance, progress
         As for `tsia`.
-    progress : callable, optional
-        Called as ``progress(done, total)`` with channels of a batch.
 
     Returns
     -------
@@ -61,16 +61,14 @@ def irka(
     Warns
     -----
     StabilityWarning
-        If the result itself is an iterate whose poles were reflected; its `repaired` is then True.
+        As for `tsia`.
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
+    OrderError, UnstableSystemError
+        As for `reduce`.
     InvalidInputError
         If the horizon is finite, or the start is deficient or not diagonalisable.
-    UnstableSystemError
-        If the system is not asymptotically stable.
 
     References
     ----------
@@ -86,32 +84,17 @@ def irka(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    norm = norm_of(sys, horizon)
-    return interpolating(
-        sys,
-        budget_of(sys, order, slots),
-        norm,
-        start=start,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        progress=progress,
-    )
+    norm, budget = norm_of(sys, horizon), budget_of(sys, order, slots)
+    return interpolating(sys, budget, norm, start=start, max_iterations=max_iterations, tolerance=tolerance, progress=progress)
 
 
 def interpolating(
-    sys: System,
-    budget: Budget,
-    norm: Norm,
-    *,
-    start: Start | None = None,
-    max_iterations: int = 300,
-    tolerance: float = 1e-8,
-    progress: Progress | None = None,
+    sys: System, budget: Budget, norm: Norm, *, start: Start | None = None, progress: Progress | None = None, **options: Any
 ) -> Reduction:
     """`irka` in a norm, which has to be the usual one."""
     if not norm.plain:
         raise InvalidInputError(f"irka is for the infinite horizon; tsia takes a finite one, here {norm.horizon!r}")
-    steps = Steps(_shifted_solver, max_iterations, tolerance, _check_start)
+    steps = Steps(_shifted_solver, _check_start, **options)
     return reduce_two_sided(sys, budget, norm, start, steps, method="irka", progress=progress)
 
 

@@ -37,9 +37,9 @@ class Steps:
     """How an iteration steps: cross Gramians by ``solver(sys, norm)``, limits, and a `check` that may raise at the start."""
 
     solver: Callable[[System, Norm], CrossSolver]
-    max_iterations: int
-    tolerance: float
     check: Callable[[System], None] = lambda system: None
+    max_iterations: int = 300
+    tolerance: float = 1e-8
 
 
 def reduce_two_sided(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
@@ -75,12 +77,10 @@ def tsia(
 
     Raises
     ------
-    OrderError
-        If the budget is not a positive integer below the size of the system.
+    OrderError, UnstableSystemError
+        As for `reduce`.
     InvalidInputError
         If a system given as the start has states that no input excites, or that are linearly dependent.
-    UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
 
     Notes
     -----
@@ -106,28 +106,12 @@ def tsia(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    norm = norm_of(sys, horizon, spectrum)
-    return projecting(
-        sys,
-        budget_of(sys, order, slots),
-        norm,
-        start=start,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        progress=progress,
-    )
+    norm, budget = norm_of(sys, horizon, spectrum), budget_of(sys, order, slots)
+    return projecting(sys, budget, norm, start=start, max_iterations=max_iterations, tolerance=tolerance, progress=progress)
 
 
 def projecting(
-    sys: System,
-    budget: Budget,
-    norm: Norm,
-    *,
-    start: Start | None = None,
-    max_iterations: int = 300,
-    tolerance: float = 1e-8,
-    progress: Progress | None = None,
+    sys: System, budget: Budget, norm: Norm, *, start: Start | None = None, progress: Progress | None = None, **options: Any
 ) -> Reduction:
     """`tsia` in a norm."""
-    steps = Steps(cross_solver, max_iterations, tolerance)
-    return reduce_two_sided(sys, budget, norm, start, steps, method="tsia", progress=progress)
+    return reduce_two_sided(sys, budget, norm, start, Steps(cross_solver, **options), method="tsia", progress=progress)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.matrix_equations.pairing_kernels import _features
 from lqo_mor.reduction.descent import projected_gradient_kernels, quasi_newton_kernels
 from lqo_mor.reduction.descent.projected_gradient import free_error
@@ -102,10 +103,11 @@ def test_rows_where_poles_meet():
 
 def channel(p):
     """The arguments of the kernels for the one channel of a system with one input."""
-    code, parameters, lam, rows, count, W = channel_arrays(p.sys, p.horizon)
+    norm = norm_of(p.sys, p.horizon)
+    code, parameters, lam, rows, count, W = channel_arrays(p.sys, norm)
     f_lam, unused = np.empty_like(lam[0]), np.empty_like(lam[0])
     _features(code, parameters, lam[0], f_lam, unused)
-    return code, parameters, lam[0], f_lam, rows[0], count, W[0], squared_norms(p.sys, p.horizon)[0]
+    return code, parameters, lam[0], f_lam, rows[0], count, W[0], squared_norms(p.sys, norm)[0]
 
 
 @COMPILED

@@ -24,6 +24,12 @@ def stack_rows(C: np.ndarray, quadratic: QuadraticOutput | None) -> np.ndarray:
     return np.concatenate([np.broadcast_to(C, (*quadratic.U.shape[:-2], *C.shape[-2:])), quadratic.U, quadratic.V], axis=-2)
 
 
+def unstack_rows(rows: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, QuadraticOutput | None]:
+    """`C` and the quadratic output of `stack_rows`, which is None where the mixing matrix `W` (..., p, c) has no columns."""
+    p, c = W.shape[-2:]
+    return rows[..., :p, :], QuadraticOutput(rows[..., p : p + c, :], rows[..., p + c :, :], W) if c else None
+
+
 def pair_weights(sys: DiagonalLQOSystem) -> np.ndarray:
     """Weights (..., s) that make sums of ``2 Re(·)`` over slots right at real poles, too: 1 or ½."""
     return np.where(sys.is_real_pole, 0.5, 1.0)

@@ -38,7 +38,7 @@ def iterate(
     """
     outcomes = []
     for number, begun in enumerate(starts):
-        tell = _part_of(progress, number, len(starts))
+        tell = part_of(sys, progress, number, len(starts))
         if isinstance(sys, DiagonalLQOSystem) and isinstance(begun.system, DiagonalLQOSystem):
             run = batch or _one_by_one(one, norm)
             outcomes.append(run(sys, begun.system, tell))
@@ -181,11 +181,12 @@ def _from_modes(sys: LQOSystem, initial: System, one: One, norm: Norm) -> Outcom
     return replace(outcome, system=densified(outcome.system, sys))
 
 
-def _part_of(progress: Progress | None, number: int, count: int) -> Progress:
-    """A callback for one of several runs, which reports the progress of all."""
+def part_of(sys: System, progress: Progress | None, number: int = 0, steps: int = 1) -> Progress:
+    """A callback for step `number` of several, which reports the progress of all in channels."""
+    channels = int(np.prod(getattr(sys, "batch", ())))
     if progress is None:
         return lambda done, total: None
-    return lambda done, total: progress(number * total + done, count * total)
+    return lambda done, total: progress(number * channels + done * channels // total, steps * channels)
 
 
 def used_slots(initial: DiagonalLQOSystem) -> np.ndarray:

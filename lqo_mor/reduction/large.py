@@ -163,25 +163,10 @@ def on_intermediate(
     progress: Progress | None,
     steps: int = 1,
 ) -> Result:
-    """What ``run(balancing, norm, progress)`` makes of the intermediate system, in its norm.
+    """What ``run(balancing, norm, progress)`` makes of the intermediate system, in its norm and in `steps` steps.
 
-    Parameters
-    ----------
-    sys : SparseLQOSystem
-        The large system.
-    balancing : LowRankBalancing or None
-        Of it; computed if not given.
-    run : callable
-        Reduces ``balancing.system`` in `steps` steps, of which it tells its `progress`.
-    progress : callable or None
-        Called as ``progress(done, total)`` with the stages of balancing, if it is done here, and the steps.
-
-    Raises
-    ------
-    OrderError
-        As `run`, with a word on the order of the intermediate system.
-    InvalidInputError
-        If `balancing` is none, or of another system.
+    The system is balanced here if no `balancing` is given; the stages of that count in `progress`, too. Raises `OrderError` as
+    `run`, with a word on the order of the intermediate system, and `InvalidInputError` if `balancing` is none, or of another one.
     """
     begun, tell = 0, progress or (lambda done, total: None)
     if balancing is None:
@@ -235,29 +220,11 @@ class SparseForms:
 
 
 def refined(sys: SparseLQOSystem, red: Reduction, controllability: LowRankGramian, max_iterations: int) -> Reduction:
-    """Go on from a reduction by the two-sided iteration on the large system.
+    """Go on from a reduction, with its error to `sys`, by the two-sided iteration on the large system.
 
-    Parameters
-    ----------
-    sys : SparseLQOSystem
-        Asymptotically stable.
-    red : Reduction
-        The start, with its error to `sys`.
-    controllability : LowRankGramian
-        Of `sys`.
-    max_iterations : int
-        Most steps. Each takes a sparse factorisation per real pole and one per complex pair.
-
-    Returns
-    -------
-    Reduction
-        Steps and `history` are appended to those of `red`. With `Status.START_KEPT` it is `red`, because the iteration found
-        nothing better, or because a state of `red` is not reached or not seen.
-
-    Warns
-    -----
-    StabilityWarning
-        If the result is an iterate whose poles were reflected.
+    Each step takes a sparse factorisation per real pole and one per complex pair; steps and `history` are appended to those of
+    `red`. With `Status.START_KEPT` the result is `red`, because the iteration found nothing better, or because a state of `red`
+    is not reached or not seen. A `StabilityWarning` says that it is an iterate whose poles were reflected.
     """
     rom, kept = as_dense(red.system), replace(red, status=Status.START_KEPT)
     coordinates = balancing(*gramian_factors(rom, HorizonNorm(sys.is_continuous)))

@@ -159,15 +159,11 @@ def mode_scores(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
 
 def _keep(full: DiagonalLQOSystem, ranking: np.ndarray, index: tuple[int, ...], budget: Budget) -> tuple[np.ndarray, np.ndarray]:
     """Poles and input rows of the best slots of one channel that fit the budget."""
-    order, slots = budget.order, budget.slots
     chosen: list[int] = []
-    left = order or 0
+    left = budget.slots or budget.order or 0
     for slot in ranking[index]:
-        cost = 1 if slots is not None or full.is_real_pole[(*index, slot)] else 2
-        if slots is not None:
-            if len(chosen) < slots:
-                chosen.append(slot)
-        elif cost <= left:
+        cost = 1 if budget.slots is not None or full.is_real_pole[(*index, slot)] else 2
+        if cost <= left:
             chosen.append(slot)
             left -= cost
     if not chosen:

@@ -12,7 +12,7 @@ import numpy as np
 from lqo_mor import parallel
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.errors import StabilityWarning
-from lqo_mor.reduction.best_of import filled
+from lqo_mor.reduction.best_of import filled, part_of
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.refit import warn_of_repair
 from lqo_mor.reduction.result import Method, Reduction
@@ -38,12 +38,7 @@ def in_pieces(method: Method) -> Method:
             index = np.unravel_index(np.arange(count)[cut], batch)
             own = {name: _piece_of(value, index, batch) for name, value in options.items()}
             tasks.append((method.solve, cast(DiagonalLQOSystem, sys)[index], budget, norm.channel(index), own))
-
-        def tell(done: int, total: int) -> None:
-            if progress is not None:
-                progress(count * done // total, count)
-
-        whole = replace(joined(parallel.run(reduce_piece, tasks, tell), batch), norm=norm)
+        whole = replace(joined(parallel.run(reduce_piece, tasks, part_of(sys, progress)), batch), norm=norm)
         if np.any(whole.repaired):
             warn_of_repair(whole.repaired)
         return whole

@@ -6,7 +6,7 @@ import numpy as np
 
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
-from lqo_mor.analysis.rows import pair_weights, stack_rows
+from lqo_mor.analysis.rows import pair_weights, stack_rows, unstack_rows
 from lqo_mor.errors import StabilityWarning, warn
 from lqo_mor.reduction.objective import error_kernels
 from lqo_mor.reduction.objective.error import (
@@ -23,7 +23,6 @@ from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import reflect, unstable
-from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.system import System
 
 
@@ -106,14 +105,9 @@ def rows_from_real(real_rows: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 def channel_system(sys: DiagonalLQOSystem, mu: np.ndarray, b: np.ndarray, rows: np.ndarray, W: np.ndarray) -> DiagonalLQOSystem:
     """The reduced batch from flattened poles and inputs (h, s), rows (h, q, s) in half storage and mixing (h, p, c)."""
-    s, p, c = mu.shape[1], sys.n_outputs, W.shape[-1]
-    rows = rows.reshape(*sys.batch, p + 2 * c, s)
-    quadratic = None
-    if c:
-        quadratic = QuadraticOutput(rows[..., p : p + c, :], rows[..., p + c :, :], W.reshape(*sys.batch, p, c))
-    return DiagonalLQOSystem(
-        mu.reshape(*sys.batch, s), b.reshape(*sys.batch, s, 1), rows[..., :p, :], sys.D, quadratic, dt=sys.dt
-    )
+    rows, W = (array.reshape(*sys.batch, *array.shape[1:]) for array in (rows, W))
+    C, quadratic = unstack_rows(rows, W)
+    return DiagonalLQOSystem(mu.reshape(*sys.batch, -1), b.reshape(*sys.batch, -1, 1), C, sys.D, quadratic, dt=sys.dt)
 
 
 def _fit_batch(sys: DiagonalLQOSystem, poles: np.ndarray, B: np.ndarray, norm: Norm, ridge: float) -> DiagonalLQOSystem:

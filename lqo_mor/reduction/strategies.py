@@ -13,7 +13,7 @@ import numpy as np
 from lqo_mor.analysis.differences import error_of
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning
-from lqo_mor.reduction.best_of import Batch, One
+from lqo_mor.reduction.best_of import Batch, One, part_of
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.descent import quasi_newton
 from lqo_mor.reduction.objective.transfer import well_conditioned_modes
@@ -22,7 +22,7 @@ from lqo_mor.reduction.result import KERNEL_STATUS, Outcome, Reduction, finish, 
 from lqo_mor.reduction.sections.data import balanced_start, channel_data, further_starts, search_data
 from lqo_mor.reduction.sections.kernel_data import Data
 from lqo_mor.reduction.sections.layout import Layout, layout_of
-from lqo_mor.reduction.sections.orthonormal import diagonal_image, realise, realise_dense
+from lqo_mor.reduction.sections.orthonormal import diagonal_image, realise
 from lqo_mor.reduction.sections.search import TRIAL, Effort, Found, search_batch, search_one, searchable
 from lqo_mor.reduction.two_sided.tsia import projecting
 from lqo_mor.systems.batches import stack
@@ -107,11 +107,11 @@ def _search_modes(sys: System, full: DiagonalLQOSystem, own: np.ndarray, norm: N
 
 def _search_image(sys: LQOSystem, own: np.ndarray, norm: Norm, search: Search) -> Outcome:
     """A dense system whose modes are no basis: the best poles for its diagonal image, then two-sided steps on itself."""
-    image, systems, size = diagonal_image(sys, norm), [realise_dense(sys, own[own.imag >= 0], norm)], search.layout(sys)
+    image, systems, size = diagonal_image(sys, norm), [realise(sys, own[own.imag >= 0], norm)], search.layout(sys)
     if image is not None:
         starts = [own, *(further_starts(image, size, norm) if search.free else [])]
         found = search_one(search_data(image, norm, search.ridge), size, starts, search.effort(many=False))
-        systems.append(realise_dense(sys, found.poles, norm))
+        systems.append(realise(sys, found.poles, norm))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)  # said at the end, if it is the result
         runs = [projecting(sys, Budget(system.order), norm, start=system, **search.stop) for system in systems]
@@ -144,10 +144,8 @@ def _search_channels(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progres
 def search_everywhere(sys: DiagonalLQOSystem, search: Search, progress: Progress | None) -> Reduction:
     """A batch with one input and linear outputs, compiled from end to end: no start is made or measured."""
     norm, size, data_of = search.norm, search.layout(sys), channel_data(sys, search.norm, search.ridge)
-    found = search_batch(
-        int(np.prod(sys.batch)), data_of, lambda h, data: balanced_start(data, size), size, search.effort(many=True),
-        progress or (lambda done, total: None),
-    )  # fmt: skip
+    count, effort = int(np.prod(sys.batch)), search.effort(many=True)
+    found = search_batch(count, data_of, lambda h, data: balanced_start(data, size), size, effort, part_of(sys, progress))
     outcome = kernel_outcome(_fitted(sys, found, norm, search.ridge), found.history, found.status, found.steps)
     own = {"history": outcome.history, "iterations": outcome.iterations, "repaired": np.zeros(sys.batch, bool)}
     start_error = np.sqrt(np.maximum(found.start, 0.0)).reshape(sys.batch)
@@ -163,12 +161,12 @@ def _fitted(sys: DiagonalLQOSystem, found: Found, norm: Norm, ridge: float) -> D
 def _system(sys: System, full: DiagonalLQOSystem, poles: np.ndarray, norm: Norm, ridge: float) -> System:
     """The reduced system of the poles found, its outputs optimal; over all time in orthonormal coordinates where that counts."""
     if isinstance(sys, LQOSystem) and norm.plain:
-        return realise(full, poles, sys.dt)
+        return realise(full, poles, norm)
     fitted = fit_outputs(full, poles, np.ones((poles.size, 1), complex), norm, ridge)
     if isinstance(sys, DiagonalLQOSystem) and norm.plain and error_of(sys, fitted, norm, relative=True) < _SMALL:
         with warnings.catch_warnings(), contextlib.suppress(InvalidInputError):
             warnings.simplefilter("ignore", AccuracyWarning)  # the error of both is measured
-            other = to_diagonal(realise(full, poles, sys.dt))
+            other = to_diagonal(realise(full, poles, norm))
             if other.n_slots == fitted.n_slots and error_of(sys, other, norm) < error_of(sys, fitted, norm):
                 return other
     return fitted

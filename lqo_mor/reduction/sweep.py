@@ -15,7 +15,7 @@ from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.figures import error_curve_figure
 from lqo_mor.files import FilePath
 from lqo_mor.reduction.balanced import balance, joint_values, truncate
-from lqo_mor.reduction.best_of import better
+from lqo_mor.reduction.best_of import better, part_of
 from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.result import Method, Reduction
 from lqo_mor.systems.system import System
@@ -164,14 +164,6 @@ def _ascending(sys: System, orders: Sequence[int]) -> tuple[int, ...]:
     for order in orders:
         budget_of(sys, order, None)
     return tuple(sorted({int(order) for order in orders}))
-
-
-def part_of(sys: System, progress: Progress | None, number: int, steps: int) -> Progress:
-    """A callback for step `number` of several, which reports the progress of all in channels."""
-    channels = int(np.prod(getattr(sys, "batch", ())))
-    if progress is None:
-        return lambda done, total: None
-    return lambda done, total: progress(number * channels + done * channels // total, steps * channels)
 
 
 def smallest_order(

@@ -47,8 +47,9 @@ def test_compiled_and_numpy_descent_take_the_same_steps(sys, horizon):
         rank = sys.M.rank
         start = diagonal(33, pairs=1, reals=1, p=sys.n_outputs, c=rank, continuous=sys.is_continuous)
     options = descent.Options(margin=1e-6, armijo=1e-4, max_iterations=8, tolerance=1e-9)
-    readable = descent._descend_one(sys, start, horizon, options)
-    compiled = descent._descend_batch(sys, start, horizon, options, progress=lambda done, total: None)
+    norm = norm_of(sys, horizon)
+    readable = descent._descend_one(sys, start, norm, options)
+    compiled = descent._descend_batch(sys, start, norm, options, progress=lambda done, total: None)
     np.testing.assert_allclose(compiled.history, readable.history, rtol=1e-8)
     np.testing.assert_allclose(compiled.system.poles, readable.system.poles, rtol=1e-7)
     assert compiled.iterations == readable.iterations

@@ -6,7 +6,7 @@ import pytest
 import lqo_mor as lqo
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.reduction.sections.newton import _newton
-from lqo_mor.reduction.sections.orthonormal import input_normal, realise, realise_dense
+from lqo_mor.reduction.sections.orthonormal import input_normal, realise
 from lqo_mor.reduction.sections.sections import FREE, PAIR, REAL
 from lqo_mor.systems.convert import to_dense
 from tests.reduction.section_checks import LEAST, closed, form, jet, parameters, system
@@ -52,7 +52,7 @@ def test_realisations_have_the_best_outputs(continuous, c, mu):
         x += [np.log(decay - LEAST), z.imag if continuous else np.angle(z)] if z.imag else [real]
     wanted = jet(data, kinds, np.array(x))[0]
     dense = to_dense(sys)
-    for reduced in (realise(sys, mu, sys.dt), realise_dense(dense, mu, norm_of(dense))):
+    for reduced in (realise(sys, mu, norm_of(sys)), realise(dense, mu, norm_of(dense))):
         assert lqo.h2_error(dense, reduced) ** 2 == pytest.approx(wanted, rel=1e-6)
 
 

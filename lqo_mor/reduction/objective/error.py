@@ -17,7 +17,7 @@ import scipy.linalg
 
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
-from lqo_mor.analysis.rows import stack_rows
+from lqo_mor.analysis.rows import stack_rows, unstack_rows
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import Weighted, output_covariance, output_mean, spectrum_of, state_covariance, weigh
 from lqo_mor.matrix_equations.pairing import Pairing, real_form
@@ -35,7 +35,7 @@ from lqo_mor.reduction.objective.transfer import (
 from lqo_mor.systems.convert import as_dense, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+from lqo_mor.systems.quadratic import factor_symmetric
 from lqo_mor.systems.system import System
 
 _ROOT2 = np.sqrt(2.0)
@@ -194,8 +194,8 @@ def pole_gradients(e: Evaluation, d_G: np.ndarray, d_D: np.ndarray) -> tuple[np.
     gamma_D = np.where(real, 1.0, _ROOT2) * d_D[:, :s] + 0j
     gamma_D[:, pairs] -= 1j * _ROOT2 * d_D[:, s:]
     # plain[1][j, i] is the derivative of g(μ_j, μ_i) by μ_i, hermitian[1][j, i] that of g(conj μ_j, μ_i)
-    plain, hermitian = ((g.T, slope.T) for g, slope in (e.plain, e.hermitian))
-    gamma, delta = e.inputs.gradients(*e.backward(gamma_D), plain, hermitian, alpha, beta)
+    plain, hermitian = ((weights, g.T, slope.T) for weights, (g, slope) in ((alpha, e.plain), (beta, e.hermitian)))
+    gamma, delta = e.inputs.gradients(*e.backward(gamma_D), plain, hermitian)
     return np.where(real, gamma.real, gamma), np.where(real[:, np.newaxis], delta.real, delta)
 
 
@@ -237,7 +237,5 @@ def reduced_system(
     dt: float | bool,
 ) -> DiagonalLQOSystem:
     """The reduced system with output rows in real coordinates."""
-    slots = slot_rows(rows, real)
-    p, c = problem.p, problem.c
-    quadratic = QuadraticOutput(slots[p : p + c], slots[p + c :], W) if c else None
-    return DiagonalLQOSystem(mu, B, slots[:p], D, quadratic, dt=dt)
+    C, quadratic = unstack_rows(slot_rows(rows, real), W)
+    return DiagonalLQOSystem(mu, B, C, D, quadratic, dt=dt)

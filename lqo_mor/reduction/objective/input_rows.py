@@ -7,8 +7,11 @@ The Gramians of half storage are ``P_ij = (b_i · f_j + f_i · b_j) g(μ_i, μ_j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+
+Part: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights of a Gramian, its pairings and their derivatives, (s, s)
 
 
 @dataclass(frozen=True)
@@ -26,22 +29,15 @@ class WhiteInputs:
         """What stands beside the pairing in the Gramian, and in the one with conjugates on the right, (s, s) both."""
         return self.B @ self.B.T, self.B @ self.B.conj().T
 
-    def gradients(
-        self,
-        gamma: np.ndarray,
-        delta: np.ndarray,
-        plain: tuple[np.ndarray, np.ndarray],
-        hermitian: tuple[np.ndarray, np.ndarray],
-        alpha: np.ndarray,
-        beta: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(self, gamma: np.ndarray, delta: np.ndarray, plain: Part, hermitian: Part) -> tuple[np.ndarray, np.ndarray]:
         """``γ`` (s,) and ``δ`` (s, m) plus those of ``Σ α_ij P_ij + β_ij H_ij`` for both Gramians and symmetric weights.
 
-        `plain` and `hermitian` hold ``g(μ_i, μ_j)`` and ``g(μ_i, conj μ_j)`` and their derivatives by ``μ_i``.
+        `plain` holds `α`, ``g(μ_i, μ_j)`` and its derivatives by ``μ_i``, `hermitian` the same for `β` and ``g(μ_i, conj μ_j)``.
         """
         products, conjugates = self.products()
-        gamma = gamma + 2 * np.sum(alpha * products * plain[1] + beta * conjugates * hermitian[1], axis=1)
-        return gamma, delta + 2 * (alpha * plain[0]) @ self.B + 2 * (beta * hermitian[0]) @ self.B.conj()
+        (alpha, g, dg), (beta, h, dh) = plain, hermitian
+        gamma = gamma + 2 * np.sum(alpha * products * dg + beta * conjugates * dh, axis=1)
+        return gamma, delta + 2 * (alpha * g) @ self.B + 2 * (beta * h) @ self.B.conj()
 
 
 class Series:
@@ -80,22 +76,15 @@ class ColouredInputs:
         mixed, conjugates = self.B @ self.F.T, self.B @ self.F.conj().T
         return mixed + mixed.T, conjugates + conjugates.conj().T
 
-    def gradients(
-        self,
-        gamma: np.ndarray,
-        delta: np.ndarray,
-        plain: tuple[np.ndarray, np.ndarray],
-        hermitian: tuple[np.ndarray, np.ndarray],
-        alpha: np.ndarray,
-        beta: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(self, gamma: np.ndarray, delta: np.ndarray, plain: Part, hermitian: Part) -> tuple[np.ndarray, np.ndarray]:
         """As for `WhiteInputs`."""
-        for weights, products, (g, dg), B, F in (
-            (alpha, self.products()[0], plain, self.B, self.F),
-            (beta, self.products()[1], hermitian, self.B.conj(), self.F.conj()),
+        products, conjugates = self.products()
+        for (weights, g, dg), own, B, F in (
+            (plain, products, self.B, self.F),
+            (hermitian, conjugates, self.B.conj(), self.F.conj()),
         ):
             seen = weights * g
-            gamma = gamma + 2 * np.sum(weights * products * dg + seen * (self.slopes @ B.T), axis=1)
+            gamma = gamma + 2 * np.sum(weights * own * dg + seen * (self.slopes @ B.T), axis=1)
             delta = delta + 2 * (seen @ F + self.through(seen @ B))
         return gamma, delta
 

@@ -9,8 +9,7 @@ import numpy as np
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
-from lqo_mor.analysis.rows import pair_weights, stack_rows
-from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.rows import pair_weights
 from lqo_mor.analysis.weighted import spectrum_of
 from lqo_mor.matrix_equations import pairing_jets
 from lqo_mor.matrix_equations.pairing_jets import WEIGHTED, WEIGHTED_FREE
@@ -78,12 +77,6 @@ def further_starts(full: DiagonalLQOSystem, size: Layout, norm: Norm) -> list[np
     return starts
 
 
-def weighted_data(sys: DiagonalLQOSystem, spectrum: InputSpectrum, ridge: float) -> Data:
-    """`search_data` of one system with one input, linear outputs and no feedthrough, for a spectrum."""
-    outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * sys.B[:, 0]))
-    return _weighted_data(np.array(sys.poles), outputs, spectrum.covariances[:, 0, 0], ridge, False)
-
-
 def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge: float, free: bool) -> Data:
     code, R = WEIGHTED_FREE if free else WEIGHTED, np.ascontiguousarray(R, float)
     features = np.empty((pairing_jets.N_FEATURES, poles.size), complex)
@@ -94,12 +87,12 @@ def _weighted_data(poles: np.ndarray, outputs: np.ndarray, R: np.ndarray, ridge:
 
 def search_data(sys: DiagonalLQOSystem, norm: Norm, ridge: float) -> Data:
     """What the kernels need of one system: the inner form in the usual norm, else the projection."""
-    if not norm.white:
-        return weighted_data(sys, spectrum_of(norm), ridge)
-    code, parameters = norm.pairing.compiled_code, np.array(norm.pairing.parameters)
     lam, b = np.array(sys.poles), np.array(sys.B[:, 0])
+    outputs = np.ascontiguousarray(sys.C * (pair_weights(sys) * b))
+    if not norm.white:
+        return _weighted_data(lam, outputs, spectrum_of(norm).covariances[:, 0, 0], ridge, False)
+    code, parameters = norm.pairing.compiled_code, np.array(norm.pairing.parameters)
     allpass = _allpass_form(sys, norm) if norm.plain and ridge <= BOUNDLESS else None
-    outputs = np.ascontiguousarray(stack_rows(sys.C, None) * (pair_weights(sys) * b))
     squared = float(norm_value(without_feedthrough(sys), norm)) ** 2
     features = np.empty((pairing_jets.N_FEATURES, lam.size), complex)
     pairing_jets._own_features(code, parameters, lam, features)

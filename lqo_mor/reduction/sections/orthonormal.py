@@ -17,6 +17,7 @@ from lqo_mor.systems.convert import diagonalised
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, projected
+from lqo_mor.systems.system import System
 
 _KEPT = (1e-12, 1e-9, 1e-7, 1e-5)  # Hankel singular values, relative to the largest, that an image keeps
 _CONDITION = 1e9  # of the modes of an image; it is searched, not believed
@@ -67,12 +68,15 @@ def cross_rows(full: DiagonalLQOSystem, rows: np.ndarray, A: np.ndarray, B: np.n
     return ((rows * np.where(full.is_real_pole, 1.0, 2.0)) @ X).real
 
 
-def realise(full: DiagonalLQOSystem, poles: np.ndarray, dt: float | bool) -> LQOSystem:
-    """The dense system of given poles whose outputs are optimal for `full`, diagonal with one input, over all time."""
+def realise(full: System, poles: np.ndarray, norm: Norm) -> LQOSystem:
+    """The dense system of given poles whose outputs are optimal for `full`, with one input, over all time, in its norm."""
     A, B = input_normal(poles, full.is_continuous)
+    if isinstance(full, LQOSystem):
+        X = norm.solve(full.A, A, full.B @ B.T)
+        return LQOSystem(A, B, full.C @ X, full.D, projected(full.M, X), full.dt)
     rows, p, q = cross_rows(full, stack_rows(full.C, full.M), A, B), full.n_outputs, full.M
     M = None if q is None else QuadraticOutput(rows[p : p + q.rank], rows[p + q.rank :], q.W)
-    return LQOSystem(A, B, rows[:p], full.D, M, dt)
+    return LQOSystem(A, B, rows[:p], full.D, M, full.dt)
 
 
 def diagonal_image(sys: LQOSystem, norm: Norm) -> DiagonalLQOSystem | None:
@@ -90,10 +94,3 @@ def diagonal_image(sys: LQOSystem, norm: Norm) -> DiagonalLQOSystem | None:
         if condition < _CONDITION:
             return image
     return None
-
-
-def realise_dense(sys: LQOSystem, poles: np.ndarray, norm: Norm) -> LQOSystem:
-    """The dense system of given poles in orthonormal coordinates with optimal outputs, over all time."""
-    A, B = input_normal(poles, sys.is_continuous)
-    X = norm.solve(sys.A, A, sys.B @ B.T)
-    return LQOSystem(A, B, sys.C @ X, sys.D, projected(sys.M, X), sys.dt)

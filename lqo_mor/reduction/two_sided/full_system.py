@@ -18,7 +18,7 @@ from lqo_mor.reduction.two_sided.cross_gramians import Map, state_map
 from lqo_mor.systems.convert import real_rows, real_states
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.poles import reflect, unstable
-from lqo_mor.systems.quadratic import QuadraticOutput, projected
+from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.system import System
 
 Products: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -136,11 +136,6 @@ def balancing(R: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray] | N
         return None
     root = np.sqrt(values)
     return R @ Yt.T / root, (S @ Z / root).T
-
-
-def outputs(full: FullSystem, V: np.ndarray) -> tuple[np.ndarray, np.ndarray | QuadraticOutput | None]:
-    """The projected outputs ``C V`` and ``Vᵀ M_i V``."""
-    return full.C @ V, projected(full.M, V)
 
 
 def observed(full: FullSystem, X: np.ndarray, C: np.ndarray, M: np.ndarray | QuadraticOutput | None) -> np.ndarray:

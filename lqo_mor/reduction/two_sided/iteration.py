@@ -33,12 +33,11 @@ from lqo_mor.reduction.two_sided.full_system import (
     gramian,
     inside,
     observed,
-    outputs,
     outside,
     squared_error,
 )
 from lqo_mor.systems.batches import slot_count
-from lqo_mor.systems.quadratic import QuadraticOutput
+from lqo_mor.systems.quadratic import QuadraticOutput, projected
 
 Step: TypeAlias = tuple[np.ndarray, np.ndarray]  # a step and what it changed in the undamped one
 
@@ -143,7 +142,7 @@ def evaluate(full: FullSystem, A: np.ndarray, B: np.ndarray, **fields: Any) -> I
     V = divide(X, P)
     if V is None:
         return None
-    C, M = outputs(full, V)
+    C, M = full.C @ V, projected(full.M, V)
     return Iterate(A, B, C, M, poles, X, P, V, squared_error(full, P, C, M), **fields)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.analysis.norm import HorizonNorm
 from lqo_mor.errors import InvalidInputError, LQOWarning, OrderError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction.best_of import better
 from lqo_mor.reduction.reduce import METHODS
+from lqo_mor.reduction.result import Method
 from lqo_mor.reduction.sweep import solve
 from tests.cases import dense, diagonal, get, parametrize, select
 
@@ -102,17 +104,20 @@ def test_a_channel_that_the_larger_order_makes_worse_keeps_the_smaller_system():
 
 
 def test_a_search_that_falls_behind_starts_again_from_the_order_before():
-    small, starts = lqo.reduce(ROD, 2), []
+    small, starts, norm = lqo.reduce(ROD, 2), [], HorizonNorm(None)
 
-    def method(sys, order, *, horizon, progress=None, start=None):
+    def steps(sys, budget, norm, *, progress=None, start=None):
         starts.append(start)
-        return lqo.balanced_truncation(sys, 1) if start is None else lqo.variable_projection(sys, order, start=start)
+        if start is None:
+            return lqo.balanced_truncation(sys, 1)
+        return lqo.variable_projection(sys, budget.order, start=start)
 
-    red = solve(ROD, 4, "optimal", (method, {}), None, None, small)
+    method = Method(lqo.variable_projection, steps)
+    red = solve(ROD, 4, "optimal", (method, {}), norm, None, small)
     assert starts == [None, small]
     assert red.system.order == 4
     assert red.error < small.error
-    assert solve(ROD, 4, "tsia", (method, {}), None, None, small) is small  # which cannot fill up a smaller system
+    assert solve(ROD, 4, "tsia", (method, {}), norm, None, small) is small  # which cannot fill up a smaller system
 
 
 def test_the_table_of_a_single_system():

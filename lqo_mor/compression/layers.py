@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -64,7 +64,8 @@ def reduce_layers(
         ssm, own = block.ssm, list(islice(done, len(group)))
         if own:
             whole = joined([reduction for reduction, _ in own], ssm.batch) if ssm.batch else own[0][0]
-            small = pad(cast(DiagonalLQOSystem, whole.system), size // 2)
+            made = replace(cast(DiagonalLQOSystem, whole.system))  # anew: arrays may come from a worker writeable
+            small = pad(made, size // 2)
             found.append(ReducedLayer(small, whole.error, whole.repaired, sum(seconds for _, seconds in own)))
         else:
             found.append(ReducedLayer(ssm, np.zeros(ssm.batch), np.zeros(ssm.batch, bool), 0))

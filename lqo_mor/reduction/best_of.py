@@ -121,7 +121,7 @@ def joined_outcomes(parts: list[Outcome], batch: tuple[int, ...]) -> Outcome:
     return Outcome(
         stack([cast(DiagonalLQOSystem, part.system) for part in parts], batch),
         history.reshape(*batch, -1),
-        np.reshape([part.status for part in parts], batch),
+        np.concatenate([np.ravel(part.status) for part in parts]).reshape(batch),
         np.reshape([part.iterations for part in parts], batch),
         np.reshape([part.repaired for part in parts], batch),
     )

@@ -130,8 +130,8 @@ def test_horizon_infinity_is_none(method):
 @pytest.mark.parametrize("method", list(METHODS))
 def test_the_functions_are_what_reduce_calls(method):
     sys = get("diagonal discrete siso factored")
-    assert METHODS[method](sys, 3).error == lqo.reduce(sys, 3, method=method).error
-    assert METHODS[method](sys, slots=2).error == lqo.reduce(sys, slots=2, method=method).error
+    assert METHODS[method].public(sys, 3).error == lqo.reduce(sys, 3, method=method).error
+    assert METHODS[method].public(sys, slots=2).error == lqo.reduce(sys, slots=2, method=method).error
 
 
 @parametrize(select(hard=False, real=True))

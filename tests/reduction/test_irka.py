@@ -96,7 +96,7 @@ def test_shifted_solves_give_the_cross_gramians(continuous):
     poles, T = np.linalg.eig(small)
     for adjoint in (False, True):
         wanted = solve(sys.A.T, small.T, Q) if adjoint else solve(sys.A, small, Q)
-        for found in (_schur_solver(sys)(Q, poles, T, adjoint), _shifted_solver(sys, None)(Q, small, adjoint)):
+        for found in (_schur_solver(sys)(Q, poles, T, adjoint), _shifted_solver(sys, norm_of(sys))(Q, small, adjoint)):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
 
 
@@ -107,7 +107,7 @@ def test_modes_that_cost_digits_are_corrected():
     assert np.linalg.cond(np.linalg.eig(small)[1]) > 1e6
     Q = np.random.default_rng(3).standard_normal((12, 2))
     wanted = solve_stein(sys.A, small, Q)
-    np.testing.assert_allclose(_shifted_solver(sys, None)(Q, small), wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
+    np.testing.assert_allclose(_shifted_solver(sys, norm_of(sys))(Q, small), wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("order", [30])

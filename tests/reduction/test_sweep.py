@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
-from lqo_mor.analysis.norm import HorizonNorm
+from lqo_mor.analysis.door import norm_of
 from lqo_mor.errors import InvalidInputError, LQOWarning, OrderError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction.best_of import better
 from lqo_mor.reduction.reduce import METHODS
@@ -104,7 +104,7 @@ def test_a_channel_that_the_larger_order_makes_worse_keeps_the_smaller_system():
 
 
 def test_a_search_that_falls_behind_starts_again_from_the_order_before():
-    small, starts, norm = lqo.reduce(ROD, 2), [], HorizonNorm(None)
+    small, starts, norm = lqo.reduce(ROD, 2), [], norm_of(ROD)
 
     def steps(sys, budget, norm, *, progress=None, start=None):
         starts.append(start)

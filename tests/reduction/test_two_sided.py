@@ -5,6 +5,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import HorizonNorm
 from lqo_mor.matrix_equations.lyapunov import solve_lyapunov
 from lqo_mor.matrix_equations.stein import solve_stein
 from lqo_mor.reduction.result import Status
@@ -44,7 +45,7 @@ def test_cross_gramians(sys, horizon):
     small = dense(7, n=3, continuous=sys.is_continuous).A
     Q = rng.standard_normal((full.order, 3))
     solve = solve_lyapunov if sys.is_continuous else solve_stein
-    doubling = cross_gramians._doubling_solver(full.A, sys.is_continuous, horizon)
+    doubling = cross_gramians._doubling_solver(full.A, norm_of(sys, horizon))
     for adjoint in (False, True):
         A, B = (full.A.T, small.T) if adjoint else (full.A, small)
         wanted = solve(A, B, Q, horizon)
@@ -57,7 +58,7 @@ def test_a_defective_reduced_matrix_does_not_matter():
     Q = np.ones((7, 2))
     for sys in (get("diagonal discrete siso linear"), get("dense discrete siso linear")):
         wanted = solve_stein(as_dense(sys).A, block, Q[: sys.order])
-        np.testing.assert_allclose(cross_gramians.cross_solver(sys, None)(Q[: sys.order], block), wanted, rtol=1e-10)
+        np.testing.assert_allclose(cross_gramians.cross_solver(sys, norm_of(sys))(Q[: sys.order], block), wanted, rtol=1e-10)
     sys = dense(3, n=8)
     start = lqo.LQOSystem(block, [[0.0], [1.0]], [[1.0, 0.0]], dt=1.0)
     red = lqo.tsia(sys, 2, start=start)
@@ -78,7 +79,7 @@ def test_stiff_systems_keep_their_digits():
     rng = np.random.default_rng(4)
     A = np.triu(rng.standard_normal((12, 12)), 1) * 1e3 - np.diag(np.geomspace(1e-4, 1e4, 12))
     Q, small = rng.standard_normal((12, 2)), np.array([[-1e-3, 1.0], [0.0, -1e2]])
-    solve = cross_gramians._doubling_solver(A, True, None)
+    solve = cross_gramians._doubling_solver(A, HorizonNorm(True))
     for left, right, adjoint in ((A, small.T, False), (A.T, small, True)):
         X = solve(Q, small, adjoint)
         rest = left @ X + X @ right + Q

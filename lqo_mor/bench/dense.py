@@ -50,8 +50,7 @@ def stein_dense(quick: bool, progress: Tell) -> list[Row]:
         for radius in (0.99,) if quick else (0.9, 0.99, 0.999):
             case = f"radius {radius}"
             progress(f"n = {n}, {case}")
-            A = stable_matrix(n, False, radius)
-            rows += _against_peers("stein_dense", False, n, case, A, STEIN_TARGETS.get(n))
+            rows += _against_peers("stein_dense", False, n, case, stable_matrix(n, False, radius), STEIN_TARGETS.get(n))
     return rows
 
 
@@ -82,8 +81,7 @@ def finite_horizon(quick: bool, progress: Tell) -> list[Row]:
             flow = scipy.linalg.expm(horizon * A) if continuous else np.linalg.matrix_power(A, int(horizon))
             rest = Q - flow @ Q @ flow.T  # the finite sum solves the equation with this constant term
             residual = lyapunov_residual if continuous else stein_residual
-            terms = {"finite": rest, "infinite": Q}
-            accuracy = {name: partial(residual, A, A, term) for name, term in terms.items()}
+            accuracy = {"finite": partial(residual, A, A, rest), "infinite": partial(residual, A, A, Q)}
             rows += compare("finite_horizon", n, case, timings, accuracy, targets={"infinite": 0.5})
     return rows
 

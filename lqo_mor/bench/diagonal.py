@@ -31,15 +31,9 @@ def diagonal(quick: bool, progress: Tell, n: int = 1024) -> list[Row]:
     rng = np.random.default_rng(0)
     lam, B, norm = _poles(rng, n), rng.standard_normal((n, 1)) + 1j * rng.standard_normal((n, 1)), pairing(False)
 
-    def floor() -> tuple[np.ndarray]:
-        out = np.empty((n, n), complex)
+    def filled(out: np.ndarray) -> tuple[np.ndarray]:
         out.fill(1.0)
         return (out,)  # freed outside the clock, as the others' results are
-
-    def fresh() -> tuple[np.ndarray]:
-        out = np.frombuffer(mmap.mmap(-1, 16 * n * n), complex)
-        out.fill(1.0)
-        return (out,)
 
     def plain() -> np.ndarray:
         X = np.multiply.outer(lam, lam)
@@ -49,8 +43,8 @@ def diagonal(quick: bool, progress: Tell, n: int = 1024) -> list[Row]:
     timings = measure(
         {
             "ours": lambda: solve_diagonal(norm, lam, B, lam, B),
-            "writing n² numbers": floor,
-            "the same, to new pages": fresh,
+            "writing n² numbers": lambda: filled(np.empty((n, n), complex)),
+            "the same, to new pages": lambda: filled(np.frombuffer(mmap.mmap(-1, 16 * n * n), complex)),
             "NumPy": plain,
         }
     )

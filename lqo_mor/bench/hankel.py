@@ -40,9 +40,8 @@ def hankel_values(quick: bool, progress: Tell, slots: int = 10) -> list[Row]:
             continue
         count = int(np.sum(exact >= SMALLEST * exact[0]))
         case = f"{case}, {count} values"
-        for row in compare("hankel_values", 2 * slots, case, timings, partial(largest_error, exact=exact)):
-            reached = row.accuracy is not None and row.accuracy <= ACCURACY
-            rows.append(replace(row, reached=reached))
+        found = compare("hankel_values", 2 * slots, case, timings, partial(largest_error, exact=exact))
+        rows += [replace(row, reached=row.accuracy is not None and row.accuracy <= ACCURACY) for row in found]
     return rows
 
 
@@ -92,8 +91,7 @@ def extended_values(sys: DiagonalLQOSystem) -> np.ndarray:
                     out[i, j] = weight / (-(x + mp.conj(y)) if sys.is_continuous else 1 - x * mp.conj(y))
             return out
 
-        adjoint = [[mp.conj(c) for c in row] for row in C]
-        P, Q = gramian(poles, B), gramian([mp.conj(z) for z in poles], adjoint)
+        P, Q = gramian(poles, B), gramian([mp.conj(z) for z in poles], [[mp.conj(c) for c in row] for row in C])
         L = mp.cholesky(P)
         squares = mp.eighe(L.H * Q * L, eigvals_only=True)
         return np.array(sorted((float(mp.sqrt(abs(value))) for value in squares), reverse=True))

@@ -51,13 +51,11 @@ def solve(n: int, continuous: bool) -> dict[str, Any]:
         A[np.diag_indices(n)] -= 1.05
     B = rng.standard_normal((n, 1))
     factor = lyapunov_factor if continuous else stein_factor
-    small = np.array([[-0.5, 0.1], [0.0, -0.4]])
-    factor(small, np.ones((2, 1)))  # loads and compiles what there is
+    factor(np.array([[-0.5, 0.1], [0.0, -0.4]]), np.ones((2, 1)))  # loads and compiles what there is
     begin = time.perf_counter()
     R = factor(A, B)
     seconds = time.perf_counter() - begin
-    memory = peak_memory()
-    return {"seconds": seconds, "memory": memory, "rank": R.shape[1], "accuracy": factor_residual(continuous, A, B, R)}
+    return {"seconds": seconds, "memory": peak_memory(), "rank": R.shape[1], "accuracy": factor_residual(continuous, A, B, R)}
 
 
 def peak_memory() -> float | None:

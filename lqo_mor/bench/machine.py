@@ -40,8 +40,7 @@ def blas() -> list[str]:
         name = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {}).get("name", "unknown BLAS")
         return [f"{name}, {', '.join(settings) or 'default number of threads'}"]
     found = [info for info in threadpool_info() if info.get("user_api") == "blas"]
-    lines = [f"{info['internal_api']} {info['version']}, {info['num_threads']} threads" for info in found]
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(f"{info['internal_api']} {info['version']}, {info['num_threads']} threads" for info in found))
 
 
 def _version(name: str) -> str | None:

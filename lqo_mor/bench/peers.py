@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
 
 Solver: TypeAlias = Callable[[], np.ndarray]
 
@@ -35,7 +35,9 @@ def solvers(continuous: bool, A: np.ndarray, root: np.ndarray, wrappers: bool = 
     """
     Q = root @ root.T
     modules = installed()
-    functions: dict[str, Solver] = {"SciPy": _scipy(continuous, A, Q)}
+    functions: dict[str, Solver] = {
+        "SciPy": (lambda: solve_continuous_lyapunov(A, -Q)) if continuous else (lambda: solve_discrete_lyapunov(A, Q))
+    }
     absent = {peer: why for peer, why in modules.items() if isinstance(why, str)}
     makers: dict[str, Callable[..., Solver]] = {"slycot": _slycot, "python-control": _control, "pyMOR": _pymor}
     for peer, make in makers.items():
@@ -50,12 +52,6 @@ def solvers(continuous: bool, A: np.ndarray, root: np.ndarray, wrappers: bool = 
         except (ImportError, AttributeError):
             absent[peer] = "this version has no such solver"
     return functions, absent
-
-
-def _scipy(continuous: bool, A: np.ndarray, Q: np.ndarray) -> Solver:
-    if continuous:
-        return lambda: scipy.linalg.solve_continuous_lyapunov(A, -Q)
-    return lambda: scipy.linalg.solve_discrete_lyapunov(A, Q)
 
 
 def _slycot(slycot: Any, continuous: bool, A: np.ndarray, Q: np.ndarray) -> Solver:

@@ -92,7 +92,9 @@ def measure(
             samples[name].clear()
     for k in range(rounds):
         for name in names[k % len(names) :] + names[: k % len(names)]:
-            if name not in failures and not _enough(samples[name], budget):
+            spent = sum(samples[name])
+            enough = spent >= _PATIENCE * budget or (spent >= budget and len(samples[name]) >= _RUNS)
+            if name not in failures and not enough:
                 sleep(_PAUSE)
                 turn(name, _TURN)
     return {
@@ -101,11 +103,6 @@ def measure(
         else Timing(median(samples[name]), len(samples[name]), results[name])
         for name in competitors
     }
-
-
-def _enough(samples: list[float], budget: float) -> bool:
-    spent = sum(samples)
-    return spent >= _PATIENCE * budget or (spent >= budget and len(samples) >= _RUNS)
 
 
 def compare(

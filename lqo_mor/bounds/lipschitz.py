@@ -63,8 +63,7 @@ def chord(ratio: ArrayLike) -> np.ndarray:
     A `ratio` is at least 0 and may be infinite; the result is between 1 and 2.
     """
     ratio = np.asarray(ratio, dtype=np.float64)
-    near = 1 / np.cos(0.5 * np.arcsin(np.minimum(ratio, 1.0)))
-    return np.where(ratio < 1, near, 2.0)
+    return np.where(ratio < 1, 1 / np.cos(0.5 * np.arcsin(np.minimum(ratio, 1.0))), 2.0)
 
 
 @dataclass(frozen=True, eq=False)

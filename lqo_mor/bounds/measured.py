@@ -22,8 +22,7 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
     After a system the neighbourhood of tokens is sent, as the largest error of each feature and that of a token.
     """
     model, steps = analysis.model, analysis.steps
-    encoder = ends(model)[0]
-    x = encode(encoder, inputs)
+    x = encode(ends(model)[0], inputs)
     for layer in analysis.layers:
         block, small, norm = layer.block, layer.other.ssm, layer.after
         v = block_input(block, x)

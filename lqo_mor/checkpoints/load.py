@@ -84,8 +84,7 @@ def load_checkpoint(path: FilePath, format: str | None = None, *, settings: Mapp
         raise CheckpointError(f"{path.name}: its content cannot be understood, reading it ends in {type(err).__name__}") from err
     warn_of_assumptions(path.name, asked.assumed)
     original = Original(state, extras, model, asked.values)
-    source = Source(family, path.resolve(), layout, original, content.foreign, asked.assumed)
-    return replace(model, source=source)
+    return replace(model, source=Source(family, path.resolve(), layout, original, content.foreign, asked.assumed))
 
 
 def _recognised(state: Tensors) -> Family:

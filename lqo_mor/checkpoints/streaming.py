@@ -125,29 +125,34 @@ def compress_file(
 
 def _reduced(job: _Job, layout: Layout, spool: BinaryIO, progress: Progress | None) -> tuple[list[_Result], dict[str, Values]]:
     """All layers reduced, and by their prefixes the places of their tensors in the spool; only those stay in memory."""
-    prefixes, results = list(job.layers), []
+    results: dict[str, _Result] = {}
     layers: dict[str, Values] = {}
 
-    def store(prefix: str, result: _Result) -> None:
+    def reduce(prefix: str, slots: int = 0) -> None:
+        result = results[prefix] = job.reduced(prefix, slots)
         layers[prefix] = {}
         for key, value in layout.restored(result.tensors).items():
             layers[prefix][str(key)] = (NUMBER_NAMES[value.dtype], value.shape, spool.tell())
             spool.write(np.ascontiguousarray(value).tobytes())
         result.tensors.clear()
 
-    for prefix in prefixes:
-        results.append(job.reduced(prefix))
-        store(prefix, results[-1])
+    for prefix in job.layers:
+        reduce(prefix)
         if progress is not None:
-            progress(len(results), len(prefixes))
-    if all(result.refused for result in results):
-        raise cast(OrderError, results[0].refused)
-    slots = max(result.slots for result in results)
-    for again in (_smaller, _unlike):  # most classes take one size for all layers
-        for i in again(results) if job.family.same_size else ():
-            results[i] = job.reduced(prefixes[i], slots)
-            store(prefixes[i], results[i])
-    return results, layers
+            progress(len(results), len(job.layers))
+    first, *_ = refused = [result.refused for result in results.values()]
+    if first is not None and all(refused):
+        raise first
+    if job.family.same_size:  # most classes take one size for all layers, and tensors of the same shapes
+        slots = max(result.slots for result in results.values())
+        for prefix, result in results.items():
+            if result.slots < slots:
+                reduce(prefix, slots)
+        shapes = {result.shapes for result in results.values() if not result.refused}
+        for prefix, result in results.items():
+            if result.refused and result.shapes not in shapes:  # it stayed as it was
+                reduce(prefix, slots)
+    return list(results.values()), layers
 
 
 @contextmanager
@@ -216,17 +221,6 @@ class _Job:
         shapes = tuple(sorted((key.removeprefix(prefix), value.shape) for key, value in new.items()))
         report = replace(report, parameters_before=before, parameters_after=sum(map(parameter_count, new.values())))
         return _Result(new, shapes, ssm.n_slots, report, refused)
-
-
-def _smaller(results: list[_Result]) -> list[int]:
-    """The layers with fewer slots than others."""
-    return [i for i, result in enumerate(results) if result.slots < max(other.slots for other in results)]
-
-
-def _unlike(results: list[_Result]) -> list[int]:
-    """The layers that stayed as they were, with tensors of other shapes than the reduced ones."""
-    shapes = {result.shapes for result in results if not result.refused}
-    return [i for i, result in enumerate(results) if result.refused and result.shapes not in shapes]
 
 
 def _numbers(dtype: str, shape: Sequence[int]) -> int:

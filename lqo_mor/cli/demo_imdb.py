@@ -76,8 +76,7 @@ def _models(console: Console) -> tuple[DeepSSM, DeepSSM]:
         how = "It was compressed for inputs like its training reviews, without retraining"
     else:
         with progress_bar("compressing (the first run also compiles)") as progress, tempfile.TemporaryDirectory() as folder:
-            result = compress(full, state_size=STATES, horizon=STEPS, progress=progress)
-            result.model.save(Path(folder) / SMALL)
+            compress(full, state_size=STATES, horizon=STEPS, progress=progress).model.save(Path(folder) / SMALL)
             small = load_checkpoint(Path(folder) / SMALL)
         how = f"Every layer was just reduced, without retraining, in {time.perf_counter() - begin:.1f} s"
     sizes = {m: ", ".join(dict.fromkeys(str(block.state_size) for block in m.blocks)) for m in (full, small)}

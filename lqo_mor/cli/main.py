@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough; results are printed after all files are written
-        _discard_output()
+        # What is left of standard output goes nowhere, so that the interpreter does not complain when it ends.
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (LQOError, OSError, MemoryError) as err:
         message = " ".join(str(err).split()) or type(err).__name__
@@ -57,9 +59,3 @@ def main(argv: list[str] | None = None) -> int:
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     with suppress(OSError):  # a closed standard error must not stop the work
         print(f"lqo-mor: warning: {message}", file=sys.stderr)
-
-
-def _discard_output() -> None:
-    """Send what is left of standard output nowhere, so that the interpreter does not complain when it ends."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

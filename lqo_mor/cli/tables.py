@@ -63,8 +63,7 @@ def systems_table(model: DeepSSM, other: DeepSSM) -> Table:
     table = plain_table("layer", "states", "h2 median", "h2 worst")
     for a, b in zip(model.blocks, other.blocks, strict=True):
         errors = h2_error(a.ssm, b.ssm, relative=True, delay=0)
-        states = f"{a.state_size}, {b.state_size}"
-        table.add_row(escape(a.name), states, f"{np.median(errors):.3%}", f"{np.max(errors):.3%}")
+        table.add_row(escape(a.name), f"{a.state_size}, {b.state_size}", f"{np.median(errors):.3%}", f"{np.max(errors):.3%}")
     return table
 
 

@@ -75,8 +75,7 @@ class CompressionResult:
             If `bound` is that of other models.
         """
         check_new(path, overwrite)
-        page = html_page(self.report, self.original, self.model, bound)
-        write_atomically(path, page.encode(errors="replace"), overwrite)
+        write_atomically(path, html_page(self.report, self.original, self.model, bound).encode(errors="replace"), overwrite)
 
 
 def compress(  # the door to all ways of compressing: its keywords are what a user chooses
@@ -246,8 +245,7 @@ def _result(
         )
         for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
     )
-    report = CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon)
-    return CompressionResult(small, report, model)
+    return CompressionResult(small, CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon), model)
 
 
 def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> CompressionResult:

@@ -93,8 +93,7 @@ def cayley_transform(A: np.ndarray, shift: float | None = None) -> tuple[np.ndar
 
 def _shift(A: np.ndarray) -> float:
     """A shift of the size of the eigenvalues: the geometric mean of the extreme singular values, by power steps."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(A.shape[0])
+    x = np.random.default_rng(0).standard_normal(A.shape[0])
     lu = scipy.linalg.lu_factor(A, check_finite=False)
     inverse = 0.0
     for _ in range(8):

@@ -147,8 +147,7 @@ def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> 
         return _pivoted_cholesky(real_form(solve_diagonal(norm, poles, B, poles, B), hermitian, real, real))
     n = int(np.sum(2 - real))
     high, low, pivots = np.zeros((n, n)), np.zeros((n, n)), np.empty(n, np.int64)
-    parameters = np.array(norm.parameters)
-    double_double.gramian(norm.code, parameters, poles.astype(complex), B.astype(complex), real, high, low)
+    double_double.gramian(norm.code, np.array(norm.parameters), poles.astype(complex), B.astype(complex), real, high, low)
     rank = double_double.cholesky(high, low, _PIVOT_FLOOR, pivots)
     R = np.zeros((n, rank))
     R[pivots] = np.tril(high)[:, :rank]

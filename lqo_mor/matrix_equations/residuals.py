@@ -9,8 +9,7 @@ from lqo_mor.errors import SingularEquationError
 
 def spectral_norm_estimate(A: np.ndarray) -> float:
     """The 2-norm of a matrix to about 10 %, by a few power steps on ``AᴴA``; n² work."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(A.shape[1])
+    x = np.random.default_rng(0).standard_normal(A.shape[1])
     norm = 0.0
     for _ in range(8):
         size = np.linalg.norm(x)

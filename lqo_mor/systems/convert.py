@@ -22,14 +22,12 @@ _ROOT2 = np.sqrt(2.0)
 
 def real_states(slots: np.ndarray, real: np.ndarray) -> np.ndarray:
     """State rows (s, m) of half storage in real coordinates, (n, m)."""
-    scale = np.where(real, 1.0, _ROOT2)[:, np.newaxis]
-    return np.concatenate([scale * slots.real, _ROOT2 * slots.imag[~real]])
+    return np.concatenate([np.where(real, 1.0, _ROOT2)[:, np.newaxis] * slots.real, _ROOT2 * slots.imag[~real]])
 
 
 def real_rows(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Output rows (q, s) of half storage in real coordinates, (q, n)."""
-    scale = np.where(real, 1.0, _ROOT2)
-    return np.concatenate([scale * rows.real, -_ROOT2 * rows.imag[:, ~real]], axis=1)
+    return np.concatenate([np.where(real, 1.0, _ROOT2) * rows.real, -_ROOT2 * rows.imag[:, ~real]], axis=1)
 
 
 def slot_rows(rows: np.ndarray, real: np.ndarray) -> np.ndarray:

@@ -211,8 +211,7 @@ def replace_s4d_layers(model: nn.Module, path: FilePath, returns_state: bool = T
 
 
 def _counts(tensors: dict[str, Tensor]) -> list[Tensor]:
-    n_layers = sum(key.endswith(".slots.count") for key in tensors)
-    return [tensors[f"s4_layers.{i}.slots.count"] for i in range(n_layers)]
+    return [tensors[f"s4_layers.{i}.slots.count"] for i in range(sum(key.endswith(".slots.count") for key in tensors))]
 
 
 def _check_fits(model: nn.Module, tensors: dict[str, Tensor], prenorm: bool) -> None:

@@ -57,9 +57,8 @@ class Layout:
         kept = list(place)
         while kept and dropped > 0:
             dropped -= len(_bare(kept.pop()).split("."))
-        rest = names[
-            max(0, shared + dropped) :
-        ]  # a last element of several names was dropped as a whole, so `dropped` may be negative
+        # A last element of several names was dropped as a whole, so `dropped` may be negative.
+        rest = names[max(0, shared + dropped) :]
         return (*kept, ".".join(rest)) if "." in place[-1] else (*kept, *rest)
 
 
@@ -99,7 +98,9 @@ def find_state(tree: Any, extras: Values) -> tuple[Tensors, Layout, Values]:
             inner = {name: value for name, value in tree.items() if _has_arrays(value) and not is_optimiser(name, value)}
             others = _without(tree, inner)
     places, arrays = _by_bare_key(inner)
-    prefix = _prefix(arrays)
+    prefix = ""  # what wrappers put before every key
+    while found := next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in arrays)), ""):
+        prefix += found
     layout = Layout(nesting, {key[len(prefix) :]: place for key, place in places.items()})
     return {key[len(prefix) :]: value for key, value in arrays.items()}, layout, others | extras
 
@@ -173,14 +174,6 @@ def _shared(names: list[str], others: list[str]) -> int:
     return count
 
 
-def _prefix(keys: Collection[str]) -> str:
-    """What wrappers put before every key."""
-    prefix = ""
-    while found := next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in keys)), ""):
-        prefix += found
-    return prefix
-
-
 def nested(state: Mapping[Any, np.ndarray]) -> Tree:
     """Nested dictionaries from tensors whose keys may be paths."""
     tree: Tree = {}
@@ -201,11 +194,8 @@ def flat(state: Mapping[Any, np.ndarray]) -> Tensors:
 
 def by_names(state: Mapping[Any, np.ndarray]) -> Tree:
     """Nested dictionaries with one name a level, whatever the style of the keys was."""
-    paths = {}
-    for place, value in state.items():
-        names = [name for key in ((place,) if isinstance(place, str) else place) for name, _ in _parts(key)]
-        paths[tuple(names)] = value
-    return nested(paths)
+    places = {(place,) if isinstance(place, str) else place: value for place, value in state.items()}
+    return nested({tuple(name for key in place for name, _ in _parts(key)): value for place, value in places.items()})
 
 
 def _kind(value: Any) -> str:

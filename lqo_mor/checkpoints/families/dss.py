@@ -177,8 +177,7 @@ def _common_exponents(layer: str, poles: np.ndarray, used: np.ndarray, log_dt: n
             f"{layer}: the heads of this class share one set of poles, and the reduced ones do not. Reduce it by "
             f"lqo_mor.checkpoints.families.in_class.keep_shared_poles, which keeps some of the poles of the file; or {WAY_OUT}"
         )
-    common = stable_poles(layer, np.where(np.any(used, axis=0), first[0], 0.5))
-    return np.log(common), poles.imag < 0
+    return np.log(stable_poles(layer, np.where(np.any(used, axis=0), first[0], 0.5))), poles.imag < 0
 
 
 def _lambda_tensors(form: str, z: np.ndarray, dt: np.ndarray) -> dict[str, np.ndarray]:

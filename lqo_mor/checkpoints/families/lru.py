@@ -69,10 +69,8 @@ def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Value
     gamma_log = np.log(-np.expm1(2 * log_modulus)) / 2
     gamma_log = gamma_log.astype(tensors["gamma_log"].dtype).astype(np.float64)  # as the class will read it
     B = B / np.exp(gamma_log)[:, np.newaxis]
-    if _in_parts(set(tensors)):
-        rows = {"B_re": B.real, "B_im": B.imag, "C_re": C.real, "C_im": C.imag}
-    else:
-        rows = {"B": B, "C": C}
+    parts = {"B_re": B.real, "B_im": B.imag, "C_re": C.real, "C_im": C.imag}
+    rows = parts if _in_parts(set(tensors)) else {"B": B, "C": C}
     return {
         "nu_log": np.log(-log_modulus),
         "theta_log": np.log(np.maximum(np.abs(np.angle(poles)), np.exp(_REAL_AXIS))),

@@ -164,10 +164,8 @@ def _write_v2(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Va
     with np.errstate(over="ignore", invalid="ignore"):  # not finite: refused when it is rounded
         C = C * (1 - ((1 + z / 2) / (1 - z / 2)) ** _nodes_length(layer, tensors))
     new = _common(_V2_V3, layer, ssm, C, tensors)
-    if _is_hurwitz(tensors):
-        matrix = {"log_w_real": real, "w_imag": imag}
-    else:
-        matrix = {"w": real_view(w), "Q": new[f"{_V2_V3}.P"]}
+    hurwitz = {"log_w_real": real, "w_imag": imag}
+    matrix = hurwitz if _is_hurwitz(tensors) else {"w": real_view(w), "Q": new[f"{_V2_V3}.P"]}
     kept = {key: tensors[f"{_V2_V3}.{key}"] for key in ("omega", "z")}
     return new | {f"{_V2_V3}.{key}": value for key, value in ({"log_dt": step[:, 0]} | matrix | kept).items()}
 

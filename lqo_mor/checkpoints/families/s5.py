@@ -101,8 +101,7 @@ def _arrays(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Valu
     if len(C) > ssm.n_inputs:  # the second half of the outputs runs backward
         first, second = np.split(D, 2)
         C, D = np.concatenate(np.split(C, 2), axis=1), first + second
-    B = ssm.B / (dt * factors)[:, np.newaxis]
-    return {"A": z / dt, "B": B, "C": C, "D": diagonal_of(layer, D), "log_step": log_step}
+    return {"A": z / dt, "B": ssm.B / (dt * factors)[:, np.newaxis], "C": C, "D": diagonal_of(layer, D), "log_step": log_step}
 
 
 def _unstable(poles: np.ndarray) -> np.ndarray:

@@ -106,8 +106,7 @@ def _with_kernels(ssm: DiagonalLQOSystem, change: np.ndarray, steps: int) -> Dia
     residues = (change[:, 1 : 1 + n] + 1j * change[:, 1 + n :]) * norms
     residues = np.where(ssm.is_real_pole, residues.real, 0.5 * residues)
     C = ssm.C + np.divide(residues, ssm.B[..., 0], out=np.zeros_like(residues), where=norms != 0)[:, np.newaxis]
-    D = ssm.D + change[:, :1, np.newaxis]
-    return replace(ssm, C=C, D=D)
+    return replace(ssm, C=C, D=ssm.D + change[:, :1, np.newaxis])
 
 
 def _units(ssm: DiagonalLQOSystem, steps: int) -> np.ndarray:

@@ -116,8 +116,7 @@ class SystemCalibration(Calibration):
         spectrum = self._spectrum(np.asarray(total) / (s.count * s.grid.steps), weight)
         scaled = _scaled(block.ssm, weight)
         reduced = reduce(scaled, slots=size, spectrum=spectrum, ridge=_REDUCTION_RIDGE, margin=margin(block)).system
-        small = pad(cast(DiagonalLQOSystem, reduced), size)
-        found = _scaled(small, replace(weight, root=np.linalg.inv(weight.root)))
+        found = _scaled(pad(cast(DiagonalLQOSystem, reduced), size), replace(weight, root=np.linalg.inv(weight.root)))
         return DiagonalLQOSystem(found.poles, found.B, found.C, block.ssm.D, found.M, dt=found.dt)
 
     def _fit_outputs(self, block: Block, system: DiagonalLQOSystem, full: Spool, follow: Spool) -> DiagonalLQOSystem:

@@ -45,8 +45,7 @@ _ESTIMATES = {
 
 def html_page(report: CompressionReport, model: DeepSSM, small: DeepSSM, bound: OutputErrorBound | None = None) -> str:
     """The page of a report on the reduction of `model` to `small`, see `CompressionResult.save_html`."""
-    names = [block.name for block in model.blocks]
-    if bound is not None and list(bound.names) != names:
+    if bound is not None and list(bound.names) != [block.name for block in model.blocks]:
         raise InvalidInputError("the bound must be that of the compression: its blocks have other names")
     parts = [
         "<h1>Compression of a deep state-space model</h1>",

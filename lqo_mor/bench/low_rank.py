@@ -27,8 +27,7 @@ def low_rank(quick: bool, progress: Tell, n: int | None = None) -> list[Row]:
     for continuous in (False, True):
         case = "continuous" if continuous else "discrete"
         progress(f"n = {n}, {case}")
-        command = [sys.executable, "-m", "lqo_mor.bench.low_rank", str(n), case]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "lqo_mor.bench.low_rank", str(n), case], capture_output=True, text=True)
         row: dict[str, Any] = {"claim": "low_rank", "n": n, "case": case, "peer": "limit: 1 minute, 2 GiB at n = 4096"}
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

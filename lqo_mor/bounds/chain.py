@@ -53,8 +53,7 @@ def follow(analysis: Analysis, seen: Seen | None = None, margin: float = 1.0) ->
     for layer in analysis.layers:
         state = _through_block(layer, known, steps, state)
     error, weights, scale, capped = state.size, state.weights, state.scale, state.capped
-    final = layer_norm(model.norm)
-    if final is not None:
+    if (final := layer_norm(model.norm)) is not None:
         most, limits = float(np.max(scale)), known({"final": steepest_slope(final)})
         scale = np.abs(final.weight)
         slope: float = limits["final"]

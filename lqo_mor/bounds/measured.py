@@ -51,8 +51,7 @@ def measure(analysis: Analysis, inputs: np.ndarray) -> Seen:
         found |= {"change": _sizes(change), "change_post": _sizes(change * slopes)}
         yield {**found, "post": np.max(slopes, axis=1), "post_rms": _rms(slopes)}
         x = out if norm is None else normalise(norm, out)
-    final = layer_norm(model.norm)
-    if final is not None:
+    if (final := layer_norm(model.norm)) is not None:
         slopes = _slopes(final, x)
         yield {"final": np.max(slopes, axis=1), "final_rms": _rms(slopes)}
         x = normalise(final, x)

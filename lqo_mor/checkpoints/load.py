@@ -71,8 +71,7 @@ def load_checkpoint(path: FilePath, format: str | None = None, *, settings: Mapp
     try:
         given = check_given(settings)
         state, layout, extras = find_state(content.tree, content.extras)
-        known = liquid(extras)
-        if known is not None:
+        if (known := liquid(extras)) is not None:
             raise CheckpointError(known)
         family = _recognised(state) if format is None else family_of(format)
         asked = Settings(read_sidecar(path, (value.shape for value in state.values())) | given)
@@ -91,8 +90,7 @@ def _recognised(state: Tensors) -> Family:
     """The family of the layers, by the keys."""
     family = next((family for family in FAMILIES if recognises(family, state)), None)
     if family is None:
-        known = refusal(state)
-        if known is not None:
+        if (known := refusal(state)) is not None:
             raise CheckpointError(known)
         seen = listing([f"{key} {value.shape}" for key, value in state.items()])
         expected = " or ".join(family.looks_like for family in reversed(FAMILIES))

@@ -73,8 +73,7 @@ def refusal(keys: Iterable[str]) -> str | None:
     """What kind of model has these keys, and why it cannot be read; None where the kind is unknown."""
     keys = list(keys)
     for kind in _KINDS:
-        key = kind.key(keys)
-        if key is not None:
+        if (key := kind.key(keys)) is not None:
             return f"the key {key} belongs to a model of {kind.name}: {kind.reason}"
     return None
 

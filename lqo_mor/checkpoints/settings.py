@@ -56,10 +56,7 @@ class Settings:
 
     def given(self, name: str) -> Any:
         """What was given under that name, or None; nothing is assumed."""
-        if name not in self._given:
-            return None
-        self.values[name] = self._given[name]
-        return self._given[name]
+        return self._value(name, None) if name in self._given else None
 
     def check_stored(self, name: str, stored: Any) -> None:
         """Raise `CheckpointError` if something else was given than what the file itself says."""

@@ -55,8 +55,7 @@ def check_tensors(
             raise CheckpointError(f"{key} holds {value.dtype}, expected {wanted_kind}")
         if value.size == 0 and key not in empty:
             raise CheckpointError(f"{key} is empty: it has shape {value.shape}")
-        fits = value.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, value.shape, strict=True))
-        if not fits:
+        if value.ndim != len(wanted) or any(w not in (None, n) for w, n in zip(wanted, value.shape, strict=True)):
             meaning = ", ".join("any" if w is None else str(w) for w in wanted)
             raise CheckpointError(f"{key} has shape {value.shape}, expected ({meaning}{',' if len(wanted) == 1 else ''})")
         if not np.all(np.isfinite(value)):

@@ -186,7 +186,13 @@ def compress(  # the door to all ways of compressing: its keywords are what a us
         )
     sizes = _state_sizes(model, state_size, keep)
     if in_class:
-        return _in_class(model, sizes, horizon)
+        if model.source is None:
+            raise InvalidInputError("a reduction in class is for models that were read from a checkpoint")
+        if len(set(sizes)) > 1:
+            raise InvalidInputError(f"a reduction in class takes one state size for all layers, got {sizes}")
+        start = time.perf_counter()
+        small = model.source.reduce_in_class(model, sizes[0], horizon)
+        return _compared(model, small, "class", horizon, time.perf_counter() - start)
     if allocation == "bound":
         sizes = list(allocate(model, sum(sizes), horizon=cast(int, horizon), calibration=calibration).sizes)
         return _white(model, sizes, method or "projected_gradient", horizon, progress)
@@ -246,17 +252,6 @@ def _result(
         for i, (block, new) in enumerate(zip(model.blocks, small.blocks, strict=True))
     )
     return CompressionResult(small, CompressionReport(layers, model.n_parameters, small.n_parameters, method, horizon), model)
-
-
-def _in_class(model: DeepSSM, sizes: list[int], horizon: int | None) -> CompressionResult:
-    """A compression by the source of the model."""
-    if model.source is None:
-        raise InvalidInputError("a reduction in class is for models that were read from a checkpoint")
-    if len(set(sizes)) > 1:
-        raise InvalidInputError(f"a reduction in class takes one state size for all layers, got {sizes}")
-    start = time.perf_counter()
-    small = model.source.reduce_in_class(model, sizes[0], horizon)
-    return _compared(model, small, "class", horizon, time.perf_counter() - start)
 
 
 def _compared(model: DeepSSM, small: DeepSSM, method: str, horizon: int | None, seconds: float) -> CompressionResult:

@@ -116,8 +116,7 @@ def save_mat(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
     path, sys = new_path(path, overwrite), as_dense_system(sys)
     fields = {"A": sys.A, "B": sys.B, "C": sys.C, "D": sys.D, "Ts": -1.0 if sys.dt is True else sys.dt}
     if sys.M is not None:
-        M = sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
-        fields["M"] = M.transpose(1, 2, 0)
+        fields["M"] = (sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M).transpose(1, 2, 0)
     file = io.BytesIO()
     try:
         scipy.io.savemat(file, fields, do_compression=True)

@@ -155,8 +155,7 @@ def check_stable(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None) ->
         values = np.linalg.eigvals(inverse @ np.eye(n))
     else:
         try:
-            start = np.random.default_rng(0).standard_normal(n)
-            values = eigs(inverse, k=6, v0=start, return_eigenvectors=False)
+            values = eigs(inverse, k=6, v0=np.random.default_rng(0).standard_normal(n), return_eigenvectors=False)
         except ArpackNoConvergence as err:
             values = err.eigenvalues
     if np.any(values.real >= 0):

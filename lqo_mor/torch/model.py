@@ -260,6 +260,5 @@ def _module(record: Linear | Embedding | LayerNorm | BatchNorm | None) -> nn.Mod
         module = nn.LayerNorm(len(record.weight), eps=record.eps)
     else:
         module = FeatureScale(len(record.weight))
-    values = {key: torch.from_numpy(getattr(record, key).copy()) for key in module.state_dict()}
-    module.double().load_state_dict(values)
+    module.double().load_state_dict({key: torch.from_numpy(getattr(record, key).copy()) for key in module.state_dict()})
     return module

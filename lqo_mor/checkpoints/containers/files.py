@@ -193,19 +193,15 @@ def write_file(
         unstorable = [key for key, text in plain.items() if text is None or key in tensors or not _is_plain(key)]
         texts = {key: text for key, text in plain.items() if text is not None and key not in unstorable}
         if container == "safetensors":
-            payload = _safetensors(tensors, texts)
+            wide = next((key for key, value in tensors.items() if value.dtype == np.complex128), None)
+            if wide is not None:
+                raise OutputError(f"safetensors cannot hold complex numbers in double precision ({wide}); write .npz or .pth")
+            contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
+            payload = safetensors.numpy.save(contiguous, texts or None)
         else:
             payload = _npz({key: np.array(text) for key, text in texts.items()} | tensors)
     write_atomically(path, payload, overwrite)
     return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
-
-
-def _safetensors(state: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:
-    too_wide = [key for key, value in state.items() if value.dtype == np.complex128]
-    if too_wide:
-        raise OutputError(f"safetensors cannot hold complex numbers in double precision ({too_wide[0]}); write .npz or .pth")
-    contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in state.items()}
-    return safetensors.numpy.save(contiguous, texts or None)
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

@@ -104,8 +104,7 @@ def _lambda(tensors: Tensors, form: str, chosen: Values) -> np.ndarray:
     """Lambda (n,)."""
     if form == "Lambda":
         Lambda = complex_numbers(tensors["kernel.Lambda"])
-        highest = chosen.get("max_real_Lambda", np.inf)
-        return np.minimum(Lambda.real, highest) + 1j * Lambda.imag
+        return np.minimum(Lambda.real, chosen.get("max_real_Lambda", np.inf)) + 1j * Lambda.imag
     real, imag = (tensors[name].astype(np.float64) for name in _lambda_names(form))
     with np.errstate(over="ignore"):
         return -np.exp(real) + 1j * (imag if form == "Lambda_im" else np.exp(imag))

@@ -57,8 +57,7 @@ def _check(names: tuple[str, ...], layer: str, tensors: Tensors, by_role: Tensor
     shapes = {delta: (rows, 1 if steps == 1 else slots, 1), alpha: (rows, slots, 1), beta: (rows, slots, 1)}
     check_layer(layer, tensors, shapes | {gamma: (total, slots), D: (None,) if mega else (None, None)})
     width = by_role["D"].size
-    heads = by_role["D"].shape[-1]
-    if total not in (width, 2 * width) or rows not in (heads, total):
+    if total not in (width, 2 * width) or rows not in (by_role["D"].shape[-1], total):
         raise CheckpointError(
             f"{layer}: {alpha} has {rows} rows and {gamma} {total}, but {D} has shape {by_role['D'].shape}; expected as many "
             "rows as it has entries, or twice as many for two directions"

@@ -91,9 +91,8 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     backward = None if "lqo.backward" not in tensors else int(tensors["lqo.backward"][0])
     if backward not in (None, 0, 1):
         raise CheckpointError(f"{layer}: lqo.backward is {backward}, expected 0 or 1")
-    arrays = {name.removeprefix("lqo."): value for name, value in tensors.items() if name != "lqo.backward"}
     try:
-        ssm = system_from(arrays)
+        ssm = system_from({name.removeprefix("lqo."): value for name, value in tensors.items() if name != "lqo.backward"})
     except CheckpointError as err:
         raise CheckpointError(f"{layer}: lqo.{err}") from None
     if backward is not None and (ssm.n_outputs % 2 or ssm.M is not None):

@@ -200,8 +200,7 @@ def _pictures(report: CompressionReport, model: DeepSSM, small: DeepSSM) -> list
         size = (10, 0.4 + 2.1 * -(-len(counts) // 4))
         systems = [block.ssm for block in small.blocks]
         parts += ["<h2>States kept</h2>", _figure("Channels by their states.", "kept", size, plots.histograms, systems)]
-    places = plots.worst(model, small, panels[-1][1])
-    if places:
+    if places := plots.worst(model, small, panels[-1][1]):
         caption = f"Those with the largest {'weighted' if len(panels) > 1 else 'relative h2'} errors."
         pictured = _figure(caption, "worst", (10, 2.8), plots.impulse_responses, model, small, places, report.horizon)
         parts += ["<h2>Impulse responses of the worst systems</h2>", pictured]

@@ -103,8 +103,7 @@ class CompressionReport:
         for what, error in (("predicted", self.predicted_error), ("on the calibration inputs", self.calibration_error)):
             if error is not None:
                 lines.append(f"relative rms error of the output, {what}: {error:.3g}")
-        repaired = sum(layer.repaired for layer in self.layers)
-        if repaired:
+        if repaired := sum(layer.repaired for layer in self.layers):
             lines.append(f"{repaired} reduced systems were unstable and have been repaired")
         return "\n".join(lines)
 

@@ -92,15 +92,19 @@ def test_what_is_no_system_for_us_is_refused(sys, message):
 @pytest.mark.parametrize(
     "gain",
     [
-        scipy.signal.lti([2.0], [1.0]),
-        scipy.signal.dlti([2.0], [1.0], dt=0.1),
-        scipy.signal.ZerosPolesGain([], [], 3.0),
-        scipy.signal.StateSpace([], [], [], [[2.0]]),
+        lambda: scipy.signal.lti([2.0], [1.0]),
+        lambda: scipy.signal.dlti([2.0], [1.0], dt=0.1),
+        lambda: scipy.signal.ZerosPolesGain([], [], 3.0),
+        lambda: scipy.signal.StateSpace([], [], [], [[2.0]]),
     ],
 )
 def test_static_gains_are_refused(gain):
+    try:
+        sys = gain()
+    except ValueError:
+        pytest.skip("this SciPy has no such system")
     with pytest.raises(InvalidInputError, match="static gain"):  # and are no integrators, which SciPy makes of them
-        from_scipy(gain)
+        from_scipy(sys)
 
 
 def test_complex_entries_are_refused_and_not_dropped():

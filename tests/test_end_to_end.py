@@ -27,8 +27,14 @@ def logits(module, inputs):
         return module.eval()(torch.tensor(inputs, dtype=torch.float32)).numpy()
 
 
-@pytest.mark.parametrize("method", FINITE)
-@pytest.mark.parametrize("size", [16, 4])
+@pytest.mark.parametrize(
+    ("size", "method"),
+    [
+        pytest.param(size, method, marks=pytest.mark.slow if size == 16 and method in ("projected_gradient", "tsia") else ())
+        for size in (16, 4)
+        for method in FINITE
+    ],
+)
 def test_s4d(tmp_path, method, size):
     model = lqo.load_checkpoint(str(files("lqo_mor") / "data" / "demo_digits.safetensors"))
     result = lqo.compress(model, state_size=size, method=method, horizon=64)

@@ -91,9 +91,12 @@ def _series(first, L, t):
     g, slope, bend, a, j = 0.0j, 0.0j, 0.0j, first, 0.0
     power, lower, lowest = 1.0 + 0.0j, 0.0j, 0.0j
     while a != 0.0 and j < 60.0:
+        last = j * (j - 1.0) * a * lowest  # of the three terms the one that is the last to vanish against its sum
         g += a * power
         slope += j * a * lower
-        bend += j * (j - 1.0) * a * lowest
+        bend += last
+        if j > 2.0 and abs(last.real) + abs(last.imag) < 1e-18 * (abs(bend.real) + abs(bend.imag)):
+            break
         lowest, lower, power = lower, power, power * t
         a *= (1.0 if L == 0.0 else L - j - 1.0) / (j + 2.0)
         j += 1.0

@@ -103,7 +103,7 @@ def _series(first, L, t):
     return g, slope, bend
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)  # a call for each pair of poles costs half of a gradient step
 def _pairing(code, parameters, lam, mu, feature):
     """``g(λ, μ)`` for the product of the features of both poles, and what its derivatives follow from; theory, eq. (2.3), (2.4).
 

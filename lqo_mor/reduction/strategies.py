@@ -130,14 +130,14 @@ def _search_channels(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progres
         return closed(initial.poles[indices[h]][np.any(initial.B[indices[h]], axis=-1)])
 
     found = search_batch(len(indices), data_of, start_of, search.layout(sys), search.effort(many=True), progress)
-    if norm.plain:
-        parts = [
-            _system(sys[index], sys[index], poles[used], norm, search.ridge)
-            for index, poles, used in zip(indices, found.poles, found.used, strict=True)
-        ]
+    system = _fitted(sys, found, norm, search.ridge)
+    small = np.flatnonzero(np.asarray(error_of(sys, system, norm, relative=True)) < _SMALL) if norm.plain else np.zeros(0, int)
+    if small.size:
+        parts = [cast(System, system[index]) for index in indices]
+        for h in small:
+            full = sys[indices[h]]
+            parts[h] = _system(full, full, found.poles[h][found.used[h]], norm, search.ridge)
         system = stack(cast(list[DiagonalLQOSystem], parts), sys.batch)
-    else:
-        system = _fitted(sys, found, norm, search.ridge)
     return kernel_outcome(system, found.history, found.status, found.steps)
 
 

@@ -18,7 +18,7 @@ from numba import get_num_threads
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations import double_double, pairing_kernels
 
-_LONGEST = 2**53  # samples or seconds; longer ones cannot be counted in double precision
+_LONGEST = 2**53  # samples; more cannot be counted in double precision
 _PIVOT_FLOOR = 1e-30  # the arithmetic of the factorisation holds 32 digits
 _WORTH_THREADS = 100_000  # entries; about a millisecond of work
 
@@ -74,7 +74,8 @@ def pairing(continuous: bool, horizon: float | None = None) -> Pairing:
 def check_horizon(continuous: bool, horizon: float) -> None:
     """Raise `InvalidInputError` unless `horizon` is a positive finite number, an integer in discrete time."""
     number = isinstance(horizon, (int, float, np.integer, np.floating)) and not isinstance(horizon, bool)
-    if not number or not 0 < horizon <= _LONGEST or (not continuous and horizon != int(horizon)):
+    longest = np.finfo(float).max if continuous else _LONGEST
+    if not number or not 0 < horizon <= longest or (not continuous and horizon != int(horizon)):
         wanted = "a positive number of seconds" if continuous else "a positive integer number of samples"
         raise InvalidInputError(f"horizon must be {wanted}, or None for the infinite horizon; got {horizon!r}")
 

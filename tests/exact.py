@@ -51,6 +51,18 @@ def error(sys, rom, horizon=None) -> float:
     return _decided(run)
 
 
+def gramian(sys) -> np.ndarray:
+    """The controllability Gramian of a dense system over the infinite horizon, rounded to double precision."""
+
+    def run():
+        P = _gramian(_exactly(sys), None, None)
+        if any(entry.rad() > _DIGITS * _size(P) for entry in P.entries()):
+            raise Undecided
+        return np.array([float(entry.mid()) for entry in P.entries()]).reshape(P.nrows(), -1)
+
+    return _decided(run)
+
+
 def _decided(run: Callable) -> float:
     """A number, with as many bits as it takes."""
     before, bits = flint.ctx.prec, _FIRST_BITS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.door import check_delay, check_keywords, norm_of
+from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, prepared
 from lqo_mor.analysis.gramians import state_factor
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_error_and_digits
@@ -89,10 +89,10 @@ def h2_error(
     if isinstance(sys, SparseLQOSystem):
         absolute, divided, _ = sparse_error_and_digits(sys, rom, given_or_solved(sys, controllability))
         return divided if relative else absolute
-    norm = norm_of(sys, horizon, spectrum)
-    check_other(norm, sys, rom)
+    full, norm = prepared(sys, horizon, spectrum)
+    check_other(norm, full, rom)
     check_delay(delay)
-    return error_of(sys, rom, norm, delay, relative)
+    return error_of(full, balanced_units(rom)[0], norm, delay, relative)
 
 
 def error_of(sys: System, rom: System, norm: Norm, delay: int = 1, relative: bool = False) -> FloatOrBatch:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from lqo_mor.analysis.norm import HorizonNorm, Norm, finite
 from lqo_mor.analysis.weighted import SpectrumNorm
 from lqo_mor.errors import InvalidInputError
+from lqo_mor.matrix_equations.balancing import rescale, state_scales
+from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import System, check_kind, instead_of
 
@@ -30,6 +33,26 @@ def norm_of(sys: System, horizon: Any = None, spectrum: Any = None) -> Norm:
             norm.check(sys)
             return norm
     raise InvalidInputError(f"spectrum must be an InputSpectrum, got {type(spectrum).__name__}")
+
+
+def prepared(sys: System, horizon: Any = None, spectrum: Any = None) -> tuple[System, Norm]:
+    """The system with its states in balanced units, and the norm; raises as `norm_of`."""
+    norm = norm_of(sys, horizon, spectrum)
+    return balanced_units(sys)[0], norm
+
+
+def balanced_units(sys: System) -> tuple[System, np.ndarray]:
+    """The system with its states in balanced units, and these units, (n,): one where nothing is to be gained."""
+    d = state_scales(sys.A) if isinstance(sys, LQOSystem) else None
+    if d is None:
+        return sys, np.ones(1)
+    sys = cast(LQOSystem, sys)
+    M = sys.M
+    if isinstance(M, QuadraticOutput):
+        M = QuadraticOutput(M.U * d, M.V * d, M.W)
+    elif M is not None:
+        M = M * d * d[:, np.newaxis]
+    return LQOSystem(rescale(sys.A, d), sys.B / d[:, np.newaxis], sys.C * d, sys.D, M, sys.dt), d
 
 
 def check_keywords(sys: object, horizon: Any, spectrum: Any, *, delay: Any = 1, slots: Any = None, **of_sparse: Any) -> None:

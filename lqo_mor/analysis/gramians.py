@@ -7,7 +7,7 @@ from typing import cast, overload
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.door import balanced_units, check_keywords, norm_of, prepared
 from lqo_mor.analysis.low_rank_gramians import (
     LowRankGramian,
     given_or_solved,
@@ -89,7 +89,9 @@ def controllability_gramian(
     check_keywords(sys, horizon, spectrum, tol=tol)
     if isinstance(sys, SparseLQOSystem):
         return solve_controllability(sys, tol)
-    return gramian(sys, norm_of(sys, horizon, spectrum))
+    norm = norm_of(sys, horizon, spectrum)
+    balanced, units = balanced_units(sys)
+    return gramian(balanced, norm) * units[:, np.newaxis] * units
 
 
 def gramian(sys: System, norm: Norm) -> np.ndarray:
@@ -160,6 +162,12 @@ def observability_gramian(
     if isinstance(sys, SparseLQOSystem):
         return solve_observability(sys, given_or_solved(sys, controllability, tol), tol)
     norm = norm_of(sys, horizon, spectrum)
+    balanced, units = balanced_units(sys)
+    return _of_outputs(balanced, norm) / units[:, np.newaxis] / units
+
+
+def _of_outputs(sys: System, norm: Norm) -> np.ndarray:
+    """The `observability_gramian` in a norm."""
     if isinstance(sys, LQOSystem):
         Q = sys.C.conj().T @ sys.C
         if sys.M is not None:
@@ -293,11 +301,11 @@ def hankel_singular_values(
     if isinstance(sys, SparseLQOSystem):
         P = given_or_solved(sys, controllability)
         return hankel_svd(sys, P, solve_observability(sys, P))[1]
-    norm = norm_of(sys, horizon, spectrum)
+    balanced, norm = prepared(sys, horizon, spectrum)
     batch = getattr(sys, "batch", ())
     joint = np.zeros((*batch, np.max(sys.order)))
     for index in np.ndindex(batch):
-        R, S = gramian_factors(member(sys, index), norm.channel(index))
+        R, S = gramian_factors(member(balanced, index), norm.channel(index))
         values = _graded_singular_values(S.conj().T @ R)
         joint[(*index, slice(values.size))] = values
     return joint

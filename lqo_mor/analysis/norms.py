@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.analysis.door import check_delay, check_keywords, norm_of
+from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, norm_of, prepared
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_norm
 from lqo_mor.analysis.norm import Norm, check_comparable
@@ -85,9 +85,9 @@ def h2_norm(
     check_keywords(sys, horizon, spectrum, delay=delay, controllability=controllability)
     if isinstance(sys, SparseLQOSystem):
         return sparse_norm(sys, given_or_solved(sys, controllability))
-    norm = norm_of(sys, horizon, spectrum)
+    full, norm = prepared(sys, horizon, spectrum)
     check_delay(delay)
-    return norm_value(sys, norm, delay)
+    return norm_value(full, norm, delay)
 
 
 def norm_value(sys: System, norm: Norm, delay: int = 1) -> FloatOrBatch:
@@ -135,7 +135,7 @@ def h2_inner(
     norm = norm_of(sys, horizon, spectrum)
     check_other(norm, sys, other)
     check_delay(delay)
-    return scalar(inner_product(sys, other, norm, delay))
+    return scalar(inner_product(balanced_units(sys)[0], balanced_units(other)[0], norm, delay))
 
 
 def inner_product(sys: System, other: System, norm: Norm, delay: int = 1) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from lqo_mor.matrix_equations.lyapunov import Map, cayley_transform, lyapunov_factor
-from lqo_mor.matrix_equations.stein import stein_factor
+from lqo_mor.matrix_equations.schur_basis import FarFromNormal
+from lqo_mor.matrix_equations.stein import double_factor, stein_factor
 
 _KEEP_SQUARES = 2048  # order up to which the powers of A are kept for the second factor (16 n² bytes per power)
 
@@ -19,15 +22,21 @@ def factor_pair(
     integrals over a finite horizon. ``rows(R)`` gives the output rows `C`, (q, n): with a quadratic output they depend on the
     first factor. Raises `ConvergenceError` if the horizon is infinite and `A` is not stable to working precision.
     """
-    if horizon is not None:
-        factor = lyapunov_factor if continuous else stein_factor
-        R = factor(A, B, horizon)
-        return R, factor(A.conj().T, rows(R).conj().T, horizon)
+    if horizon is None:
+        with contextlib.suppress(FarFromNormal):
+            return _doubled(continuous, A, B, rows)
+    factor = lyapunov_factor if continuous else stein_factor
+    R = factor(A, B, horizon)
+    return R, factor(A.conj().T, rows(R).conj().T, horizon)
+
+
+def _doubled(continuous: bool, A: np.ndarray, B: np.ndarray, rows: Map) -> tuple[np.ndarray, np.ndarray]:
+    """Both factors over the infinite horizon, by doubling with the powers in common."""
     squares: list[np.ndarray] | None = [] if A.shape[0] <= _KEEP_SQUARES else None
     if continuous:
         transform, apply, apply_adjoint = cayley_transform(A)
     else:
         transform, apply, apply_adjoint = A, lambda X: X, lambda X: X
-    R = stein_factor(transform, apply(B), squares=squares)
+    R = double_factor(transform, apply(B), squares)
     adjoint = None if squares is None else [power.conj().T for power in squares]
-    return R, stein_factor(transform.conj().T, apply_adjoint(rows(R).conj().T), squares=adjoint)
+    return R, double_factor(transform.conj().T, apply_adjoint(rows(R).conj().T), adjoint)

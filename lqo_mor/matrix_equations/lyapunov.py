@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.errors import ConvergenceError
+from lqo_mor.errors import ConvergenceError, SingularEquationError
 from lqo_mor.matrix_equations.pairing import check_horizon
 from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate
-from lqo_mor.matrix_equations.stein import compress_factor, double, operands, stein_factor
+from lqo_mor.matrix_equations.schur_basis import FarFromNormal, factor_in_schur_basis, solve_in_schur_basis, watch
+from lqo_mor.matrix_equations.stein import compress_factor, double, double_factor, operands
 
 Map: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 _EPS = np.finfo(float).eps
 _REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
+_TAME = 1e6  # a condition number (a lower bound) from which the method of Bartels and Stewart loses fewer digits
 
 
 def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float | None = None) -> np.ndarray:
@@ -43,9 +46,14 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
     array([[1.]])
     """
     A, B, Q = operands(A, B, Q)
-    if duration is not None:
-        check_horizon(True, duration)
-        return _integrate(A, B, Q, duration)
+    if duration is None:
+        return _solve(A, B, Q)
+    check_horizon(True, duration)
+    return _integral(A, B, Q, duration)
+
+
+def _solve(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray:
+    """The solution of the equation."""
     X, factor = _solve_by_cayley(A, B, Q), spectral_norm_estimate(A) + spectral_norm_estimate(B)
     if X is not None:
         rest = A @ X + X @ B.conj().T + Q
@@ -53,15 +61,28 @@ def solve_lyapunov(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float 
             correction = _solve_by_cayley(A, B, rest)
             X = X if correction is None else X + correction
             rest = A @ X + X @ B.conj().T + Q
-        if relative_residual(rest, factor, X, Q) < _ACCEPT:
+        tame = factor * np.linalg.norm(X) < _TAME * np.linalg.norm(Q)  # else a small residual says little
+        if tame and relative_residual(rest, factor, X, Q) < _ACCEPT:
             return X
-    X = scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
-    refuse_singular("Lyapunov", factor, X, Q)
+    X = scipy.linalg.solve_continuous_lyapunov(A, -Q) if B is A else scipy.linalg.solve_sylvester(A, B.conj().T, -Q)
+    try:
+        refuse_singular("Lyapunov", factor, X, Q)
+    except SingularEquationError:
+        if not (np.all(np.isfinite(X)) and _stable(A) and _stable(B)):  # else it is far from normal
+            raise
     return X
 
 
+def _stable(A: np.ndarray) -> bool:
+    """Whether all eigenvalues are in the open left half-plane by more than rounding."""
+    return bool(np.all(np.linalg.eigvals(A).real < -100 * _EPS * np.linalg.norm(A)))
+
+
 def _solve_by_cayley(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray | None:
-    """The solution by a Stein equation with the Cayley transforms of both coefficients; None where it does not converge."""
+    """The solution by a Stein equation with the Cayley transforms of both coefficients.
+
+    None where it does not converge, and where the transforms are far from normal.
+    """
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the residual decides
         shift = _shift(A)
@@ -70,7 +91,10 @@ def _solve_by_cayley(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray 
         Q = right(left(Q).conj().T).conj().T
         if not all(np.all(np.isfinite(a)) for a in (F, G, Q)):
             return None
-        X, converged = double(F, G, Q)
+        try:
+            X, converged = double(F, G, Q)
+        except FarFromNormal:
+            return None
     return X if converged else None
 
 
@@ -107,8 +131,19 @@ def _shift(A: np.ndarray) -> float:
     return float(np.sqrt(max(smallest, _EPS * largest) * largest)) or 1.0
 
 
-def _integrate(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float) -> np.ndarray:
-    """``∫₀^T e^{At} Q e^{Bᴴt} dt``: a Taylor series over a short step, then doubling of the step; theory, eq. (4.6)."""
+def _integral(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float) -> np.ndarray:
+    """The integral over a finite duration."""
+    try:
+        return _integrate(A, B, Q, duration, watched=True)
+    except FarFromNormal:
+        return solve_in_schur_basis(partial(_integrate, duration=duration, watched=False), A, B, Q)
+
+
+def _integrate(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float, watched: bool) -> np.ndarray:
+    """``∫₀^T e^{At} Q e^{Bᴴt} dt``: a Taylor series over a short step, then doubling of the step; theory, eq. (4.6).
+
+    Raises `FarFromNormal` where the exponentials grow and are `watched`.
+    """
     step, doublings = _short_step(duration, A, B)
     adjoint = B.conj().T
     term = step * Q
@@ -125,8 +160,8 @@ def _integrate(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float) -> 
         if np.linalg.norm(increment) <= 0.01 * _EPS * np.linalg.norm(X):  # the rest of the interval no longer counts
             break
         if k < doublings - 1:
-            flow_A = flow_A @ flow_A
-            flow_B = flow_A.conj().T if B is A else flow_B @ flow_B
+            flow_A = watch(flow_A, watched) @ flow_A
+            flow_B = flow_A.conj().T if B is A else watch(flow_B, watched) @ flow_B
     return X
 
 
@@ -145,15 +180,29 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
     quadrature, exact to rounding over a short step, then doubling of the step. Theory, eq. (4.4) to (4.6).
     """
     A, B = operands(A, B)
-    if duration is None:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the shift is an eigenvalue
-            transform, apply, _ = cayley_transform(A)
-            B = apply(B)
-        if not (np.all(np.isfinite(transform)) and np.all(np.isfinite(B))):
-            raise ConvergenceError("a Gramian factor does not exist: A is not stable to working precision")
-        return stein_factor(transform, B)
-    check_horizon(True, duration)
+    factor: Callable[..., np.ndarray] = _factor_by_cayley
+    if duration is not None:
+        check_horizon(True, duration)
+        factor = partial(_factor_integral, duration=duration)
+    try:
+        return factor(A, B, watched=True)
+    except FarFromNormal:
+        return compress_factor(factor_in_schur_basis(partial(factor, watched=False), A, B))
+
+
+def _factor_by_cayley(A: np.ndarray, B: np.ndarray, watched: bool) -> np.ndarray:
+    """A factor of the infinite integral; raises `FarFromNormal` where powers grow and are `watched`."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the shift is an eigenvalue
+        transform, apply, _ = cayley_transform(A)
+        B = apply(B)
+    if not (np.all(np.isfinite(transform)) and np.all(np.isfinite(B))):
+        raise ConvergenceError("a Gramian factor does not exist: A is not stable to working precision")
+    return double_factor(transform, B, watched=watched)
+
+
+def _factor_integral(A: np.ndarray, B: np.ndarray, duration: float, watched: bool) -> np.ndarray:
+    """A factor of the integral; raises `FarFromNormal` where the exponentials grow and are `watched`."""
     step, doublings = _short_step(duration, A, A)
     nodes, weights = np.polynomial.legendre.leggauss(12)
     parts, done, flowed = [], 0.0, B
@@ -166,7 +215,7 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, duration: float | None = None)
         if np.linalg.norm(increment) <= _EPS * np.linalg.norm(R):  # the rest of the interval no longer counts
             break
         R = compress_factor(np.hstack([R, increment]))
-        flow = flow @ flow if k < doublings - 1 else flow
+        flow = watch(flow, watched) @ flow if k < doublings - 1 else flow
     return R
 
 

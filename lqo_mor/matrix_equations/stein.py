@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import scipy.linalg
 
 from lqo_mor.errors import ConvergenceError, InvalidInputError
 from lqo_mor.matrix_equations.pairing import check_horizon
-from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate, stein_residual
+from lqo_mor.matrix_equations.residuals import (
+    frobenius,
+    refuse_singular,
+    relative_residual,
+    spectral_norm_estimate,
+    stein_residual,
+)
+from lqo_mor.matrix_equations.schur_basis import FarFromNormal, factor_in_schur_basis, solve_in_schur_basis, watch
 
 _EPS = np.finfo(float).eps
 _MAX_DOUBLINGS = 60
+_SMALL_CORRECTION = 1e-3
 _NEXT_IS_NOTHING = 0.1 * np.sqrt(_EPS)
 _REFINE, _ACCEPT = 10 * _EPS, 100 * _EPS  # relative residuals that call for a correction, and that a solution may have
 
@@ -27,7 +39,8 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: float | None
     Notes
     -----
     Doubling (squared Smith iteration, R. A. Smith 1968): ``X ← X + A X Bᴴ, A ← A², B ← B²``. Where it does
-    not converge, or its residual stays poor after one correction, a Schur method (Kitagawa 1977) takes over.
+    not converge, or its residual stays poor after one correction, a Schur method (Kitagawa 1977) takes over. A matrix
+    whose powers grow is brought to Schur form first.
 
     Examples
     --------
@@ -36,14 +49,22 @@ def solve_stein(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: float | None
     array([[4.]])
     """
     A, B, Q = operands(A, B, Q)
-    if terms is not None:
-        check_horizon(False, terms)
-        return _sum_terms(A, B, Q, int(terms))
-    X, converged = double(A, B, Q)
+    if terms is None:
+        return _solve(A, B, Q)
+    check_horizon(False, terms)
+    return _first_terms(A, B, Q, int(terms))
+
+
+def _solve(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray:
+    """The solution of the equation."""
+    try:
+        X, converged = double(A, B, Q)
+    except FarFromNormal:
+        return _solve_by_schur(A, B, Q)
     if not converged:
         return _solve_by_schur(A, B, Q)
     rest = A @ X @ B.conj().T - X + Q
-    if np.linalg.norm(rest) <= _REFINE * np.linalg.norm(X):  # without the other terms of the scale, which only help
+    if frobenius(rest) <= _REFINE * frobenius(X):  # without the other terms of the scale, which only help
         return X
     if relative_residual(rest, spectral_norm_estimate(A) * spectral_norm_estimate(B) + 1.0, X, Q) > _REFINE:
         X = X + double(A, B, rest)[0]
@@ -61,8 +82,10 @@ def operands(*arrays: np.ndarray) -> list[np.ndarray]:
     return converted
 
 
-def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, bool]:
+def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray, watched: bool = True) -> tuple[np.ndarray, bool]:
     """The infinite sum by doubling, and whether it converged; theory, eq. (4.1).
+
+    Raises `FarFromNormal` where powers grow and are `watched`.
 
     A step is about the square of the one before, relative to the sum; so the iteration stops one step early, when
     the next step would be below rounding. Where that guess is wrong, the residual of the caller shows it.
@@ -72,26 +95,37 @@ def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, boo
         for _ in range(_MAX_DOUBLINGS):
             step = A @ X @ B.conj().T
             X = X + step
-            size, total = np.linalg.norm(step), np.linalg.norm(X)
-            if not np.isfinite(size):
+            size, total = frobenius(step), frobenius(X)
+            if not math.isfinite(size):
                 return X, False
             if size <= _NEXT_IS_NOTHING * total:
                 return X, True
-            A = A @ A
-            B = A if same else B @ B
+            A = watch(A, watched) @ A
+            B = A if same else watch(B, watched) @ B
     return X, False
 
 
-def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int) -> np.ndarray:
-    """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first; theory, eq. (4.3)."""
+def _first_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int) -> np.ndarray:
+    """The sum of the first terms."""
+    try:
+        return _sum_terms(A, B, Q, terms, watched=True)
+    except FarFromNormal:
+        return solve_in_schur_basis(partial(_sum_terms, terms=terms, watched=False), A, B, Q)
+
+
+def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int, watched: bool) -> np.ndarray:
+    """``Σ_{k<terms} A^k Q (Bᴴ)^k`` by doubling over the binary digits of `terms`, leading digit first; theory, eq. (4.3).
+
+    Raises `FarFromNormal` where powers grow and are `watched`.
+    """
     X, power_A, power_B, same = Q, A, B, B is A
     for digit in bin(terms)[3:]:
         step = power_A @ X @ power_B.conj().T
         X = X + step
-        if np.linalg.norm(step) <= 0.01 * _EPS * np.linalg.norm(X):  # the remaining terms no longer count
+        if frobenius(step) <= 0.01 * _EPS * frobenius(X):  # the remaining terms no longer count
             return X
-        power_A = power_A @ power_A
-        power_B = power_A if same else power_B @ power_B
+        power_A = watch(power_A, watched) @ power_A
+        power_B = power_A if same else watch(power_B, watched) @ power_B
         if digit == "1":
             X = Q + A @ X @ B.conj().T
             power_A = power_A @ A
@@ -100,12 +134,33 @@ def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int) -> np.nd
 
 
 def _solve_by_schur(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    """Column by column in the Schur bases of both coefficients, from the last column backwards; theory, eq. (4.2)."""
+    """In the Schur bases of both coefficients: by doubling, else column by column from the last one; theory, eq. (4.2)."""
     T, U = scipy.linalg.schur(A, output="complex")
     S, V = (T, U) if B is A else scipy.linalg.schur(B, output="complex")
-    F = U.conj().T @ Q @ V
-    Y = np.zeros_like(F)
-    identity = np.eye(T.shape[0])
+
+    def solve(Q: np.ndarray) -> np.ndarray:
+        F = U.conj().T @ Q @ V
+        Y, converged = double(T, S, F, watched=False) if stable else (F, False)
+        if not converged:
+            Y = _substitute(T, S, F)
+            refuse_singular("Stein", factor, Y, Q)
+        X = U @ Y @ V.conj().T
+        return X if np.iscomplexobj(Q) else X.real
+
+    stable = np.max(np.abs(np.diag(T))) * np.max(np.abs(np.diag(S))) < 1 - 100 * _EPS
+    factor = spectral_norm_estimate(A) * spectral_norm_estimate(B) + 1.0
+    X = solve(Q)
+    rest = A @ X @ B.conj().T - X + Q
+    if relative_residual(rest, factor, X, Q) > _REFINE:
+        correction = solve(rest)
+        if frobenius(correction) < _SMALL_CORRECTION * frobenius(X):  # else it is rounding, magnified
+            return X + correction
+    return X
+
+
+def _substitute(T: np.ndarray, S: np.ndarray, F: np.ndarray) -> np.ndarray:
+    """The solution of ``T Y Sᴴ − Y + F = 0`` for triangular coefficients, column by column from the last one."""
+    Y, identity = np.zeros_like(F), np.eye(T.shape[0])
     for j in reversed(range(S.shape[0])):
         known = T @ (Y[:, j + 1 :] @ S[j, j + 1 :].conj())
         try:
@@ -113,9 +168,7 @@ def _solve_by_schur(A: np.ndarray, B: np.ndarray, Q: np.ndarray) -> np.ndarray:
         except scipy.linalg.LinAlgError:  # a pivot of exactly zero
             Y[:, j] = np.inf
             break
-    refuse_singular("Stein", spectral_norm_estimate(A) * spectral_norm_estimate(B) + 1.0, Y, Q)
-    X = U @ Y @ V.conj().T
-    return X if np.iscomplexobj(Q) else X.real
+    return Y
 
 
 def stein_factor(A: np.ndarray, B: np.ndarray, terms: float | None = None, squares: list[np.ndarray] | None = None) -> np.ndarray:
@@ -137,24 +190,43 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: float | None = None, squar
     Doubling on the factor: ``R ← [R, A R]``, ``A ← A²``, compressed by QR decompositions; theory, eq. (4.4).
     """
     A, B = operands(A, B)
+    factor: Callable[..., np.ndarray] = partial(double_factor, squares=squares)
     if terms is not None:
         check_horizon(False, terms)
-        R, power = compress_factor(B), A
-        for digit in bin(int(terms))[3:]:
-            R, power = compress_factor(np.hstack([R, power @ R])), power @ power
-            if digit == "1":
-                R, power = compress_factor(np.hstack([B, A @ R])), power @ A
-        return R
+        factor = partial(_factor_terms, terms=int(terms))
+    try:
+        return factor(A, B, watched=True)
+    except FarFromNormal:
+        factor = double_factor if terms is None else factor  # the squares were those of A
+        return compress_factor(factor_in_schur_basis(partial(factor, watched=False), A, B))
+
+
+def _factor_terms(A: np.ndarray, B: np.ndarray, terms: int, watched: bool) -> np.ndarray:
+    """A factor of the sum of the first terms; raises `FarFromNormal` where powers grow and are `watched`."""
+    R, power = compress_factor(B), A
+    for digit in bin(terms)[3:]:
+        step = power @ R
+        R = compress_factor(np.hstack([R, step]))
+        if frobenius(step) <= 0.01 * _EPS * frobenius(R):  # the remaining terms no longer count
+            return R
+        power = watch(power, watched) @ power
+        if digit == "1":
+            R, power = compress_factor(np.hstack([B, A @ R])), power @ A
+    return R
+
+
+def double_factor(A: np.ndarray, B: np.ndarray, squares: list[np.ndarray] | None = None, watched: bool = True) -> np.ndarray:
+    """A factor of the infinite sum; raises `FarFromNormal` where powers grow and are `watched`."""
     R, squares = compress_factor(B), [] if squares is None else squares
     for k in range(_MAX_DOUBLINGS):
         with np.errstate(over="ignore", invalid="ignore"):
             if k == len(squares):
-                squares.append(squares[-1] @ squares[-1] if k else A)
+                squares.append(watch(squares[-1], watched) @ squares[-1] if k else A)
             step = squares[k] @ R
-            size = np.linalg.norm(step)
-        if not np.isfinite(size):
+            size = frobenius(step)
+        if not math.isfinite(size):
             break
-        if size <= _EPS * np.linalg.norm(R):
+        if size <= _EPS * frobenius(R):
             return R
         R = compress_factor(np.hstack([R, step]))
     raise ConvergenceError("the doubling iteration for a Gramian factor did not converge: A is not stable to working precision")

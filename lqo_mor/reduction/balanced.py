@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.door import check_keywords, prepared
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
@@ -94,8 +94,8 @@ def balanced_truncation(
             return red
 
         return on_intermediate(sys, balancing, cut, progress)
-    norm = norm_of(sys, horizon, spectrum)
-    return balanced(sys, budget_of(sys, order, slots), norm, progress=progress)
+    full, norm = prepared(sys, horizon, spectrum)
+    return balanced(full, budget_of(full, order, slots), norm, progress=progress)
 
 
 def balanced(sys: System, budget: Budget, norm: Norm, *, progress: Progress | None = None) -> Reduction:

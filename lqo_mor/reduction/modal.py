@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.gramians import half_gramians, row_weights
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import stack_rows
@@ -67,7 +67,7 @@ def modal_truncation(
     >>> lqo.modal_truncation(sys, order=1).system.poles
     array([0.9+0.j])
     """
-    norm = norm_of(sys, horizon)
+    sys, norm = prepared(sys, horizon)
     return modal(sys, budget_of(sys, order, slots), norm, ridge=ridge, progress=progress)
 
 
@@ -120,7 +120,7 @@ def hippo(
     >>> lqo.hippo(sys, slots=1).system.n_slots
     1
     """
-    norm = norm_of(sys, horizon)
+    sys, norm = prepared(sys, horizon)
     return fresh(sys, budget_of(sys, order, slots), norm, ridge=ridge, progress=progress)
 
 

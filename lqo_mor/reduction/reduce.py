@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
-from lqo_mor.analysis.door import check_keywords, norm_of
+from lqo_mor.analysis.door import check_keywords, prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
@@ -186,7 +186,8 @@ def reduce(
         return chosen.solve(sys, budget_of(sys, order, slots), norm, progress=progress, **own)
 
     if not isinstance(sys, SparseLQOSystem):
-        return run(sys, solvers, norm_of(sys, horizon, spectrum), progress)
+        sys, norm = prepared(sys, horizon, spectrum)
+        return run(sys, solvers, norm, progress)
     for name in names:
         if METHODS[name].poles:
             raise InvalidInputError(f"method {name!r} goes by the poles of the system, which are not known{instead_of(sys)}")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError, StabilityWarning, UnstableSystemError
@@ -121,7 +121,7 @@ def variable_projection(
     >>> bool(red.error <= red.start_error)
     True
     """
-    norm = norm_of(sys, horizon, spectrum)
+    sys, norm = prepared(sys, horizon, spectrum)
     return optimal(
         sys, budget_of(sys, order, slots), norm, start=start, margin=margin, ridge=ridge, exchanges=exchanges,
         max_iterations=max_iterations, tolerance=tolerance, progress=progress,

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import stack_rows
@@ -96,7 +96,7 @@ def projected_gradient(
     >>> bool(np.all(np.diff(red.history) < 0))
     True
     """
-    norm = norm_of(sys, horizon)
+    sys, norm = prepared(sys, horizon)
     return descend(
         sys, budget_of(sys, order, slots), norm, start=start, margin=margin, armijo=armijo, max_iterations=max_iterations,
         tolerance=tolerance, progress=progress,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
@@ -84,7 +84,8 @@ def irka(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    norm, budget = norm_of(sys, horizon), budget_of(sys, order, slots)
+    sys, norm = prepared(sys, horizon)
+    budget = budget_of(sys, order, slots)
     return interpolating(sys, budget, norm, start=start, max_iterations=max_iterations, tolerance=tolerance, progress=progress)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.reduction.budget import Budget, budget_of
@@ -106,7 +106,8 @@ def tsia(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    norm, budget = norm_of(sys, horizon, spectrum), budget_of(sys, order, slots)
+    sys, norm = prepared(sys, horizon, spectrum)
+    budget = budget_of(sys, order, slots)
     return projecting(sys, budget, norm, start=start, max_iterations=max_iterations, tolerance=tolerance, progress=progress)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.imports import ROOT, libraries
 
-IMPORTED_AS = {"scikit-learn": "sklearn", "s5-pytorch": "s5"}
+IMPORTED_AS = {"pytest-xdist": "xdist", "python-flint": "flint", "scikit-learn": "sklearn", "s5-pytorch": "s5"}
 
 
 @cache

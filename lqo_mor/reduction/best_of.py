@@ -25,6 +25,7 @@ from lqo_mor.types import Progress
 One: TypeAlias = "Callable[[System, DiagonalLQOSystem, Norm], Outcome]"
 Batch: TypeAlias = "Callable[[DiagonalLQOSystem, DiagonalLQOSystem, Progress], Outcome]"
 
+_SAME = 1e-9  # relative difference of errors that rounding may make
 _CHUNK = 32  # channels per compiled call, so that progress is seen and an interrupt is heard
 
 
@@ -53,12 +54,14 @@ def best_of(
 ) -> Reduction:
     """Channel by channel the best of all starts and of the outcome of a run from each of them.
 
-    Of equal errors that of the start counts, or with `runs_first` that of the run.
+    Of equal errors that of the start counts, or with `runs_first` that of the run. A start that its run converges to, but for
+    rounding, has converged, too.
     """
     shape = np.shape(starts[0].error)
-    errors, systems = [], []
+    errors, systems, stationary = [], [], []
     for begun, outcome in zip(starts, outcomes, strict=True):
         reached = _error_of_run(sys, outcome.system, norm)
+        stationary.append((reached <= (1 + _SAME) * begun.error) & np.asarray(outcome.status == Status.CONVERGED))
         tie = runs_first & (reached == begun.error) & np.asarray(outcome.status != Status.START_KEPT)
         errors += [np.where(tie, np.inf, begun.error), reached]
         systems += [begun.system, outcome.system]
@@ -72,6 +75,7 @@ def best_of(
         own = winner == 2 * k + 1
         history[own, : outcome.history.shape[-1]] = outcome.history[own]
         iterations, status = np.where(own, outcome.iterations, iterations), np.where(own, outcome.status, status)
+        status = np.where((winner == 2 * k) & stationary[k], np.asarray(Status.CONVERGED), status)
         repaired = np.where(own, outcome.repaired, np.where(winner == 2 * k, begun.repaired, repaired))
     history[kept, 0] = first[kept] ** 2  # a start that stays the best: no step counts
     if np.any(repaired):

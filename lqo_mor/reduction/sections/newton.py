@@ -9,7 +9,7 @@ from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
 from lqo_mor.matrix_equations.small_dense import _backward, _cholesky, _forward
 from lqo_mor.reduction.sections.allpass_error import _inner_error
 from lqo_mor.reduction.sections.residue_error import _projected_newton
-from lqo_mor.reduction.sections.sections import PAIR, REAL, _size
+from lqo_mor.reduction.sections.sections import PAIR, REAL, _size, _within
 
 _LONGEST = 2.0  # of a step in a logarithmic parameter
 
@@ -88,8 +88,8 @@ def _newton(data, kinds, x, least, limit, max_iterations, tolerance, history):
         _limit_step(kinds, step)
         k = 0
         for kind in kinds:
-            for j in range(k, k + _size(kind)):
-                trial[j] = x[j] + step[j] if kind == PAIR else min(max(x[j] + step[j], -limit), limit)
+            for j in range(_size(kind)):
+                trial[k + j] = _within(kind, j, x[k + j] + step[k + j], limit)
             k += _size(kind)
         step[:] = trial - x
         predicted = -(gradient @ step + 0.5 * (step @ (hessian @ step)))

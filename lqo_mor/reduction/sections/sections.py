@@ -129,8 +129,20 @@ def _single(continuous, mu, lam):
 
 
 @njit(cache=True, error_model="numpy")
+def _within(kind, place, parameter, limit):
+    """A parameter of a section within its bounds: at `limit` ``1 ∓ k`` is the distance of a pole, or of a product of two.
+
+    Of a free section ``(1 + k₂)(1 − k₁)`` is the *product* of the distances of its poles, so that `k₁` goes twice as far.
+    """
+    if kind == PAIR:
+        return parameter
+    most = 2.0 * limit + 1.0 if kind == FREE and place == 0 else limit
+    return min(max(parameter, -most), most)
+
+
+@njit(cache=True, error_model="numpy")
 def _parameters_of(continuous, kind, mu, nu, least, limit):
-    """Parameters of a section with the poles `mu`, `nu`; at most `limit` in discrete time; theory, eq. (6.3)."""
+    """Parameters of a section with the poles `mu`, `nu`; within their bounds in discrete time; theory, eq. (6.3)."""
     if kind == PAIR:
         decay = -mu.real if continuous else -np.log(max(abs(mu), 1e-300))
         angle = mu.imag if continuous else np.arctan2(mu.imag, mu.real)
@@ -144,4 +156,4 @@ def _parameters_of(continuous, kind, mu, nu, least, limit):
         return np.log(-(mu + nu).real), np.log(product)
     first = 0.5 * np.log(((1.0 + mu) * (1.0 + nu)).real / ((1.0 - mu) * (1.0 - nu)).real)
     second = 0.5 * np.log((1.0 + product) / (1.0 - product))
-    return min(max(first, -limit), limit), min(max(second, -limit), limit)
+    return _within(kind, 0, first, limit), _within(kind, 1, second, limit)

@@ -33,9 +33,9 @@ def _candidates(continuous, kind, lam, least, limit, sections, reals):
     """
     slowest, fastest, lowest, highest = np.inf, 0.0, np.inf, 0.0
     for i in range(lam.size):
-        decay = -lam[i].real if continuous else -np.log(min(max(abs(lam[i]), 1e-8), 1.0 - 1e-12))
+        decay = -lam[i].real if continuous else -np.log(min(max(abs(lam[i]), 1e-8), 1.0 - 2e-16))
         angle = abs(lam[i].imag if continuous else np.arctan2(lam[i].imag, lam[i].real))
-        decay = max(decay, 1e-9 * abs(lam[i]))
+        decay = max(decay, 1e-9 * np.hypot(decay, angle))
         slowest, fastest = min(slowest, decay), max(fastest, decay)
         if angle > 0.0:
             lowest, highest = min(lowest, angle), max(highest, angle)

@@ -27,7 +27,7 @@ from lqo_mor.systems.system import AnySystem, System
 
 Rows: TypeAlias = Callable[[np.ndarray], np.ndarray]  # the output rows that an observability Gramian is of, by the factor R
 
-_WORTH_SQUARING = 200  # order from which squaring beats the eigenvalues as a test of stability
+WORTH_SQUARING = 200  # order from which squaring beats the eigenvalues as a test of stability
 _MOST_SQUARINGS, _HOPELESS = 40, 1e100
 _MOST_GROWTH = 300.0  # logarithm; squares of e^350 overflow
 
@@ -151,9 +151,9 @@ def check_comparable(sys: AnySystem, other: System) -> None:
 
 def check_stable(sys: System) -> None:
     """Raise `UnstableSystemError` unless all eigenvalues are strictly stable."""
-    if isinstance(sys, LQOSystem) and sys.order > _WORTH_SQUARING and _stable_by_squaring(sys):
+    if isinstance(sys, LQOSystem) and sys.order > WORTH_SQUARING and _stable_by_squaring(sys):
         return
-    poles = sys.poles if isinstance(sys, DiagonalLQOSystem) else np.linalg.eigvals(sys.A)
+    poles = sys.poles if isinstance(sys, DiagonalLQOSystem) else sys.eigenvalues
     if sys.is_continuous:
         largest, limit, what = poles.real.max(), 0.0, "spectral abscissa (largest real part of a pole)"
     else:
@@ -176,9 +176,9 @@ def check_stable(sys: System) -> None:
 def _check_growth(sys: System, horizon: float) -> None:
     """Raise where a state that grows over a finite horizon would overflow."""
     if isinstance(sys, LQOSystem):
-        if sys.order > _WORTH_SQUARING:
+        if sys.order > WORTH_SQUARING:
             return
-        poles = np.linalg.eigvals(sys.A)
+        poles = sys.eigenvalues
     else:
         poles = sys.poles
     with np.errstate(divide="ignore"):

@@ -20,6 +20,9 @@ from lqo_mor.systems.poles import reflect, unstable
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
+_FASTEST = 1e-300  # modulus of a pole at zero
+_SLOWEST = 1e-12  # decay of a pole at the stability boundary, relative to the largest exponent
+
 
 def modal_truncation(
     sys: System,
@@ -135,8 +138,9 @@ def fresh(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progre
     selected = []
     for index in np.ndindex(full.batch):
         poles = full.poles[index]
-        decay = -2 * (poles.real if full.is_continuous else np.log(np.maximum(np.abs(poles), 1e-300)))
-        exponents = np.exp(np.mean(np.log(np.maximum(decay, 1e-12)))) * shape
+        exponents = poles if full.is_continuous else np.log(np.where(np.abs(poles) > _FASTEST, poles, _FASTEST))
+        decay = np.maximum(-2 * exponents.real, _SLOWEST * np.max(np.abs(exponents)))
+        exponents = np.exp(np.mean(np.log(np.where(decay > 0, decay, 1.0)))) * shape
         new = exponents if full.is_continuous else np.exp(exponents)
         new = np.where(shape.imag == 0, new.real, new)
         nearest = np.argmin(np.abs(new[:, np.newaxis] - poles), axis=1)

@@ -23,6 +23,7 @@ from lqo_mor.reduction.sections.search import searchable
 from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.reduction.strategies import Search, many_channels, optimiser, search_everywhere
 from lqo_mor.reduction.two_sided.tsia import projecting
+from lqo_mor.reduction.units import Units
 from lqo_mor.systems.batches import choose
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
@@ -43,7 +44,7 @@ def variable_projection(
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
     start: Start | Sequence[Start] | None = None,
-    margin: float = 1e-12,
+    margin: float | None = None,
     ridge: float = 1e-13,
     exchanges: int | None = None,
     max_iterations: int = 500,
@@ -72,10 +73,11 @@ def variable_projection(
     start : Reduction, system or str, or a sequence of those, optional
         Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). A start
         of fewer states is filled up. Without it the search described above, which none of the named starts gets.
-    margin : float, default 1e-12
+    margin : float, optional
         Distance that poles keep from the stability boundary, ``|μ| ≤ 1 − margin`` (continuous time:
         ``Re μ ≤ −margin``). Over a finite horizon the optimum may be a pole close to 1, which beyond the horizon
-        integrates.
+        integrates. By default 1e-12, or a thousandth of the distance of the full system's slowest pole where that is less
+        (continuous time: 1e-12 of its slowest decay, over a finite horizon of ``1/horizon``).
     ridge : float, default 1e-13
         Penalty on the squared residues, relative to the squared error (where it is below 1e-10 and the horizon is infinite,
         in the outputs only). It bounds outputs that grow and cancel
@@ -134,13 +136,17 @@ def optimal(
     norm: Norm,
     *,
     start: Start | Sequence[Start] | None = None,
+    margin: float | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Reduction:
-    """`variable_projection` in a norm."""
+    """`variable_projection` in a norm, in units of time of the system's own."""
     search = Search(budget, norm, start is None, **options)
-    check_options(sys.is_continuous, **search.steps, exchanges=0 if search.exchanges is None else search.exchanges)
-    return _optimum(sys, search, start, progress)
+    steps = search.steps if margin is None else {**search.steps, "margin": margin}
+    check_options(sys.is_continuous, **steps, exchanges=0 if search.exchanges is None else search.exchanges)
+    units = Units.of(sys, norm, margin)
+    search = replace(search, norm=units.norm, margin=units.margin(margin, search.margin))
+    return units.undone(_optimum(units.own(sys), search, units.start(start), progress))
 
 
 def _optimum(sys: System, search: Search, start: Start | Sequence[Start] | None, progress: Progress | None) -> Reduction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -89,6 +90,13 @@ class LQOSystem(StateSpace):
     def order(self) -> int:
         """Number of states `n`."""
         return self.A.shape[0]
+
+    @cached_property
+    def eigenvalues(self) -> np.ndarray:
+        """Those of the state matrix, (n,); computed once."""
+        values = np.linalg.eigvals(self.A)
+        values.flags.writeable = False
+        return values
 
     @property
     def is_real(self) -> bool:

@@ -167,7 +167,9 @@ def direction(full: FullSystem, now: Iterate) -> Direction | None:
         coordinates = balancing(np.linalg.cholesky(now.P), np.linalg.cholesky(Q))
     except np.linalg.LinAlgError:
         coordinates = None
-    weights = np.sqrt(np.outer(np.diag(Q), np.concatenate([np.diag(now.P), np.ones(now.B.shape[1])])))
+    # continuous: P is in the unit of time of B Bᵀ, and A P in none
+    rate = np.exp(np.mean(np.log(np.abs(now.poles)))) if full.norm.continuous else 1.0
+    weights = np.sqrt(np.outer(np.diag(Q), np.concatenate([np.diag(now.P) / rate, np.ones(now.B.shape[1])])))
     return Direction(D, step, weights, coordinates)
 
 

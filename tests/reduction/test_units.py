@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lqo_mor as lqo
+from lqo_mor.reduction.result import Status
 from tests.cases import dense, diagonal
 
 # time, inputs, outputs, states
@@ -38,10 +39,11 @@ def in_units(sys, time, inputs, outputs, states):
 
 
 def reduced(sys, method, horizon):
-    return lqo.reduce(sys, 2, method=method, horizon=horizon)
+    options = {"max_iterations": 40} if method == "projected_gradient" else {}
+    return lqo.reduce(sys, 2, method=method, horizon=horizon, **options)
 
 
-@pytest.mark.parametrize("method", ["optimal", "balanced", "tsia", "modal", "hippo"])
+@pytest.mark.parametrize("method", ["optimal", "balanced", "tsia", "modal", "hippo", "projected_gradient"])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_no_unit_matters(name, method):
     sys = SYSTEMS[name]
@@ -60,7 +62,7 @@ def test_no_unit_matters(name, method):
                 np.testing.assert_allclose(red.hsv / gain * np.sqrt(time), wanted.hsv, rtol=1e-6, atol=1e-9 * np.max(wanted.hsv))
             if wanted.bound is not None:
                 np.testing.assert_allclose(red.bound / gain * np.sqrt(time), wanted.bound, rtol=1e-6)
-            if units in POWERS_OF_TWO and method == "optimal":
+            if units in POWERS_OF_TWO and method in ("optimal", "projected_gradient"):
                 assert np.array_equal(red.relative_error, wanted.relative_error)
                 assert np.array_equal(red.status, wanted.status)
 
@@ -82,7 +84,7 @@ def test_each_channel_has_a_time_of_its_own():
     one = SYSTEMS["diagonal"]
     scales = np.array([1.0, 4.0**-20, 4.0**25])
     many = lqo.DiagonalLQOSystem(*(np.stack([a] * 3) for a in (one.poles, one.B, one.C)), dt=0)
-    for method in ("optimal",):
+    for method in ("optimal", "projected_gradient"):
         red = lqo.reduce(in_units(many, scales, 1, 1, 1), 2, method=method)
         np.testing.assert_allclose(red.relative_error, red.relative_error[0], rtol=1e-12)
         np.testing.assert_allclose(red.system.poles[1:] / scales[1:, np.newaxis], red.system.poles[[0, 0]], rtol=1e-9)
@@ -92,7 +94,7 @@ def test_given_starts_and_margins_are_in_the_units_of_the_system():
     sys, time = SYSTEMS["mimo"], 1e9
     start = lqo.reduce(sys, 2, method="balanced")
     fast = in_units(sys, time, 1, 1, 1)
-    for method in ("optimal",):
+    for method in ("optimal", "projected_gradient"):
         own = lqo.reduce(fast, 2, method=method, start=in_units(start.system, time, 1, 1, 1))
         wanted = lqo.reduce(sys, 2, method=method, start=start)
         assert own.relative_error == pytest.approx(wanted.relative_error, rel=1e-6)
@@ -105,5 +107,27 @@ def test_a_pole_next_to_the_boundary_is_met():
     """The only pole of two channels that counts keeps less distance than the margin would be."""
     for distance in (1e-9, 1e-12):
         sys = lqo.DiagonalLQOSystem([1 - distance, 0.3], [[1.0], [1.0]], [[1.0, 0.1]], dt=1.0)
-        for method in ("optimal",):
+        for method in ("optimal", "projected_gradient"):
             assert lqo.reduce(sys, 1, method=method).relative_error < 2e-7 + np.sqrt(distance)
+
+
+def lag_and_lead(*poles):
+    """``Σ 1/(1 + s/p)`` with signs that alternate."""
+    signs = np.resize([1.0, -0.5], len(poles))
+    return lqo.LQOSystem(-np.diag(poles), np.sqrt(np.array(poles))[:, np.newaxis], [signs * np.sqrt(np.array(poles))])
+
+
+@pytest.mark.parametrize("poles", [(10.0, 1000.0), (1.0, 30.0, 1e4), (1.0, 1e3, 1e6), (0.3, 0.5, 0.7)])
+def test_the_certificate_of_the_projected_gradient_means_it(poles):
+    """Where it says converged, no pole that moves and no output makes it better."""
+    sys = lag_and_lead(*poles)
+    red = lqo.projected_gradient(sys, 1)
+    assert red.status is Status.CONVERGED
+    pole = red.system.A[0, 0]
+
+    def error(z):  # of the best output
+        rows = sum(sys.B[i, 0] * sys.C[0, i] / -(sys.A[i, i] + z) for i in range(len(poles)))
+        return lqo.h2_error(sys, lqo.LQOSystem([[z]], [[1.0]], [[rows * -2 * z]]))
+
+    for factor in (0.9, 0.99, 0.999, 1.0, 1.001, 1.01, 1.1):
+        assert error(factor * pole) >= red.error * (1 - 1e-9)

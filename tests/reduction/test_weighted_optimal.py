@@ -51,7 +51,7 @@ def test_error_and_gradients(name, modes, monkeypatch):
     real, mu, B = start.is_real_pole, start.poles, start.B
     rows, W = rng.standard_normal((problem.p + 2 * problem.c, start.order)), rng.standard_normal(problem.W.shape) / 3
 
-    value, (d_mu, d_B, d_rows, d_W) = free_error(problem, real, mu, B, rows, W)
+    value, (d_mu, d_B, d_rows, d_W), _ = free_error(problem, real, mu, B, rows, W)
     system = reduced_system(problem, mu, B, real, rows, W, None, sys.dt)
     assert value == pytest.approx(lqo.h2_error(sys, system, spectrum=spectrum) ** 2, rel=1e-9)
     close(d_rows, derivative(lambda rows: free_error(problem, real, mu, B, rows, W)[0], rows))

@@ -13,6 +13,7 @@ from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import stack_rows
+from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, DISCRETE
 from lqo_mor.reduction.best_of import chunks, iterate, used_slots
 from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.descent import projected_gradient_kernels
@@ -25,10 +26,13 @@ from lqo_mor.reduction.objective.error import (
     reduced_system,
     without_feedthrough,
 )
+from lqo_mor.reduction.objective.transfer import well_conditioned_modes
 from lqo_mor.reduction.refit import channel_arrays, channel_system, fit_outputs, rows_from_real, rows_to_real, squared_norms
 from lqo_mor.reduction.result import Outcome, Reduction, Status, kernel_outcome
 from lqo_mor.reduction.starts import Start, check_options, start_reduction
+from lqo_mor.reduction.units import Units
 from lqo_mor.systems.convert import real_rows
+from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import clamped
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
@@ -43,7 +47,7 @@ def projected_gradient(
     slots: int | None = None,
     horizon: float | None = None,
     start: Start | None = None,
-    margin: float = 1e-6,
+    margin: float | None = None,
     armijo: float = 1e-4,
     max_iterations: int = 3000,
     tolerance: float = 1e-6,
@@ -54,7 +58,8 @@ def projected_gradient(
     All of ``(μ, B_r, C_r, U_r, V_r, W_r)`` are free. A step goes along the negative gradient, the poles are
     projected onto ``|μ| ≤ 1 − margin`` (continuous time: ``Re μ ≤ −margin``), and the step length `α` is halved
     until ``f(new) ≤ f(old) − armijo/α ‖new − old‖²``. Every accepted step decreases the error; limit points are
-    stationary points of the constrained problem.
+    stationary points of the constrained problem. In continuous time poles are measured by their decay at the start, so that
+    the unit of time does not matter.
 
     Parameters
     ----------
@@ -62,15 +67,18 @@ def projected_gradient(
         As for `reduce`.
     start : Reduction, system or str, optional
         Where to start, or the name of the method that makes the start; balanced truncation by default.
-    margin : float, default 1e-6
-        Distance that poles keep from the stability boundary.
+    margin : float, optional
+        Distance that poles keep from the stability boundary. By default 1e-6, or a thousandth of the distance of the full
+        system's slowest pole where that is less (continuous time: 1e-6 of its slowest decay, over a finite horizon of
+        ``1/horizon``).
     armijo : float, default 1e-4
         Constant of the sufficient decrease.
     max_iterations : int, default 3000
         Most accepted steps.
     tolerance : float, default 1e-6
-        Stop when the norm of the projected gradient of the squared error, relative to the squared norm of the
-        full system, is at most this. `Status.CONVERGED` certifies it.
+        Stop when the cosines of the angles between the error and the changes that each reduced quantity alone can make in the
+        output, root of their sum of squares, are at most this (poles within the margin). They depend on no unit.
+        `Status.CONVERGED` certifies it, to ten times as much where rounding hides any further decrease.
     progress : callable, optional
         Called as ``progress(done, total)`` with channels of a batch.
 
@@ -114,15 +122,30 @@ class Options:
 
 
 def descend(
-    sys: System, budget: Budget, norm: Norm, *, start: Start | None = None, progress: Progress | None = None, **given: Any
+    sys: System,
+    budget: Budget,
+    norm: Norm,
+    *,
+    start: Start | None = None,
+    margin: float | None = None,
+    progress: Progress | None = None,
+    **given: Any,
 ) -> Reduction:
-    """`projected_gradient` in a norm."""
+    """`projected_gradient` in a norm, in units of time of the system's own."""
     options = Options(**given)
-    check_options(sys.is_continuous, **vars(options))
+    check_options(sys.is_continuous, **vars(options if margin is None else replace(options, margin=margin)))
+    units = Units.of(sys, norm, margin)
+    options = replace(options, margin=units.margin(margin, options.margin))
+    return units.undone(_descended(units.own(sys), budget, units.norm, units.start(start), options, progress))
+
+
+def _descended(
+    sys: System, budget: Budget, norm: Norm, start: Start | None, options: Options, progress: Progress | None
+) -> Reduction:
     begun = start_reduction(sys, budget, norm, "balanced" if start is None else start)
 
     def one(sys: System, initial: DiagonalLQOSystem, norm: Norm) -> Outcome:
-        return _normalised(partial(_descend_one, options=options), sys, initial, norm)
+        return _normalised(partial(_descend_single, options=options), sys, initial, norm)
 
     def batch(sys: DiagonalLQOSystem, initial: DiagonalLQOSystem, progress: Progress) -> Outcome:
         return _normalised(partial(_descend_batch, options=options, progress=progress), sys, initial, norm)
@@ -139,8 +162,10 @@ def _normalised(descend: Callable[..., Outcome], sys: System, initial: DiagonalL
     """Descend with the full system scaled to norm one and the states of the start to inputs as large as outputs."""
     size = np.asarray(norm_value(without_feedthrough(sys), norm))
     size = np.where(size > 0, size, 1.0)
-    initial = _same_products(sys, initial, norm)
-    outcome = descend(_scaled(sys, 1 / size), _even(_scaled(initial, 1 / size)), norm)
+    initial = _scaled(_same_products(sys, initial, norm), 1 / size)
+    if isinstance(sys, LQOSystem):  # whose factors are ours: their size is not that of the states
+        initial = _with_unit_mixing(initial)
+    outcome = descend(_scaled(sys, 1 / size), _even(initial), norm)
     system = replace(_scaled(cast(DiagonalLQOSystem, outcome.system), size), D=sys.D)
     return Outcome(system, outcome.history * size[..., np.newaxis] ** 2, outcome.status, outcome.iterations)
 
@@ -162,6 +187,17 @@ def _scaled(sys: Scaled, factor: np.ndarray) -> Scaled:
     elif q is not None:
         q = q * factor
     return replace(sys, C=sys.C * factor, D=np.zeros_like(sys.D), M=q)
+
+
+def _with_unit_mixing(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
+    """The same single system with mixing columns of norm one."""
+    q = sys.M
+    if q is None:
+        return sys
+    size = np.linalg.norm(q.W, axis=0)
+    size = np.where(size > 0, size, 1.0)
+    root = np.sqrt(size)[:, np.newaxis]
+    return replace(sys, M=QuadraticOutput(q.U * root, q.V * root, q.W / size))
 
 
 def _even(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
@@ -203,6 +239,15 @@ def _descend_batch(
     return kernel_outcome(channel_system(sys, mu, b, rows_r, W_r), history, status, iterations)
 
 
+def _descend_single(sys: System, initial: DiagonalLQOSystem, norm: Norm, options: Options) -> Outcome:
+    """A single system; a dense one with one input compiled, too, where its modes are a basis."""
+    if isinstance(sys, LQOSystem) and sys.n_inputs == 1 and norm.compiled:
+        modes = well_conditioned_modes(sys)
+        if modes is not None:
+            return _descend_batch(modes, initial, norm, options, lambda done, total: None)
+    return _descend_one(sys, initial, norm, options)
+
+
 def _descend_one(sys: System, initial: DiagonalLQOSystem, norm: Norm, options: Options) -> Outcome:
     """Any single system; the readable form of the compiled kernel."""
     problem, real = problem_of(sys, norm), initial.is_real_pole
@@ -214,24 +259,28 @@ def _descend_one(sys: System, initial: DiagonalLQOSystem, norm: Norm, options: O
 
     mu = clamp(initial.poles)
     x: Point = (mu, initial.B, real_rows(stack_rows(initial.C, quadratic), real), W)
-    value, gradient = free_error(problem, real, *x)
+    squares = np.empty(mu.size), np.empty(mu.size), np.empty(x[2].shape[1])
+    projected_gradient_kernels._squared_units(_code(problem), np.array(problem.pairing.parameters), mu, real, *squares)
+    units: tuple[Any, ...] = (squares[0], squares[1][:, np.newaxis], squares[2], 1.0)
+    value, gradient, possible = free_error(problem, real, *x, margin=options.margin)
     history, step, status = [value], 1.0, Status.MAX_ITERATIONS
     for _ in range(options.max_iterations):
-        if _distance((clamp(x[0] - gradient[0]), *_moved(x, gradient, 1.0)[1:]), x) <= options.tolerance**2:
+        if possible <= options.tolerance**2 * value:
             status = Status.CONVERGED
             break
         step *= 2.0
         for _ in range(60):
-            trial = _moved(x, gradient, step)
+            trial = tuple(a - step * square * g for a, g, square in zip(x, gradient, units, strict=True))
             trial = (clamp(trial[0]), *trial[1:])
-            new, new_gradient = free_error(problem, real, *trial)
-            if new <= value - options.armijo / step * _distance(trial, x):
+            new, new_gradient, new_possible = free_error(problem, real, *trial, margin=options.margin)
+            if new <= value - options.armijo / step * _distance(trial, x, units):
                 break
             step *= 0.5
         if not new < value:
-            status = Status.STALLED
+            roughly = projected_gradient_kernels.ROUGHLY * options.tolerance
+            status = Status.CONVERGED if possible <= roughly**2 * value else Status.STALLED
             break
-        x, value, gradient = trial, new, new_gradient
+        x, value, gradient, possible = trial, new, new_gradient, new_possible
         history.append(value)
     mu, B, rows, W = x
     system = reduced_system(problem, mu, B, real, rows, W, None, sys.dt)
@@ -239,22 +288,33 @@ def _descend_one(sys: System, initial: DiagonalLQOSystem, norm: Norm, options: O
 
 
 def free_error(
-    problem: Problem, real: np.ndarray, mu: np.ndarray, B: np.ndarray, rows: np.ndarray, W: np.ndarray
-) -> tuple[float, Point]:
-    """Squared error with every reduced quantity free, and its gradient as arrays like ``(mu, B, rows, W)``.
+    problem: Problem, real: np.ndarray, mu: np.ndarray, B: np.ndarray, rows: np.ndarray, W: np.ndarray, *, margin: float = 0.0
+) -> tuple[float, Point, float]:
+    """Squared error with every reduced quantity free, its gradient as arrays like ``(mu, B, rows, W)``, the possible decrease.
 
-    A complex gradient holds the derivative by the real part plus `i` times that by the imaginary part.
+    A complex gradient holds the derivative by the real part plus `i` times that by the imaginary part. The decrease is the sum
+    of what each quantity alone could take off, to first order, poles within the `margin`; theory, eq. (8.3).
     """
     e = evaluate(problem, mu, B, real)
     value, d_own, d_cross, d_W = error_and_forms(problem, e.G, e.D, rows, W)
-    gamma, delta = pole_gradients(e, rows.T @ d_own @ rows, d_cross @ rows)
+    d_G = rows.T @ d_own @ rows
+    gamma, delta = pole_gradients(e, d_G, d_cross @ rows)
     d_rows = 2 * d_own @ rows @ e.G + d_cross.T @ e.D
-    return value, (gamma.conj(), delta.conj(), d_rows, d_W)
+    pairing, slope = np.diag(e.hermitian[0]).real.copy(), np.diag(e.hermitian[1]).copy()
+    size_b, size_delta = np.sum(np.abs(B) ** 2, axis=1), np.sum(np.abs(delta) ** 2, axis=1)
+    possible = projected_gradient_kernels._possible_decrease(
+        _code(problem), margin, problem.p, real, mu, size_b, pairing, slope,
+        e.G, np.ascontiguousarray(rows), d_own, d_G, gamma, size_delta, d_rows, d_W,
+    )  # fmt: skip
+    return value, (gamma.conj(), delta.conj(), d_rows, d_W), possible
 
 
-def _moved(x: Point, gradient: Point, step: float) -> Point:
-    return tuple(a - step * g for a, g in zip(x, gradient, strict=True))
+def _code(problem: Problem) -> int:
+    """The pairing, or the kind of time, as the kernels know it."""
+    code = problem.pairing.code
+    return (CONTINUOUS if problem.continuous else DISCRETE) if code is None else code
 
 
-def _distance(x: Point, y: Point) -> float:
-    return sum(float(np.sum(np.abs(a - b) ** 2)) for a, b in zip(x, y, strict=True))
+def _distance(x: Point, y: Point, squares: tuple[Any, ...]) -> float:
+    """Squared, in units of which `squares` are the squares."""
+    return sum(float(np.sum(np.abs(a - b) ** 2 / square)) for a, b, square in zip(x, y, squares, strict=True))

@@ -61,7 +61,7 @@ def optimise_batch(
 
 @dataclass(frozen=True, eq=False)
 class Unknowns:
-    """Poles of fixed kinds, with several inputs the input rows, too, as one real vector (theory, eq. (8.3)).
+    """Poles of fixed kinds, with several inputs the input rows, too, as one real vector (theory, eq. (8.4)).
 
     `code` tells the kind of time; real poles stay real; `origin` and `scale` (s,) are the kernels'; with one input its rows `B`
     (s, 1) do not change.

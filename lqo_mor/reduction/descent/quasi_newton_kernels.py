@@ -13,7 +13,7 @@ FARTHEST = 1.0 - 1e-9  # of the allowed modulus, where a real pole may start; fu
 
 @njit(cache=True, error_model="numpy")
 def _parameters_from(code, mu, real, margin, x, origin, scale):
-    """Free parameters of stable poles: a decay (logarithmic) and an angle per pair, one number per real pole; theory, eq. (8.3).
+    """Free parameters of stable poles: a decay (logarithmic) and an angle per pair, one number per real pole; theory, eq. (8.4).
 
     Decays count from the least one that `margin` allows; a pole beyond it starts just inside. Angles count from
     their `origin` in units of `scale`, the decay of the start: the change that matters.
@@ -38,7 +38,7 @@ def _parameters_from(code, mu, real, margin, x, origin, scale):
 
 @njit(cache=True, error_model="numpy")
 def _poles_from(code, x, real, margin, origin, scale, mu):
-    """Stable poles from their free parameters, the inverse of `_parameters_from`; theory, eq. (8.3)."""
+    """Stable poles from their free parameters, the inverse of `_parameters_from`; theory, eq. (8.4)."""
     least = margin if code >= CONTINUOUS else -np.log1p(-margin)
     k = 0
     for i in range(real.size):
@@ -53,7 +53,7 @@ def _poles_from(code, x, real, margin, origin, scale, mu):
 
 @njit(cache=True, error_model="numpy")
 def _parameter_gradient(code, x, real, margin, scale, mu, gamma, gradient):
-    """Chain rule of `_poles_from`; theory, eq. (8.4)."""
+    """Chain rule of `_poles_from`; theory, eq. (8.5)."""
     k = 0
     for i in range(real.size):
         if real[i]:
@@ -71,7 +71,7 @@ def _parameter_gradient(code, x, real, margin, scale, mu, gamma, gradient):
 def _optimise_channel(
     code, parameters, lam, rows, p, W, squared_norm, mu, real, margin, ridge, max_iterations, tolerance, history
 ):
-    """BFGS on the poles of one channel, in place, with a weak Wolfe line search; status and iterations; theory, eq. (8.5).
+    """BFGS on the poles of one channel, in place, with a weak Wolfe line search; status and iterations; theory, eq. (8.6).
 
     `mu` holds the start and then the best poles. Status 0: converged, 1: iterations used up, 2: the line search
     finds no decrease, which at a smooth minimum means rounding.

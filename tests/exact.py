@@ -51,6 +51,19 @@ def error(sys, rom, horizon=None) -> float:
     return _decided(run)
 
 
+def inner(sys, other, horizon=None) -> float:
+    """The h² inner product of the strictly proper parts, rounded to double precision."""
+
+    def run():
+        a, b = _exactly(sys), _exactly(other)
+        value = _inner(a, b, horizon)
+        if value.rad() ** 2 > _DIGITS**2 * abs(_inner(a, None, horizon) * _inner(b, None, horizon)).mid():
+            raise Undecided
+        return float(value.mid())
+
+    return _decided(run)
+
+
 def gramian(sys) -> np.ndarray:
     """The controllability Gramian of a dense system over the infinite horizon, rounded to double precision."""
 

@@ -16,10 +16,11 @@ from lqo_mor.analysis.low_rank_gramians import (
     solve_observability,
 )
 from lqo_mor.analysis.norm import Norm
+from lqo_mor.analysis.rounding import EPS, TWICE, UNITS, cancels, size_of, warn_of_noise
 from lqo_mor.analysis.rows import observed_rows, pair_weights, row_products, split, stack_rows, triangle
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.weighted import spectrum_of, state_covariance, weigh, weighted_factor
-from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, real_form, solve_diagonal
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, real_form, row_covariance, solve_both
 from lqo_mor.systems.convert import member, real_rows, slot_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -178,9 +179,10 @@ def _of_outputs(sys: System, norm: Norm) -> np.ndarray:
     real = sys.is_real_pole
     rows = stack_rows(sys.C, sys.M)
     columns = np.swapaxes(rows, -1, -2)
-    left = columns @ row_weights(sys, norm)
-    plain = solve_diagonal(norm.pairing, sys.poles, left, sys.poles, columns)
-    hermitian = solve_diagonal(norm.pairing, sys.poles, left, sys.poles.conj(), columns.conj())
+    K, noise = row_weights(sys, norm)
+    warn_of_noise("the covariance of the rows of the quadratic output", np.ones(np.shape(noise)), noise)
+    left = columns @ K
+    plain, hermitian = solve_both(norm.pairing, sys.poles, left, sys.poles, columns)
     # A row z acts on √2 Re x and √2 Im x as √2 Re z and −√2 Im z, like a state with the conjugate entries.
     return real_form(plain.conj(), hermitian.conj(), real, real)
 
@@ -190,25 +192,50 @@ def half_gramians(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.nd
     if not norm.white:
         weighted = weigh(sys, spectrum_of(norm))
         return cast(tuple[np.ndarray, np.ndarray], state_covariance(weighted, weighted))  # of a diagonal system
-    plain = solve_diagonal(norm.pairing, sys.poles, sys.B, sys.poles, sys.B)
-    return plain, solve_diagonal(norm.pairing, sys.poles, sys.B, sys.poles.conj(), sys.B.conj())
+    return solve_both(norm.pairing, sys.poles, sys.B, sys.poles, sys.B)
 
 
-def row_weights(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
-    """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``; theory, eq. (3.5)."""
+def row_weights(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+    """The real matrix `K` with ``CᵀC + Σ M_i P M_i = Zᵀ K Z`` for the rows ``Z = [C; U; V]``; theory, eq. (3.5).
+
+    And its noise (...), relative to the variances of the rows.
+    """
     p, q = sys.n_outputs, sys.M
     if q is None:
-        return np.broadcast_to(np.eye(p), (*sys.batch, p, p))
-    plain, hermitian = half_gramians(sys, norm)
-    rows = stack_rows(sys.C, q) * pair_weights(sys)[..., np.newaxis, :]
-    S = row_products(rows, plain, hermitian, rows)
+        return np.broadcast_to(np.eye(p), (*sys.batch, p, p)), np.zeros(sys.batch)
+    S, noise = _row_covariance(sys, norm)
     _, uu, uv, vu, vv = split(S, p, q.rank, p, q.rank)
     T = np.swapaxes(q.W, -1, -2) @ q.W
     K = np.zeros_like(S)
     K[..., :p, :p] = np.eye(p)
     middle = np.concatenate([np.concatenate([T * vv, T * vu], axis=-1), np.concatenate([T * uv, T * uu], axis=-1)], axis=-2)
     K[..., p:, p:] = 0.25 * middle
-    return K
+    return K, noise
+
+
+def _row_covariance(sys: DiagonalLQOSystem, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+    """``Z P Zᵀ`` for the rows ``Z = [C; U; V]``, accurate where its terms cancel, and its noise relative to the variances."""
+    plain, hermitian = half_gramians(sys, norm)
+    rows = stack_rows(sys.C, sys.M) * pair_weights(sys)[..., np.newaxis, :]
+    S = row_products(rows, plain, hermitian, rows)
+    size = 4 * (np.abs(rows) ** 2 @ np.diagonal(hermitian, axis1=-2, axis2=-1).real[..., np.newaxis])[..., 0]
+
+    def relative(S: np.ndarray, size: np.ndarray, unit: float | np.ndarray) -> np.ndarray:
+        variance = np.maximum(np.diagonal(S, axis1=-2, axis2=-1), 0.0)
+        with np.errstate(divide="ignore"):
+            return np.max(np.divide(unit * size, variance, out=np.zeros(size.shape), where=size > 0), axis=-1, initial=0.0)
+
+    noise = np.asarray(relative(S, size, UNITS * EPS))
+    for index in cancels(np.ones(noise.shape), noise):
+        one, own = cast(DiagonalLQOSystem, member(sys, index)), norm.channel(index)
+        if own.white and own.compiled:
+            S[index] = row_covariance(own.pairing, one.poles, one.B, stack_rows(one.C, one.M))[0]
+            noise[index] = relative(S[index], size[index], TWICE * (1 + size_of(one, own.pairing).steps))
+        else:
+            Z, R = real_rows(stack_rows(one.C, one.M), one.is_real_pole), state_factor(one, own)
+            S[index] = (Z @ R) @ (Z @ R).T
+            noise[index] = np.sqrt(relative(S[index], np.sum((np.abs(Z) @ np.abs(R)) ** 2, axis=-1), EPS**2))
+    return S, noise
 
 
 def _hermitian(P: np.ndarray) -> np.ndarray:
@@ -303,11 +330,14 @@ def hankel_singular_values(
         return hankel_svd(sys, P, solve_observability(sys, P))[1]
     balanced, norm = prepared(sys, horizon, spectrum)
     batch = getattr(sys, "batch", ())
-    joint = np.zeros((*batch, np.max(sys.order)))
+    joint, noise = np.zeros((*batch, np.max(sys.order))), np.zeros(batch)
     for index in np.ndindex(batch):
         R, S = gramian_factors(member(balanced, index), norm.channel(index))
         values = _graded_singular_values(S.conj().T @ R)
         joint[(*index, slice(values.size))] = values
+        if isinstance(sys, DiagonalLQOSystem):  # whose rows and states may cancel
+            noise[index] = UNITS * EPS * np.max(np.abs(S).T @ np.abs(R), initial=0.0)
+    warn_of_noise("the largest Hankel singular value", joint[..., 0], noise)
     return joint
 
 

@@ -10,18 +10,15 @@ from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, n
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_norm
 from lqo_mor.analysis.norm import Norm, check_comparable
-from lqo_mor.analysis.rows import output_products, pair_weights
+from lqo_mor.analysis.rounding import NEGLIGIBLE, SIX_DIGITS, root_noise, warn_of_noise
 from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.analysis.squares import diagonal_inner, diagonal_square, feedthrough_inner, strictly_proper_inner
 from lqo_mor.analysis.weighted import spectrum_of, weighted_inner
-from lqo_mor.errors import AccuracyWarning, warn
-from lqo_mor.matrix_equations.pairing import solve_diagonal
-from lqo_mor.systems.convert import as_dense
+from lqo_mor.analysis.weighted_squares import weighted_diagonal_inner, weighted_square
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, System, check_kind
 from lqo_mor.types import FloatOrBatch
-
-_EPS = np.finfo(float).eps
 
 
 def h2_norm(
@@ -87,15 +84,27 @@ def h2_norm(
         return sparse_norm(sys, given_or_solved(sys, controllability))
     full, norm = prepared(sys, horizon, spectrum)
     check_delay(delay)
-    return norm_value(full, norm, delay)
+    squared, noise = square_and_noise(full, norm, delay)
+    value = np.sqrt(np.maximum(squared, 0.0))
+    if not np.all(noise <= SIX_DIGITS * squared):
+        warn_of_noise("the h2 norm", value, root_noise(squared, noise))
+    return scalar(value)
 
 
 def norm_value(sys: System, norm: Norm, delay: int = 1) -> FloatOrBatch:
     """The `h2_norm` of a system in a norm."""
+    return scalar(np.sqrt(np.maximum(square_and_noise(sys, norm, delay)[0], 0.0)))
+
+
+def square_and_noise(sys: System, norm: Norm, delay: int) -> tuple[np.ndarray, np.ndarray]:
+    """The squared norm of a system, and its noise."""
+    if isinstance(sys, DiagonalLQOSystem) and norm.white:
+        squared, noise = diagonal_square(sys, norm, delay)
+        return (squared + feedthrough_inner(sys, sys, delay), noise) if sys.is_continuous else (squared, noise)
+    if isinstance(sys, DiagonalLQOSystem):
+        return weighted_square(sys, norm, delay)
     squared = np.asarray(inner_product(sys, sys, norm, delay)).real
-    if np.any(squared < 0):
-        warn("the h2 norm is lost in rounding: its square came out negative and counts as zero", AccuracyWarning)
-    return scalar(np.sqrt(np.maximum(squared, 0.0)))
+    return squared, np.maximum(-squared, 0.0)
 
 
 def h2_inner(
@@ -135,19 +144,19 @@ def h2_inner(
     norm = norm_of(sys, horizon, spectrum)
     check_other(norm, sys, other)
     check_delay(delay)
+    if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
+        inner = diagonal_inner if norm.white else weighted_diagonal_inner
+        value, noise, norms = inner(sys, other, norm, delay)
+        warn_of_noise("the h2 inner product", value, noise, NEGLIGIBLE * norms)
+        return scalar(value)
     return scalar(inner_product(balanced_units(sys)[0], balanced_units(other)[0], norm, delay))
 
 
 def inner_product(sys: System, other: System, norm: Norm, delay: int = 1) -> np.ndarray:
-    """The `h2_inner` product of two systems in a norm."""
+    """The `h2_inner` product of two systems in a norm, one of which is dense."""
     if not norm.white:
         return weighted_inner(sys, other, spectrum_of(norm), delay)
-    feedthrough = np.sum(sys.D * other.D.conj(), axis=(-1, -2))
-    if sys.is_continuous and np.any(sys.D) and np.any(other.D):
-        feedthrough = np.where(feedthrough == 0, feedthrough, np.copysign(np.inf, feedthrough.real))
-    elif delay == 0:  # C B moves to the lag of D
-        feedthrough = feedthrough + np.sum(sys.D * markov(other).conj() + markov(sys) * other.D.conj(), axis=(-1, -2))
-    return strictly_proper_inner(sys, other, norm) + feedthrough
+    return strictly_proper_inner(sys, other, norm) + feedthrough_inner(sys, other, delay)
 
 
 def check_other(norm: Norm, sys: System, other: System) -> None:
@@ -156,31 +165,6 @@ def check_other(norm: Norm, sys: System, other: System) -> None:
         check_kind(other)
         norm.check(other)
         check_comparable(sys, other)
-
-
-def markov(sys: System) -> np.ndarray:
-    """The first Markov parameter ``C B``, (..., p, m); theory, eq. (1.3)."""
-    if isinstance(sys, DiagonalLQOSystem):
-        return 2 * ((sys.C * pair_weights(sys)[..., np.newaxis, :]) @ sys.B).real
-    return sys.C @ sys.B
-
-
-def strictly_proper_inner(sys: System, other: System, norm: Norm) -> np.ndarray:
-    """The inner product without the feedthrough."""
-    if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
-        plain = solve_diagonal(norm.pairing, sys.poles, sys.B, other.poles, other.B)
-        hermitian = solve_diagonal(norm.pairing, sys.poles, sys.B, other.poles.conj(), other.B.conj())
-        if sys.M is None or other.M is None:  # without the small matrix that quadratic outputs need
-            left, right = pair_weights(sys)[..., np.newaxis, :] * sys.C, pair_weights(other)[..., np.newaxis, :] * other.C
-            weighted = (np.swapaxes(left, -1, -2) @ right) * plain
-            conjugate = (np.swapaxes(left, -1, -2) @ right.conj()) * hermitian
-            return 2 * np.sum(weighted + conjugate, axis=(-1, -2)).real
-        linear, quadratic = output_products(sys, other, (plain, hermitian))
-        return linear + quadratic
-    a = as_dense(sys)
-    b = a if other is sys else as_dense(other)
-    linear, quadratic = output_products(a, b, norm.solve(a.A, b.A, a.B @ b.B.conj().T))
-    return linear + quadratic
 
 
 def scalar(value: Any) -> Any:

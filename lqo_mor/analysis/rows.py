@@ -45,6 +45,13 @@ def row_products(left: np.ndarray, plain: np.ndarray, hermitian: np.ndarray, rig
     return 2 * (left @ (plain @ transposed + hermitian @ transposed.conj())).real
 
 
+def linear_product(left: np.ndarray, plain: np.ndarray, hermitian: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The trace of `row_products`, (...), for as many rows on both sides."""
+    transposed = np.swapaxes(right, -1, -2)
+    states = plain @ transposed + hermitian @ transposed.conj()
+    return 2 * np.sum(left * np.swapaxes(states, -1, -2), axis=(-1, -2)).real
+
+
 def split(S: np.ndarray, p: int, c: int, p_r: int, c_r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The blocks of ``Z X Z_rᵀ`` that enter norms: the linear one, and those of the factors U and V."""
     u, v, u_r, v_r = slice(p, p + c), slice(p + c, p + 2 * c), slice(p_r, p_r + c_r), slice(p_r + c_r, p_r + 2 * c_r)
@@ -61,10 +68,9 @@ def output_products(sys: System, other: System, X: Covariance) -> tuple[np.ndarr
     """``tr(C X C'ᴴ)`` and ``Σ_i tr(M_i X M_i'ᴴ Xᵀ)`` of two systems with the cross Gramian `X`; theory, eq. (3.3)."""
     if isinstance(sys, DiagonalLQOSystem) and isinstance(other, DiagonalLQOSystem):
         (plain, hermitian), p, q, r = X, sys.n_outputs, sys.M, other.M
-        left, right = (pair_weights(s)[..., np.newaxis, :] for s in (sys, other))
+        left, right = (pair_weights(one)[..., np.newaxis, :] for one in (sys, other))
         if q is None or r is None:
-            S = row_products(left * sys.C, plain, hermitian, right * other.C)
-            return np.trace(S, axis1=-2, axis2=-1), np.zeros(())
+            return linear_product(left * sys.C, plain, hermitian, right * other.C), np.zeros(())
         S = row_products(left * stack_rows(sys.C, q), plain, hermitian, right * stack_rows(other.C, r))
         linear, uu, uv, vu, vv = split(S, p, q.rank, p, r.rank)
         return np.trace(linear, axis1=-2, axis2=-1), quadratic_inner(uu, uv, vu, vv, q.W, r.W)

@@ -22,7 +22,7 @@ from lqo_mor.analysis.norm import HorizonNorm, Norm, check_stable, finite
 from lqo_mor.analysis.rows import Covariance, output_products, pair_weights, row_products
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
-from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, solve_diagonal
+from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, solve_both
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
@@ -43,6 +43,7 @@ class Weighted:
     F: np.ndarray  # (..., n, m), see the head of this module; one row per slot for a diagonal system
     # (..., n, m) each: ``E[x_t u_tᵀ]`` where the state includes `u_t` (delay 0), and where it does not yet (delay 1)
     seen: tuple[np.ndarray, np.ndarray]
+    lags: np.ndarray  # (...), ``Σ_j ‖R_j‖``, which bounds what `F` is summed up from
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def weigh(sys: System, spectrum: InputSpectrum) -> Weighted:
         lam, B, R = np.array(sys.poles.reshape(count, s)), np.array(sys.B.reshape(count, s, m)), np.array(R)
         ahead: np.ndarray = np.empty((count, s, m), complex)
         _ahead(R.reshape(-1, *R.shape[-3:]), lam, B, ahead)
-        ahead = ahead.reshape(sys.B.shape)
+        ahead, R = ahead.reshape(sys.B.shape), spectrum.covariances
         later = sys.poles[..., np.newaxis] * ahead
     else:
         ahead = np.zeros(sys.B.shape, np.result_type(sys.A, sys.B))
@@ -107,7 +108,7 @@ def weigh(sys: System, spectrum: InputSpectrum) -> Weighted:
             ahead = sys.A @ ahead + sys.B @ Rj.T
         later = sys.A @ ahead
     own = sys.B @ start
-    return Weighted(sys, start, later + 0.5 * own, (later + own, ahead))
+    return Weighted(sys, start, later + 0.5 * own, (later + own, ahead), np.sum(np.linalg.norm(R, axis=(-1, -2)), axis=-1))
 
 
 @njit(cache=True, error_model="numpy")
@@ -157,9 +158,7 @@ def state_covariance(a: Weighted, b: Weighted) -> Covariance:
     if isinstance(a.sys, LQOSystem) or isinstance(b.sys, LQOSystem):
         return solve_stein(as_dense(a.sys).A, as_dense(b.sys).A, a.sys.B @ b.F.conj().T + a.F @ b.sys.B.conj().T)
     left, right = np.concatenate([a.sys.B, a.F], axis=-1), np.concatenate([b.F, b.sys.B], axis=-1)
-    white = pairing(False)
-    plain = solve_diagonal(white, a.sys.poles, left, b.sys.poles, right)
-    return plain, solve_diagonal(white, a.sys.poles, left, b.sys.poles.conj(), right.conj())
+    return solve_both(pairing(False), a.sys.poles, left, b.sys.poles, right)
 
 
 def output_covariance(a: Weighted, b: Weighted, X: Covariance, delay: int) -> np.ndarray:
@@ -203,10 +202,14 @@ def output_mean(a: Weighted, P: Covariance) -> np.ndarray:
 
 def weighted_inner(sys: System, other: System, spectrum: InputSpectrum, delay: int = 1) -> np.ndarray:
     """``E[y'ᴴ y]`` for the outputs of two systems with the same stationary (Gaussian) input."""
-    a, b = weigh_both(sys, other, spectrum)
+    return inner_of_weighted(*weigh_both(sys, other, spectrum), delay)
+
+
+def inner_of_weighted(a: Weighted, b: Weighted, delay: int) -> np.ndarray:
+    """The `weighted_inner` product of two systems, which have been weighted."""
     X = state_covariance(a, b)
     total = output_covariance(a, b, X, delay)
-    if sys.M is None or other.M is None:
+    if a.sys.M is None or b.sys.M is None:
         return total
     first = output_mean(a, X if a is b else state_covariance(a, a))
     second = first if a is b else output_mean(b, state_covariance(b, b))

@@ -125,7 +125,10 @@ class OutputErrorBound:
         for i, name in enumerate(self.names):
             row = [name, f"{self.layer_errors[i]:.2e}"]
             for weights in (self.layer_weights, self.calibrated_weights):
-                row += ["", ""] if weights is None else [f"{weights[i]:.2e}", f"{weights[i] * self.layer_errors[i]:.2e}"]
+                if weights is None:
+                    row += ["", ""]
+                else:
+                    row += [f"{weights[i]:.2e}", f"{float(times_each(weights[i], self.layer_errors[i])):.2e}"]
             rows.append(tuple(row))
         lines = text_table(rows)
         if np.any(self.mixing_terms):

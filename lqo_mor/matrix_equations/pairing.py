@@ -7,6 +7,7 @@ pairings (theory, eq. (1.5): sums over sets of poles closed under conjugation, w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -47,7 +48,7 @@ class Pairing:
             return self.function(lam[..., :, np.newaxis], mu[..., np.newaxis, :])
         batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
         shape = (*batch, lam.shape[-1], mu.shape[-1])
-        lam, mu = _flat(lam, batch, lam.shape[-1:]), _flat(mu, batch, mu.shape[-1:])
+        lam, mu = _flat(lam, batch, 1), _flat(mu, batch, 1)
         g = np.empty((lam.shape[0], lam.shape[1], mu.shape[1]), complex)
         dg = np.empty_like(g)
         kernel = (
@@ -90,11 +91,33 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
     """
     if norm.code is None:
         return (B @ np.swapaxes(B_r, -1, -2)) * norm.outer(lam, mu)
-    batch = np.broadcast_shapes(lam.shape[:-1], mu.shape[:-1])
-    n, r, m = lam.shape[-1], mu.shape[-1], B.shape[-1]
-    count = int(np.prod(batch))
-    lam, mu = (_flat(array, batch, size) for array, size in ((lam, (n,)), (mu, (r,))))
-    B, B_r = (_flat(array, batch, size) for array, size in ((B, (n, m)), (B_r, (r, m))))
+    batch, arrays = _flat_systems(lam, B, mu, B_r)
+    return _solve_flat(norm, *arrays).reshape(*batch, lam.shape[-1], mu.shape[-1])
+
+
+def solve_both(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray, B_r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`solve_diagonal` for the right system as it is and with its conjugate: ``Σ x_k x_kᵀ`` and ``Σ x_k x_kᴴ`` between slots."""
+    if norm.code is None:
+        return tuple(solve_diagonal(norm, lam, B, *right) for right in ((mu, B_r), (mu.conj(), B_r.conj())))  # type: ignore[return-value]
+    batch, (lam, B, mu, B_r) = _flat_systems(lam, B, mu, B_r)
+    shape = (*batch, lam.shape[-1], mu.shape[-1])
+    plain = _solve_flat(norm, lam, B, mu, B_r).reshape(shape)
+    return plain, _solve_flat(norm, lam, B, mu.conj(), B_r.conj()).reshape(shape)
+
+
+def _flat_systems(
+    lam: np.ndarray, B: np.ndarray, mu: np.ndarray, B_r: np.ndarray
+) -> tuple[tuple[int, ...], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """The common batch of two systems, and their poles and input rows with it flattened to one axis."""
+    batch = lam.shape[:-1]
+    if mu.shape[:-1] != batch:
+        batch = np.broadcast_shapes(batch, mu.shape[:-1])
+    return batch, (_flat(lam, batch, 1), _flat(B, batch, 2), _flat(mu, batch, 1), _flat(B_r, batch, 2))
+
+
+def _solve_flat(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray, B_r: np.ndarray) -> np.ndarray:
+    """`solve_diagonal` for one axis of channels."""
+    (count, n), r = lam.shape, mu.shape[-1]
     out, parameters = np.empty((count, n, 2 * r)), np.array(norm.parameters)
     if out.size < 2 * _WORTH_THREADS:
         pairing_kernels._cross(norm.code, parameters, lam, B, mu, B_r, out, 0, count)
@@ -102,14 +125,15 @@ def solve_diagonal(norm: Pairing, lam: np.ndarray, B: np.ndarray, mu: np.ndarray
         pairing_kernels._cross_rows(norm.code, parameters, lam, B, mu, B_r, out, min(n, get_num_threads()))
     else:
         pairing_kernels._cross_channels(norm.code, parameters, lam, B, mu, B_r, out, min(count, get_num_threads()))
-    return out.view(complex).reshape(*batch, n, r)
+    return out.view(complex)
 
 
-def _flat(array: np.ndarray, batch: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
+def _flat(array: np.ndarray, batch: tuple[int, ...], axes: int) -> np.ndarray:
     """A complex array broadcast to the batch, its batch axes joined to one; a copy, since read-only ones compile anew."""
-    if array.shape[: array.ndim - len(size)] != batch:
+    size = array.shape[array.ndim - axes :]
+    if array.shape[: array.ndim - axes] != batch:
         array = np.broadcast_to(array, (*batch, *size))
-    return np.array(array.reshape(int(np.prod(batch)), *size), complex, order="C")
+    return np.array(array.reshape(math.prod(batch), *size), complex, order="C")
 
 
 def real_form(plain: np.ndarray, hermitian: np.ndarray, real_left: np.ndarray, real_right: np.ndarray) -> np.ndarray:
@@ -153,6 +177,31 @@ def diagonal_gramian_factor(norm: Pairing, poles: np.ndarray, B: np.ndarray) -> 
     R = np.zeros((n, rank))
     R[pivots] = np.tril(high)[:, :rank]
     return R
+
+
+def row_covariance(norm: Pairing, poles: np.ndarray, B: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``Z P Zᵀ`` (q, q) of one diagonal system in twice the working precision, as a sum of two matrices; theory, eq. (1.5).
+
+    Poles (s,) and output rows (q, s) in half storage, input rows `B` (s, m), for pairings that are compiled.
+    """
+    high, low = np.empty((2, rows.shape[0], rows.shape[0]))
+    # copies, since kernels would be compiled once more for read-only arrays
+    poles, B, rows = (np.array(array, complex, order="C") for array in (poles, B, rows))
+    double_double.row_covariance(norm.compiled_code, np.array(norm.parameters), poles, B, poles.imag == 0, rows, high, low)
+    return high, low
+
+
+def accurate_square(
+    S: tuple[np.ndarray, np.ndarray], W: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, real: np.ndarray, early: bool
+) -> tuple[float, float]:
+    """The squared norm of one diagonal system in twice the working precision, as a sum of two numbers; theory, eq. (3.2), (3.3).
+
+    From the `row_covariance` of its rows ``[C; U; V]`` and the mixing matrix `W` (p, c); with the feedthrough `D`, and `early` if
+    the output reads the updated state.
+    """
+    total, rest = double_double.squared_norm(*S, np.array(W, float))
+    B, C = np.array(B, complex), np.array(C, complex)
+    return double_double.with_feedthrough(total, rest, B, C, np.array(D, float), np.array(real), early)
 
 
 def _pivoted_cholesky(P: np.ndarray) -> np.ndarray:

@@ -157,7 +157,7 @@ def mode_scores(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:
     """
     _, hermitian = half_gramians(sys, norm)
     rows = stack_rows(sys.C, sys.M)
-    weight = np.sum(rows.conj() * (row_weights(sys, norm) @ rows), axis=-2).real
+    weight = np.sum(rows.conj() * (row_weights(sys, norm)[0] @ rows), axis=-2).real
     return np.where(sys.is_real_pole, 1.0, 2.0) * weight * np.diagonal(hermitian, axis1=-2, axis2=-1).real
 
 

@@ -135,7 +135,7 @@ def test_changed_mixing(case, size, systems):
     sums = [(bound.layer_weights, bound.mixing_terms), (bound.calibrated_weights, bound.calibrated_mixing_terms)]
     for weights, terms in sums:
         assert np.all(terms > 0)
-        assert np.max(observed(model, reduced, u)) <= weights @ bound.layer_errors + np.sum(terms)
+        assert np.max(observed(model, reduced, u)) <= np.sum(gains.times_each(weights, bound.layer_errors)) + np.sum(terms)
     assert "the changes of the mixing add" in str(bound)
     _, worst = search(model, reduced, u, rng, bound.membership)
     assert np.max(worst) <= bound.calibrated

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lqo_mor.bounds.gains import times_each
 from lqo_mor.bounds.output_error import OutputErrorBound
 from lqo_mor.compression.report import svg as plots
 from lqo_mor.compression.report.records import CompressionReport
@@ -163,12 +164,13 @@ def _bound(bound: OutputErrorBound) -> str:
     header = ["#", "layer", "h2 error", "weight", "product", "calibrated weight", "product"][: 3 + 2 * len(sums)]
     rows: list[list[object]] = []
     for i, (name, error) in enumerate(zip(bound.names, bound.layer_errors, strict=True)):
-        cells = (_number(value) for weights, _ in sums for value in (weights[i], weights[i] * error))
+        cells = (_number(value) for weights, _ in sums for value in (weights[i], float(times_each(weights[i], error))))
         rows.append([i + 1, _text(name), _number(error), *cells])
     added = [float(np.sum(terms)) for _, terms in sums]
     if np.any(bound.mixing_terms):
         rows.append(["", "changes of the mixing maps", "", *(cell for term in added for cell in ("", _number(term)))])
-    totals = [float(np.sum(weights * bound.layer_errors)) + term for (weights, _), term in zip(sums, added, strict=True)]
+    own = [float(np.sum(times_each(weights, bound.layer_errors))) for weights, _ in sums]
+    totals = [one + term for one, term in zip(own, added, strict=True)]
     last = ["", "sum", "", *(cell for total in totals for cell in ("", _number(total)))]
     note = "<p>The 2-norm of the difference of two output vectors is never larger. The table shows the sum of the weighted h2"
     note += " errors of the layers; the bound is the least of this and other proven estimates.</p>"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from lqo_mor.analysis.conditioning import WHY, moved, noise_of_rounding, risky
 from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, prepared
 from lqo_mor.analysis.error_systems import joined, squared_by_factor
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_error_and_digits
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import check_other, scalar
-from lqo_mor.analysis.rounding import EPS, NEGLIGIBLE, root_noise, warn_of_noise
+from lqo_mor.analysis.rounding import CANCELLING, EPS, NEGLIGIBLE, root_noise, warn_of_noise
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.squares import diagonal_difference, diagonal_square, markov, strictly_proper_inner
 from lqo_mor.analysis.weighted import output_covariance, output_mean, spectrum_of, state_covariance, weigh_both
 from lqo_mor.analysis.weighted_squares import weighted_difference, weighted_square
-from lqo_mor.errors import LQOError
-from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
@@ -93,8 +92,11 @@ def h2_error(
     check_other(norm, full, rom)
     check_delay(delay)
     error, noise, squared_norm, noise_of_norm = _error_and_noise(full, balanced_units(rom)[0], norm, delay)
-    size = np.sqrt(np.maximum(squared_norm, 0.0))
-    warn_of_noise("the h2 error", error, noise, NEGLIGIBLE * size)
+    size, why = np.sqrt(np.maximum(squared_norm, 0.0)), CANCELLING
+    if isinstance(full, LQOSystem) and norm.white and risky(full, norm.solve(full.A, full.A, full.B @ full.B.conj().T)):
+        near, why = (moved(full), moved(rom)), WHY
+        noise = noise + noise_of_rounding(error, lambda: _error_and_noise(*near, norm, delay)[0])
+    warn_of_noise("the h2 error", error, noise, NEGLIGIBLE * size, why)
     if relative:
         warn_of_noise("the h2 norm of the full system", size, noise_of_norm)
         return _divided(error, squared_norm)
@@ -117,22 +119,12 @@ def error_and_digits(sys: System, rom: System, norm: Norm, delay: int = 1) -> tu
     error, noise, squared_norm, noise_of_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, norm, delay))
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
-            try:
-                moved = _error_and_noise(_moved(sys), _moved(rom), norm, delay)[0]
-            except LQOError:  # no longer stable
-                moved = np.inf
-            noise = noise + 4 * np.abs(error - moved)
+            near = moved(sys), moved(rom)
+            noise = noise + noise_of_rounding(error, lambda: _error_and_noise(*near, norm, delay)[0])
         size = np.sqrt(np.maximum(squared_norm, 0.0))
         noise = np.where(noise == 0, 0.0, noise / error) + np.where(noise_of_norm == 0, 0.0, noise_of_norm / size)
         digits = -np.log10(np.maximum(np.nan_to_num(noise, nan=np.inf), EPS))
     return scalar(error), _divided(error, squared_norm), scalar(np.clip(np.floor(digits), 0, 15).astype(int))
-
-
-def _moved(sys: System) -> LQOSystem:
-    """The dense system with every entry of its state matrix moved by one unit roundoff, equal shapes alike."""
-    dense = as_dense(sys)
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], dense.A.shape)
-    return LQOSystem(dense.A * (1 + EPS * signs), dense.B, dense.C, dense.D, dense.M, dense.dt)
 
 
 def _error_and_noise(sys: System, rom: System, norm: Norm, delay: int) -> tuple[FloatOrBatch, np.ndarray, np.ndarray, np.ndarray]:

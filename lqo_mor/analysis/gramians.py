@@ -7,6 +7,7 @@ from typing import cast, overload
 import numpy as np
 import scipy.linalg
 
+from lqo_mor.analysis.conditioning import WHY, moved, noise_of_rounding, risky
 from lqo_mor.analysis.door import balanced_units, check_keywords, norm_of, prepared
 from lqo_mor.analysis.low_rank_gramians import (
     LowRankGramian,
@@ -92,7 +93,11 @@ def controllability_gramian(
         return solve_controllability(sys, tol)
     norm = norm_of(sys, horizon, spectrum)
     balanced, units = balanced_units(sys)
-    return gramian(balanced, norm) * units[:, np.newaxis] * units
+    P = gramian(balanced, norm)
+    if isinstance(balanced, LQOSystem) and norm.white and risky(balanced, P):
+        near = moved(balanced)
+        warn_of_noise("the Gramian", float(np.linalg.norm(P)), noise_of_rounding(P, lambda: gramian(near, norm)), why=WHY)
+    return P * units[:, np.newaxis] * units
 
 
 def gramian(sys: System, norm: Norm) -> np.ndarray:

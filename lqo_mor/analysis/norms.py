@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from lqo_mor.analysis.conditioning import WHY, proper_dense_square
 from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, norm_of, prepared
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
 from lqo_mor.analysis.low_rank_norms import sparse_norm
 from lqo_mor.analysis.norm import Norm, check_comparable
-from lqo_mor.analysis.rounding import NEGLIGIBLE, SIX_DIGITS, root_noise, warn_of_noise
+from lqo_mor.analysis.rounding import CANCELLING, NEGLIGIBLE, SIX_DIGITS, root_noise, warn_of_noise
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.squares import diagonal_inner, diagonal_square, feedthrough_inner, strictly_proper_inner
 from lqo_mor.analysis.weighted import spectrum_of, weighted_inner
 from lqo_mor.analysis.weighted_squares import weighted_diagonal_inner, weighted_square
+from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, System, check_kind
@@ -87,7 +89,8 @@ def h2_norm(
     squared, noise = square_and_noise(full, norm, delay)
     value = np.sqrt(np.maximum(squared, 0.0))
     if not np.all(noise <= SIX_DIGITS * squared):
-        warn_of_noise("the h2 norm", value, root_noise(squared, noise))
+        why = WHY if isinstance(full, LQOSystem) else CANCELLING
+        warn_of_noise("the h2 norm", value, root_noise(squared, noise), why=why)
     return scalar(value)
 
 
@@ -103,6 +106,9 @@ def square_and_noise(sys: System, norm: Norm, delay: int) -> tuple[np.ndarray, n
         return (squared + feedthrough_inner(sys, sys, delay), noise) if sys.is_continuous else (squared, noise)
     if isinstance(sys, DiagonalLQOSystem):
         return weighted_square(sys, norm, delay)
+    if norm.white:
+        proper, lost = proper_dense_square(sys, norm)
+        return proper + np.asarray(feedthrough_inner(sys, sys, delay)).real, np.asarray(max(lost, -proper))
     squared = np.asarray(inner_product(sys, sys, norm, delay)).real
     return squared, np.maximum(-squared, 0.0)
 

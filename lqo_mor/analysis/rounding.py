@@ -24,6 +24,7 @@ TWICE = 16.0 * 2.0**-104  # the same in twice the working precision
 _WORKS = 1e-8  # relative noise of a square above which it is computed in twice the working precision
 NEGLIGIBLE = 1e-13  # noise relative to the norms of the systems that is no loss
 SIX_DIGITS = 1e-6  # fewer come with a warning
+CANCELLING = "large terms cancel in it, as the residues of poles close to each other do"
 _SHOWN = 8  # channels that a warning lists
 
 
@@ -168,9 +169,11 @@ def root_noise(squared: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return np.divide(noise, total, out=np.zeros(np.shape(total)), where=total != 0)
 
 
-def warn_of_noise(what: str, value: FloatOrBatch, noise: np.ndarray, negligible: np.ndarray | float = 0.0) -> None:
+def warn_of_noise(
+    what: str, value: FloatOrBatch, noise: np.ndarray | float, negligible: np.ndarray | float = 0.0, why: str = CANCELLING
+) -> None:
     """An `AccuracyWarning` where fewer than six digits of a value are certain, unless the noise is negligible."""
-    value = np.abs(value)
+    value, noise = np.abs(value), np.asarray(noise)
     if np.all(noise <= SIX_DIGITS * value):
         return
     lost = ~(noise <= np.maximum(SIX_DIGITS * value, negligible))
@@ -184,7 +187,4 @@ def warn_of_noise(what: str, value: FloatOrBatch, noise: np.ndarray, negligible:
         more = ", …" if len(channels) > _SHOWN else ""
         where = f" in {len(channels)} of {lost.size} channels ({', '.join(channels[:_SHOWN])}{more})"
     left = f"about {digits:.0f} digits" if digits > 0 else "no digit"
-    warn(
-        f"{what} is certain to {left} only{where}: large terms cancel in it, as the residues of poles close to each other do",
-        AccuracyWarning,
-    )
+    warn(f"{what} is certain to {left} only{where}: {why}", AccuracyWarning)

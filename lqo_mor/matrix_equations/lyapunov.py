@@ -12,8 +12,8 @@ import scipy.linalg
 
 from lqo_mor.errors import ConvergenceError, SingularEquationError
 from lqo_mor.matrix_equations.pairing import check_horizon
-from lqo_mor.matrix_equations.residuals import refuse_singular, relative_residual, spectral_norm_estimate
-from lqo_mor.matrix_equations.schur_basis import FarFromNormal, factor_in_schur_basis, solve_in_schur_basis, watch
+from lqo_mor.matrix_equations.residuals import negligible, refuse_singular, relative_residual, spectral_norm_estimate
+from lqo_mor.matrix_equations.schur_basis import FarFromNormal, Watch, factor_in_schur_basis, solve_in_schur_basis
 from lqo_mor.matrix_equations.stein import compress_factor, double, double_factor, operands
 
 Map: TypeAlias = Callable[[np.ndarray], np.ndarray]
@@ -154,14 +154,15 @@ def _integrate(A: np.ndarray, B: np.ndarray, Q: np.ndarray, duration: float, wat
         X = X + term
     flow_A = scipy.linalg.expm(step * A)
     flow_B = flow_A.conj().T if B is A else scipy.linalg.expm(step * adjoint)
+    watch_A, watch_B = Watch(watched), Watch(watched)
     for k in range(doublings):
         increment = flow_A @ X @ flow_B
         X = X + increment
-        if np.linalg.norm(increment) <= 0.01 * _EPS * np.linalg.norm(X):  # the rest of the interval no longer counts
+        if negligible(increment, X, 0.01 * _EPS):  # the rest of the interval no longer counts
             break
         if k < doublings - 1:
-            flow_A = watch(flow_A, watched) @ flow_A
-            flow_B = flow_A.conj().T if B is A else watch(flow_B, watched) @ flow_B
+            flow_A = watch_A(flow_A) @ flow_A
+            flow_B = flow_A.conj().T if B is A else watch_B(flow_B) @ flow_B
     return X
 
 
@@ -210,12 +211,13 @@ def _factor_integral(A: np.ndarray, B: np.ndarray, duration: float, watched: boo
         flowed, done = _flow(A, flowed, node - done), node
         parts.append(np.sqrt(0.5 * step * weight) * flowed)
     R, flow = compress_factor(np.hstack(parts)), scipy.linalg.expm(step * A)
+    watch = Watch(watched)
     for k in range(doublings):
         increment = flow @ R
-        if np.linalg.norm(increment) <= _EPS * np.linalg.norm(R):  # the rest of the interval no longer counts
+        if negligible(increment, R, _EPS):  # the rest of the interval no longer counts
             break
         R = compress_factor(np.hstack([R, increment]))
-        flow = watch(flow, watched) @ flow if k < doublings - 1 else flow
+        flow = watch(flow) @ flow if k < doublings - 1 else flow
     return R
 
 

@@ -15,17 +15,25 @@ def frobenius(X: np.ndarray) -> float:
     return math.sqrt(np.vdot(entries, entries).real)
 
 
+def negligible(step: np.ndarray, X: np.ndarray, factor: float) -> bool:
+    """Whether `step` is below `factor` times `X`, and its rows, whose units may differ much, below ten times that of theirs."""
+    if not frobenius(step) <= factor * frobenius(X):
+        return False
+    return bool((np.abs(step).max(axis=1) <= 10 * factor * np.abs(X).max(axis=1)).all())
+
+
 def spectral_norm_estimate(A: np.ndarray) -> float:
     """The 2-norm of a matrix to about 10 %, by a few power steps on ``AᴴA``; n² work."""
     x = np.random.default_rng(0).standard_normal(A.shape[1])
     norm = 0.0
-    for _ in range(8):
-        size = np.linalg.norm(x)
-        if size == 0 or not np.isfinite(size):
-            break
-        y = A @ (x / size)
-        norm = float(np.linalg.norm(y))
-        x = A.conj().T @ y
+    with np.errstate(over="ignore", invalid="ignore"):  # of a matrix whose norm overflows: infinite
+        for _ in range(8):
+            size = np.linalg.norm(x)
+            if size == 0 or not np.isfinite(size):
+                break
+            y = A @ (x / size)
+            norm = float(np.linalg.norm(y))
+            x = A.conj().T @ y
     return norm
 
 

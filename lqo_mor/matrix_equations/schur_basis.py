@@ -15,18 +15,33 @@ import scipy.linalg
 
 from lqo_mor.matrix_equations.residuals import frobenius
 
-_GROWTH = 10.0  # of a power against a unitary matrix, in the Frobenius norm; its square is then off by 100 n units roundoff
+_EPS = float(np.finfo(float).eps)
+_GROWTH = 1.5  # of a power against a unitary matrix, in the Frobenius norm, from which errors are more than those of a normal one
+_MOST_NOISE = 1e-9  # of a power that has grown
 
 
 class FarFromNormal(ArithmeticError):
     """Powers grow before they decay: what is being computed needs Schur coordinates."""
 
 
-def watch(power: np.ndarray, watched: bool = True) -> np.ndarray:
-    """`power`, if its square is good to about working precision or is not `watched`; else raise `FarFromNormal`."""
-    if watched and frobenius(power) > _GROWTH * math.sqrt(power.shape[0]):
-        raise FarFromNormal
-    return power
+class Watch:
+    """Follows the error of repeated squares: ``e ← 2 ‖A‖ e + ε ‖A‖²``, which of a normal stable matrix only doubles."""
+
+    __slots__ = ("largest", "noise", "watched")
+
+    def __init__(self, watched: bool) -> None:
+        self.watched, self.largest, self.noise = watched, 0.0, 0.0
+
+    def __call__(self, power: np.ndarray) -> np.ndarray:
+        """`power`, if its square is as good as that of a normal matrix or is not watched; else raise `FarFromNormal`."""
+        if self.watched:
+            size = frobenius(power) / math.sqrt(len(power))
+            if size > self.largest:
+                self.largest = size
+            self.noise = size * (2 * self.noise + _EPS * size)
+            if self.largest > _GROWTH and not self.noise < _MOST_NOISE:
+                raise FarFromNormal
+        return power
 
 
 def solve_in_schur_basis(

@@ -13,12 +13,13 @@ from lqo_mor.errors import ConvergenceError, InvalidInputError
 from lqo_mor.matrix_equations.pairing import check_horizon
 from lqo_mor.matrix_equations.residuals import (
     frobenius,
+    negligible,
     refuse_singular,
     relative_residual,
     spectral_norm_estimate,
     stein_residual,
 )
-from lqo_mor.matrix_equations.schur_basis import FarFromNormal, factor_in_schur_basis, solve_in_schur_basis, watch
+from lqo_mor.matrix_equations.schur_basis import FarFromNormal, Watch, factor_in_schur_basis, solve_in_schur_basis
 
 _EPS = np.finfo(float).eps
 _MAX_DOUBLINGS = 60
@@ -90,18 +91,17 @@ def double(A: np.ndarray, B: np.ndarray, Q: np.ndarray, watched: bool = True) ->
     A step is about the square of the one before, relative to the sum; so the iteration stops one step early, when
     the next step would be below rounding. Where that guess is wrong, the residual of the caller shows it.
     """
-    X, same = Q, B is A
+    X, same, watch_A, watch_B = Q, B is A, Watch(watched), Watch(watched)
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_MAX_DOUBLINGS):
             step = A @ X @ B.conj().T
             X = X + step
-            size, total = frobenius(step), frobenius(X)
-            if not math.isfinite(size):
+            if not math.isfinite(frobenius(step)):
                 return X, False
-            if size <= _NEXT_IS_NOTHING * total:
+            if negligible(step, X, _NEXT_IS_NOTHING):
                 return X, True
-            A = watch(A, watched) @ A
-            B = A if same else watch(B, watched) @ B
+            A = watch_A(A) @ A
+            B = A if same else watch_B(B) @ B
     return X, False
 
 
@@ -118,14 +118,14 @@ def _sum_terms(A: np.ndarray, B: np.ndarray, Q: np.ndarray, terms: int, watched:
 
     Raises `FarFromNormal` where powers grow and are `watched`.
     """
-    X, power_A, power_B, same = Q, A, B, B is A
+    X, power_A, power_B, same, watch_A, watch_B = Q, A, B, B is A, Watch(watched), Watch(watched)
     for digit in bin(terms)[3:]:
         step = power_A @ X @ power_B.conj().T
         X = X + step
-        if frobenius(step) <= 0.01 * _EPS * frobenius(X):  # the remaining terms no longer count
+        if negligible(step, X, 0.01 * _EPS):  # the remaining terms no longer count
             return X
-        power_A = watch(power_A, watched) @ power_A
-        power_B = power_A if same else watch(power_B, watched) @ power_B
+        power_A = watch_A(power_A) @ power_A
+        power_B = power_A if same else watch_B(power_B) @ power_B
         if digit == "1":
             X = Q + A @ X @ B.conj().T
             power_A = power_A @ A
@@ -203,13 +203,13 @@ def stein_factor(A: np.ndarray, B: np.ndarray, terms: float | None = None, squar
 
 def _factor_terms(A: np.ndarray, B: np.ndarray, terms: int, watched: bool) -> np.ndarray:
     """A factor of the sum of the first terms; raises `FarFromNormal` where powers grow and are `watched`."""
-    R, power = compress_factor(B), A
+    R, power, watch = compress_factor(B), A, Watch(watched)
     for digit in bin(terms)[3:]:
         step = power @ R
         R = compress_factor(np.hstack([R, step]))
-        if frobenius(step) <= 0.01 * _EPS * frobenius(R):  # the remaining terms no longer count
+        if negligible(step, R, 0.01 * _EPS):  # the remaining terms no longer count
             return R
-        power = watch(power, watched) @ power
+        power = watch(power) @ power
         if digit == "1":
             R, power = compress_factor(np.hstack([B, A @ R])), power @ A
     return R
@@ -217,16 +217,15 @@ def _factor_terms(A: np.ndarray, B: np.ndarray, terms: int, watched: bool) -> np
 
 def double_factor(A: np.ndarray, B: np.ndarray, squares: list[np.ndarray] | None = None, watched: bool = True) -> np.ndarray:
     """A factor of the infinite sum; raises `FarFromNormal` where powers grow and are `watched`."""
-    R, squares = compress_factor(B), [] if squares is None else squares
+    R, squares, watch = compress_factor(B), [] if squares is None else squares, Watch(watched)
     for k in range(_MAX_DOUBLINGS):
         with np.errstate(over="ignore", invalid="ignore"):
             if k == len(squares):
-                squares.append(watch(squares[-1], watched) @ squares[-1] if k else A)
+                squares.append(watch(squares[-1]) @ squares[-1] if k else A)
             step = squares[k] @ R
-            size = frobenius(step)
-        if not math.isfinite(size):
+        if not math.isfinite(frobenius(step)):
             break
-        if size <= _EPS * frobenius(R):
+        if negligible(step, R, _EPS):
             return R
         R = compress_factor(np.hstack([R, step]))
     raise ConvergenceError("the doubling iteration for a Gramian factor did not converge: A is not stable to working precision")

@@ -125,6 +125,7 @@ def test_inner_products_between_systems_that_almost_resonate(continuous, horizon
             assert extended.relative_error(h2_inner(to_dense(sys), other, horizon), wanted) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:.*ill-conditioned:lqo_mor.errors.AccuracyWarning")
 def test_dense_pole_at_1_minus_1e_10():
     """A dense matrix is known to ε only, and its Gramian therefore to about ``ε / 1e-10``."""
     V = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
@@ -133,6 +134,7 @@ def test_dense_pole_at_1_minus_1e_10():
         check(LQOSystem(A, np.ones((3, 1)), np.ones((1, 3)), dt=1.0), None, 100 * EPS / distance)
 
 
+@pytest.mark.filterwarnings("ignore:.*ill-conditioned:lqo_mor.errors.AccuracyWarning")
 @pytest.mark.parametrize("horizon", [None, 1, 2, 1000, 10**6])
 def test_one_state_by_hand(horizon):
     """``y = c x + w x²``: ``‖Σ‖² = c² b² g + w² b⁴ g²`` with ``g = Σ_{k<L} λ^{2k}``."""

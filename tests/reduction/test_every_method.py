@@ -95,6 +95,7 @@ def test_initialisers_are_stable_at_every_order(sys, method, horizon):
             check(red, sys, order, horizon)
 
 
+@pytest.mark.filterwarnings("ignore:.*ill-conditioned:lqo_mor.errors.AccuracyWarning")
 @parametrize(REAL)
 @pytest.mark.parametrize("method", ITERATIVE)
 @pytest.mark.parametrize("horizon", [None, 6])

@@ -25,6 +25,7 @@ def half(sys) -> int:
     return max(1, smallest(sys) // 2)
 
 
+@pytest.mark.filterwarnings("ignore:.*ill-conditioned:lqo_mor.errors.AccuracyWarning")
 @parametrize(REAL)
 @pytest.mark.parametrize("horizon", [None, 6])
 def test_results_are_stable_and_no_worse_than_the_start(sys, horizon):

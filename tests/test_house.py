@@ -23,7 +23,9 @@ MANY_PARAMETERS = {
     "lqo_mor.compression.compress:compress": OPTIONS,
     "lqo_mor.reduction.descent.projected_gradient:projected_gradient": OPTIONS,
     "lqo_mor.reduction.reduce:reduce": OPTIONS,
+    "lqo_mor.reduction.two_sided.irka:irka": OPTIONS,
     "lqo_mor.reduction.two_sided.tsia:tsia": OPTIONS,
+    "lqo_mor.reduction.unstable:solved": OPTIONS,
     "lqo_mor.reduction.variable_projection:variable_projection": OPTIONS,
     "lqo_mor.torch.lqo_deep_ssm:LQODeepSSM.__init__": OPTIONS,
 }

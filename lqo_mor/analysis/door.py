@@ -21,16 +21,22 @@ NORMS: tuple[type[Norm], ...] = (HorizonNorm, SpectrumNorm)  # another norm: a f
 def norm_of(sys: System, horizon: Any = None, spectrum: Any = None) -> Norm:
     """The norm that the keywords of a public function mean.
 
-    The one place of these checks: what takes a `Norm` makes none again. Raises `InvalidInputError` where `sys` is no system of
-    lqo-mor, the horizon no positive length of time (an integer in discrete time) or the spectrum none for it, `DimensionError`
-    where the spectrum has other inputs or another batch, and `UnstableSystemError` where the norm does not exist: `sys` is
-    unstable and the horizon infinite, or what grows overflows within it.
+    The one place of these checks, but for `reduction.unstable.opened`: what takes a `Norm` makes none again. Raises
+    `InvalidInputError` where `sys` is no system of lqo-mor, the horizon no positive length of time (an integer in discrete time)
+    or the spectrum none for it, `DimensionError` where the spectrum has other inputs or another batch, and `UnstableSystemError`
+    where the norm does not exist: `sys` is unstable and the horizon infinite, or what grows overflows within it.
     """
+    norm = norm_asked(sys, horizon, spectrum)
+    norm.check(sys)
+    return norm
+
+
+def norm_asked(sys: System, horizon: Any = None, spectrum: Any = None) -> Norm:
+    """`norm_of`, whether or not it exists for the system."""
     check_kind(sys)
     for kind in NORMS:
         norm = kind.asked(sys.is_continuous, horizon, spectrum)
         if norm is not None:
-            norm.check(sys)
             return norm
     raise InvalidInputError(f"spectrum must be an InputSpectrum, got {type(spectrum).__name__}")
 

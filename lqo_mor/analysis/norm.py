@@ -149,28 +149,35 @@ def check_comparable(sys: AnySystem, other: System) -> None:
         raise InvalidInputError(f"the systems have different sampling times: dt is {sys.dt!r} and {other.dt!r}")
 
 
+def is_stable(sys: System) -> bool:
+    """Whether all eigenvalues are strictly stable."""
+    if isinstance(sys, LQOSystem) and sys.order > WORTH_SQUARING and _stable_by_squaring(sys):
+        return True
+    poles = sys.poles if isinstance(sys, DiagonalLQOSystem) else sys.eigenvalues
+    return bool(np.all(poles.real < 0) if sys.is_continuous else np.all(np.abs(poles) < 1))
+
+
 def check_stable(sys: System) -> None:
     """Raise `UnstableSystemError` unless all eigenvalues are strictly stable."""
-    if isinstance(sys, LQOSystem) and sys.order > WORTH_SQUARING and _stable_by_squaring(sys):
+    if is_stable(sys):
         return
     poles = sys.poles if isinstance(sys, DiagonalLQOSystem) else sys.eigenvalues
     if sys.is_continuous:
         largest, limit, what = poles.real.max(), 0.0, "spectral abscissa (largest real part of a pole)"
     else:
         largest, limit, what = np.abs(poles).max(), 1.0, "spectral radius (largest modulus of a pole)"
-    if not largest < limit:
-        where, hint = "", ""
-        if isinstance(sys, DiagonalLQOSystem) and sys.batch:
-            worst = np.argmax(poles.real if sys.is_continuous else np.abs(poles))
-            where = f" in channel {tuple(int(i) for i in np.unravel_index(worst, poles.shape)[:-1])}"
-        if not sys.is_continuous and np.all(poles.real < 0):
-            hint = "; if it is meant to be continuous, pass dt=0"
-        elif sys.is_continuous and np.all(np.abs(poles) < 1):
-            hint = "; if it is meant to be discrete, pass dt=True or the time step"
-        raise UnstableSystemError(
-            f"the system is not asymptotically stable: its {what} is {largest:.10g}{where}, which must be below {limit:g}; "
-            f"give a finite horizon to work with its first samples or seconds{hint}"
-        )
+    where, hint = "", ""
+    if isinstance(sys, DiagonalLQOSystem) and sys.batch:
+        worst = np.argmax(poles.real if sys.is_continuous else np.abs(poles))
+        where = f" in channel {tuple(int(i) for i in np.unravel_index(worst, poles.shape)[:-1])}"
+    if not sys.is_continuous and np.all(poles.real < 0):
+        hint = "; if it is meant to be continuous, pass dt=0"
+    elif sys.is_continuous and np.all(np.abs(poles) < 1):
+        hint = "; if it is meant to be discrete, pass dt=True or the time step"
+    raise UnstableSystemError(
+        f"the system is not asymptotically stable: its {what} is {largest:.10g}{where}, which must be below {limit:g}; "
+        f"give a finite horizon to work with its first samples or seconds{hint}"
+    )
 
 
 def _check_growth(sys: System, horizon: float) -> None:

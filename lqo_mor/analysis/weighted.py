@@ -68,7 +68,6 @@ class SpectrumNorm(HorizonNorm):
     def check(self, sys: System) -> None:
         """Raise unless the system is discrete and stable, with the inputs of the spectrum."""
         spectrum = spectrum_of(self)
-        check_stable(sys)
         if sys.is_continuous:
             raise InvalidInputError("a spectrum is that of a discrete-time input, but this system is continuous (dt = 0)")
         if spectrum.n_inputs != sys.n_inputs:
@@ -76,6 +75,7 @@ class SpectrumNorm(HorizonNorm):
         batch = getattr(sys, "batch", ())
         if spectrum.batch not in ((), batch):
             raise DimensionError(f"the spectrum has the batch {spectrum.batch}, expected none or that of the system, {batch}")
+        check_stable(sys)
 
     def channel(self, index: Any) -> SpectrumNorm:
         """With the spectrum of the channels."""

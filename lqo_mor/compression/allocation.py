@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.door import norm_of
+from lqo_mor.analysis.norm import is_stable
 from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError, StabilityWarning
 from lqo_mor.network.inputs import CalibrationInputs
@@ -240,7 +241,8 @@ def _curve(
 ) -> np.ndarray:
     """h2 errors of a layer at the sizes, all channels together; zero at its own."""
     norm = norm_of(ssm, horizon)
-    balanced, errors = balance(ssm, norm) if method == "balanced" else None, []
+    cut = method == "balanced" and is_stable(ssm)  # otherwise the unstable states are kept
+    balanced, errors = balance(ssm, norm) if cut else None, []
     for size in sizes:
         if size >= 2 * ssm.n_slots:
             errors.append(0.0)

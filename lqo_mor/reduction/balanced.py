@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
 import numpy as np
 
-from lqo_mor.analysis.door import check_keywords, prepared
+from lqo_mor.analysis.door import check_keywords
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.errors import AccuracyWarning, InvalidInputError
 from lqo_mor.reduction.budget import Budget, budget_of
 from lqo_mor.reduction.large import LowRankBalancing, measured, on_intermediate
 from lqo_mor.reduction.refit import densified, stabilise
 from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.systems.batches import silent, slot_count, stack
+from lqo_mor.reduction.square_root import Balancing, cut_to, project, projections
+from lqo_mor.reduction.unstable import solved
+from lqo_mor.systems.batches import silent, stack
 from lqo_mor.systems.convert import to_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import unstable
-from lqo_mor.systems.quadratic import projected
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, System
 from lqo_mor.types import FloatOrBatch, Progress
@@ -34,6 +30,7 @@ def balanced_truncation(
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    stable: bool = False,
     balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
 ) -> Reduction:
@@ -51,6 +48,8 @@ def balanced_truncation(
     spectrum : InputSpectrum, optional
         That of a stationary input, for discrete systems over the infinite horizon: `P` becomes the covariance of the state
         for that input, and the errors of the result are the weighted ones (`h2_error` with the spectrum).
+    stable : bool, default False
+        As for `reduce`.
     balancing : LowRankBalancing, optional
         For a sparse system: by `balance`, to share the work among several reductions; made with the default tolerances if not
         given.
@@ -94,25 +93,12 @@ def balanced_truncation(
             return red
 
         return on_intermediate(sys, balancing, cut, progress)
-    full, norm = prepared(sys, horizon, spectrum)
-    return balanced(full, budget_of(full, order, slots), norm, progress=progress)
+    return solved("balanced", balanced, sys, order, slots, horizon, stable, progress, spectrum)
 
 
 def balanced(sys: System, budget: Budget, norm: Norm, *, progress: Progress | None = None) -> Reduction:
     """`balanced_truncation` in a norm."""
     return truncate(sys, balance(sys, norm, progress), budget, norm)
-
-
-@dataclass(frozen=True, eq=False)
-class Balancing:
-    """Balancing projections of one system, from which a reduced system of every order is cut."""
-
-    sys: LQOSystem  # with dense matrices
-    # (n, rank) like `W`, by decreasing Hankel singular values, to the numerical rank; of no column for a channel without
-    # transfer
-    V: np.ndarray
-    W: np.ndarray
-    hsv: np.ndarray  # (k,)
 
 
 def balance(sys: System, norm: Norm, progress: Progress | None = None) -> list[Balancing]:
@@ -121,14 +107,14 @@ def balance(sys: System, norm: Norm, progress: Progress | None = None) -> list[B
     Raises `InvalidInputError` if a single system has no transfer.
     """
     if isinstance(sys, LQOSystem):
-        return [Balancing(sys, *_projections(*gramian_factors(sys, norm), sys.order))]
+        return [Balancing(sys, *projections(*gramian_factors(sys, norm), sys.order))]
     found, indices = [], list(np.ndindex(sys.batch))
     for index in indices:
         R, S = gramian_factors(sys[index], norm.channel(index))
         if sys.batch and not np.any(S.T @ R):  # one channel without transfer is no reason to refuse all
             parts = R[:, :0], S[:, :0], np.zeros(1)
         else:
-            parts = _projections(R, S, R.shape[0])
+            parts = projections(R, S, R.shape[0])
         found.append(Balancing(to_dense(sys[index]), *parts))
         if progress is not None:
             progress(len(found), len(indices))
@@ -149,7 +135,7 @@ def truncate(sys: System, balanced: list[Balancing], budget: Budget, norm: Norm)
     if isinstance(sys, LQOSystem):
         return _truncate_dense(sys, balanced[0], budget.order, norm)
     channels = zip(np.ndindex(sys.batch), balanced, strict=True)
-    reduced = [_cut(one, budget) if one.V.size else silent(sys[index]) for index, one in channels]
+    reduced = [cut_to(one, budget) if one.V.size else silent(sys[index]) for index, one in channels]
     kept = np.reshape([r.order for r in reduced], sys.batch)
     system = stack(reduced, sys.batch) if sys.batch else reduced[0]
     system, repaired = stabilise(sys, system, norm)
@@ -158,44 +144,13 @@ def truncate(sys: System, balanced: list[Balancing], budget: Budget, norm: Norm)
 
 
 def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int | None, norm: Norm) -> Reduction:
-    system = _project(sys, balanced.V[:, :order], balanced.W[:, :order])
+    system = project(sys, balanced.V[:, :order], balanced.W[:, :order])
     bound = _bound(sys, balanced.hsv, np.asarray(system.order), norm)
     repaired = False
     if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
         stable, _ = stabilise(sys, to_diagonal(system), norm)
         system, repaired, bound = densified(stable, sys), True, None
     return finish(sys, system, norm, method="balanced", hsv=balanced.hsv, bound=bound, repaired=repaired)
-
-
-def _cut(balanced: Balancing, budget: Budget) -> DiagonalLQOSystem:
-    """One diagonal system; with a budget of slots, the largest order whose poles fit it."""
-    order, slots = budget.order, budget.slots
-    sys, size = balanced.sys, order if slots is None else min(2 * slots, balanced.sys.order - 1)
-    for r in range(min(size, balanced.V.shape[1]), 0, -1):
-        candidate = _project(sys, balanced.V[:, :r], balanced.W[:, :r])
-        if slots is None or slot_count(np.linalg.eigvals(candidate.A)) <= slots:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", AccuracyWarning)  # the error of the result is computed anyway
-                    return to_diagonal(candidate)
-            except InvalidInputError:  # a defective state matrix: one state less has other poles
-                continue
-    raise InvalidInputError("balanced truncation found no diagonalisable reduced system; keep the system dense")
-
-
-def _projections(R: np.ndarray, S: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Balancing projections `V`, `W` (n, ≤ order) and all Hankel singular values; theory, eq. (7.7)."""
-    Z, hsv, Yt = np.linalg.svd(S.T @ R, full_matrices=False)
-    rank = np.count_nonzero(hsv > hsv[0] * np.finfo(float).eps) if hsv.size and hsv[0] > 0 else 0
-    if rank == 0:
-        raise InvalidInputError("the system has no transfer from input to output: its Hankel singular values are all zero")
-    r = min(order, rank)
-    root = np.sqrt(hsv[:r])
-    return R @ Yt[:r].T / root, S @ Z[:, :r] / root, hsv
-
-
-def _project(sys: LQOSystem, V: np.ndarray, W: np.ndarray) -> LQOSystem:
-    return LQOSystem(W.T @ sys.A @ V, W.T @ sys.B, sys.C @ V, sys.D, projected(sys.M, V), sys.dt)
 
 
 def _bound(sys: System, hsv: np.ndarray, order: np.ndarray, norm: Norm) -> FloatOrBatch | None:

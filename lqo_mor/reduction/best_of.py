@@ -100,7 +100,7 @@ def better(new: Reduction, previous: Reduction) -> Reduction:
         return new
     if np.all(worse):
         return previous
-    fields = ("error", "relative_error", "start_error", "status", "iterations", "repaired", "digits")
+    fields = ("error", "relative_error", "start_error", "status", "iterations", "repaired", "kept", "digits")
     merged = {field: np.where(worse, getattr(previous, field), getattr(new, field)) for field in fields}
     if new.history is not None and previous.history is not None:
         old, own = filled([previous.history, new.history])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.gramians import half_gramians, row_weights
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.rows import stack_rows
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.reduction.budget import Budget, budget_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.refit import densified, fit_outputs, warn_of_repair
 from lqo_mor.reduction.result import Reduction, finish
+from lqo_mor.reduction.unstable import solved
 from lqo_mor.systems.batches import stack
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
@@ -30,6 +30,7 @@ def modal_truncation(
     *,
     slots: int | None = None,
     horizon: float | None = None,
+    stable: bool = False,
     ridge: float = 0.0,
     progress: Progress | None = None,
 ) -> Reduction:
@@ -42,6 +43,8 @@ def modal_truncation(
     ----------
     sys, order, slots, horizon
         As for `reduce`; a dense system must be diagonalisable, and `order` is the most states to keep.
+    stable : bool, default False
+        As for `reduce`.
     ridge : float, default 0
         Penalty on the squared residues in the refit, relative to the squared error; see `variable_projection`.
     progress : callable, optional
@@ -54,7 +57,7 @@ def modal_truncation(
     Warns
     -----
     StabilityWarning
-        If a mode kept over a finite horizon is unstable; its pole is reflected at the stability boundary.
+        If a `stable` result is asked for and a mode kept over a finite horizon is not; its pole is reflected at the boundary.
 
     Raises
     ------
@@ -70,8 +73,7 @@ def modal_truncation(
     >>> lqo.modal_truncation(sys, order=1).system.poles
     array([0.9+0.j])
     """
-    sys, norm = prepared(sys, horizon)
-    return modal(sys, budget_of(sys, order, slots), norm, ridge=ridge, progress=progress)
+    return solved("modal", modal, sys, order, slots, horizon, stable, progress, ridge=ridge)
 
 
 def modal(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progress: Progress | None = None) -> Reduction:
@@ -88,6 +90,7 @@ def hippo(
     *,
     slots: int | None = None,
     horizon: float | None = None,
+    stable: bool = False,
     ridge: float = 0.0,
     progress: Progress | None = None,
 ) -> Reduction:
@@ -99,7 +102,7 @@ def hippo(
 
     Parameters
     ----------
-    sys, order, slots, horizon, ridge, progress
+    sys, order, slots, horizon, stable, ridge, progress
         As for `modal_truncation`.
 
     Returns
@@ -123,8 +126,7 @@ def hippo(
     >>> lqo.hippo(sys, slots=1).system.n_slots
     1
     """
-    sys, norm = prepared(sys, horizon)
-    return fresh(sys, budget_of(sys, order, slots), norm, ridge=ridge, progress=progress)
+    return solved("hippo", fresh, sys, order, slots, horizon, stable, progress, ridge=ridge)
 
 
 def fresh(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progress: Progress | None = None) -> Reduction:

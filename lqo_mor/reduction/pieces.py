@@ -15,12 +15,13 @@ from lqo_mor.errors import StabilityWarning
 from lqo_mor.reduction.best_of import filled, part_of
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.refit import warn_of_repair
-from lqo_mor.reduction.result import Method, Reduction
-from lqo_mor.systems.batches import concatenate
+from lqo_mor.reduction.result import Method, Reduction, Status
+from lqo_mor.systems.batches import concatenate, stack
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
+_NUMBERS = (bool, int, float, np.generic, Status)
 _TAILS = {"history": np.nan, "hsv": 0.0}  # what fills the last axis of the shorter ones
 
 
@@ -36,7 +37,7 @@ def in_pieces(method: Method) -> Method:
         tasks = []
         for cut in cuts:
             index = np.unravel_index(np.arange(count)[cut], batch)
-            own = {name: _piece_of(value, index, batch) for name, value in options.items()}
+            own = {name: piece_of(value, index, batch) for name, value in options.items()}
             tasks.append((method.solve, cast(DiagonalLQOSystem, sys)[index], budget, norm.channel(index), own))
         whole = replace(joined(parallel.run(reduce_piece, tasks, part_of(sys, progress)), batch), norm=norm)
         if np.any(whole.repaired):
@@ -77,9 +78,23 @@ def joined(parts: list[Reduction], batch: tuple[int, ...]) -> Reduction:
     return Reduction(**values)
 
 
-def _piece_of(option: Any, index: Any, batch: tuple[int, ...]) -> Any:
+def single_as_batch(red: Reduction) -> Reduction:
+    """The reduction of a single diagonal system as that of a batch of one channel."""
+    own = {field.name: getattr(red, field.name) for field in fields(Reduction)}
+    arrays = {name: np.asarray(value)[np.newaxis] for name, value in own.items() if isinstance(value, (np.ndarray, *_NUMBERS))}
+    return Reduction(**{**own, **arrays, "system": stack([cast(DiagonalLQOSystem, red.system)], (1,))})
+
+
+def reordered(red: Reduction, order: np.ndarray, batch: tuple[int, ...]) -> Reduction:
+    """A reduction of a batch (channels,) with its channels in another order, and a shape."""
+    own = {field.name: getattr(red, field.name) for field in fields(Reduction)}
+    arrays = {n: v[order].reshape(*batch, *v.shape[1:]) for n, v in own.items() if isinstance(v, np.ndarray)}
+    return replace(red, system=cast(DiagonalLQOSystem, red.system)[order.reshape(batch)], **arrays)
+
+
+def piece_of(option: Any, index: Any, batch: tuple[int, ...]) -> Any:
     """The part of an option that belongs to the channels at `index`; what does not fit is refused by the method itself."""
     if isinstance(option, (list, tuple)):
-        return [_piece_of(one, index, batch) for one in option]
+        return [piece_of(one, index, batch) for one in option]
     system = option.system if isinstance(option, Reduction) else option
     return system[index] if isinstance(system, DiagonalLQOSystem) and system.batch == batch else option

@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
-from lqo_mor.analysis.door import check_keywords, prepared
+import numpy as np
+
+from lqo_mor.analysis.door import check_keywords
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError
@@ -18,9 +20,10 @@ from lqo_mor.reduction.large import LowRankBalancing, lifted, measured, on_inter
 from lqo_mor.reduction.modal import fresh, hippo, modal, modal_truncation
 from lqo_mor.reduction.pieces import in_pieces
 from lqo_mor.reduction.result import Method, Reduction
-from lqo_mor.reduction.sweep import ErrorCurve, Measure, Solver, error_curve, smallest_order
+from lqo_mor.reduction.sweep import Cut, Cuts, ErrorCurve, Solver, balanced_cuts, error_curve, smallest_order
 from lqo_mor.reduction.two_sided.irka import interpolating, irka
 from lqo_mor.reduction.two_sided.tsia import projecting, tsia
+from lqo_mor.reduction.unstable import cuts_keeping, opened
 from lqo_mor.reduction.variable_projection import optimal, variable_projection
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, System, instead_of
@@ -49,6 +52,7 @@ def reduce(
     method: str = "optimal",
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    stable: bool = False,
     balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -61,6 +65,7 @@ def reduce(
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    stable: bool = False,
     balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -75,6 +80,7 @@ def reduce(
     method: str | Sequence[str] = "optimal",
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    stable: bool = False,
     balancing: LowRankBalancing | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -89,7 +95,7 @@ def reduce(
     Parameters
     ----------
     sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
-        The full system, or a batch of diagonal ones; real, stable if the horizon is infinite.
+        The full system, or a batch of diagonal ones; real.
     order : int, optional
         Number of real states of the reduced system; a conjugate pair counts as two.
     slots : int, optional
@@ -109,6 +115,10 @@ def reduce(
     spectrum : InputSpectrum, optional
         For "optimal", "balanced" and "tsia", in discrete time: that of a stationary input, with which every error, `max_error`
         included, is that for such an input.
+    stable : bool, default False
+        Whether the reduced system has to be stable if the full one is not, which is then an error over the infinite horizon. By
+        default the unstable states, those at the stability boundary included, are kept as they are, and the budget counts them;
+        the rest is reduced (`Reduction.kept`). Not for sparse systems.
     balancing : LowRankBalancing, optional
         For a sparse system: by `balance`, to share the work among several reductions; made with the default tolerances if not
         given.
@@ -133,7 +143,8 @@ def reduce(
         If the method or an option is unknown, not exactly one budget is given, or something that the kind of system does not
         have: `slots`, `horizon` and `spectrum` are not for sparse systems, `balancing` is only for them.
     UnstableSystemError
-        If the horizon is infinite and the system is not asymptotically stable.
+        If the horizon is infinite, the system is not asymptotically stable, and the result has to be (`stable`), the budget does
+        not suffice for the unstable states, or the system is sparse.
     SingularEquationError, ConvergenceError, MissingDependencyError
         For a sparse system as `controllability_gramian`.
 
@@ -176,18 +187,22 @@ def reduce(
         )
 
     def run(
-        sys: System, solvers: dict[str, Solver], norm: Norm, progress: Progress | None, **measure: Measure
+        sys: System, solvers: dict[str, Solver], norm: Norm, progress: Progress | None, cuts: Cuts = balanced_cuts
     ) -> Reduction | ErrorCurve:
         if orders is not None:
-            return error_curve(sys, orders, solvers, norm, progress, **measure)
+            return error_curve(sys, orders, solvers, norm, progress, cuts)
         if max_error is not None:
-            return smallest_order(sys, max_error, names[0], solvers[names[0]], norm, progress, **measure)
+            return smallest_order(sys, max_error, names[0], solvers[names[0]], norm, progress, cuts)
         chosen, own = solvers[names[0]]
         return chosen.solve(sys, budget_of(sys, order, slots), norm, progress=progress, **own)
 
     if not isinstance(sys, SparseLQOSystem):
-        sys, norm = prepared(sys, horizon, spectrum)
-        return run(sys, solvers, norm, progress)
+        sys, norm, keep = opened(sys, horizon, spectrum, stable)
+        if keep is None:
+            return run(sys, solvers, norm, progress)
+        for name, (chosen, own) in solvers.items():
+            solvers[name] = replace(chosen, solve=keep(name, chosen.solve)), own
+        return run(sys, solvers, norm, progress, partial(cuts_keeping, keep("balanced", balanced)))
     for name in names:
         if METHODS[name].poles:
             raise InvalidInputError(f"method {name!r} goes by the poles of the system, which are not known{instead_of(sys)}")
@@ -195,7 +210,12 @@ def reduce(
     def on_small(balancing: LowRankBalancing, norm: Norm, tell: Progress) -> Reduction | ErrorCurve:
         own = {name: (lifted(method, sys, balancing), options) for name, (method, options) in solvers.items()}
         within = tell if orders is not None else None
-        result = run(balancing.system, own, norm, within, measure=partial(measured, sys, balancing))
+
+        def large_cuts(small: System, norm: Norm, progress: Progress | None) -> tuple[Cut, np.ndarray]:
+            cut, hsv = balanced_cuts(small, norm, progress)
+            return lambda order: measured(sys, balancing, cut(order)), hsv
+
+        result = run(balancing.system, own, norm, within, large_cuts)
         if within is None:
             tell(1, 1)
         return replace(result, hsv=balancing.hsv)

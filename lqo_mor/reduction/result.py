@@ -65,6 +65,9 @@ class Reduction:
         linear system over the infinite horizon).
     repaired : bool
         Whether unstable poles were reflected and the outputs refitted.
+    kept : int
+        Real states at or beyond the stability boundary that were kept as they are. Over the infinite horizon the errors are then
+        those of the stable part, divided by the norm of that; for linear outputs the difference to the full system is the same.
     digits : int
         Estimate of how many decimal digits of `error` rounding has left.
     """
@@ -81,6 +84,7 @@ class Reduction:
     hsv: np.ndarray | None = None
     bound: FloatOrBatch | None = None
     repaired: bool | np.ndarray = False
+    kept: int | np.ndarray = 0
     digits: int | np.ndarray = 15
 
     @property
@@ -111,6 +115,9 @@ class Reduction:
                     lines.append(f"  {count:5d} of {np.size(self.status)}      {status.value}")
         if self.bound is not None:
             lines.append(f"  H-infinity bound    {np.max(self.bound):.4g}")
+        if np.any(self.kept):
+            of_rest = "; the error is that of the stable part" if self.horizon is None else ""
+            lines.append(f"  kept                {np.sum(self.kept)} unstable state(s){of_rest}")
         if np.any(self.repaired):
             lines.append(f"  repaired            {np.count_nonzero(self.repaired)} unstable reduced system(s)")
         return "\n".join(lines)
@@ -126,7 +133,7 @@ def finish(
         raise InvalidInputError("the error of the reduced system overflows; scale the inputs and outputs of the full system")
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
-    fields.setdefault("start_error", error)
+    fields = {"start_error": error, "kept": np.zeros(np.shape(error), int) if np.ndim(error) else 0, **fields}
     return Reduction(system, error, relative, method=method, norm=norm, status=status, digits=digits, **fields)
 
 
@@ -147,7 +154,7 @@ def kernel_outcome(system: DiagonalLQOSystem, history: np.ndarray, status: np.nd
     return Outcome(system, history[:, :length].reshape(*batch, -1), KERNEL_STATUS[status].reshape(batch), steps.reshape(batch))
 
 
-_OF_ALL = {"sys", "order", "slots", "horizon", "balancing", "progress"}  # parameters that are no options of one method
+_OF_ALL = {"sys", "order", "slots", "horizon", "stable", "balancing", "progress"}  # parameters that are no options of one method
 
 
 @dataclass(frozen=True)

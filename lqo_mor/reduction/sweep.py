@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from lqo_mor.analysis.norm import Norm
-from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning
+from lqo_mor.errors import InvalidInputError, OrderError, StabilityWarning, UnstableSystemError
 from lqo_mor.figures import error_curve_figure
 from lqo_mor.files import FilePath
 from lqo_mor.reduction.balanced import balance, joint_values, truncate
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Solver: TypeAlias = tuple[Method, dict[str, Any]]  # a method and the options for it
-Measure: TypeAlias = Callable[[Reduction], Reduction]
+Cut: TypeAlias = Callable[[int], Reduction]  # the balanced truncation to an order
+Cuts: TypeAlias = Callable[[System, Norm, Progress | None], tuple[Cut, np.ndarray]]  # and the Hankel singular values
 
 _GROWING = ("optimal",)  # methods that can start from a smaller reduced system and fill up the order
 
@@ -108,34 +109,40 @@ class ErrorCurve:
         return "\n".join([f"Relative h2 error by order  ({self.norm})", *text_table(rows, str.rjust)])
 
 
+def balanced_cuts(sys: System, norm: Norm, progress: Progress | None = None) -> tuple[Cut, np.ndarray]:
+    """Balanced truncations to any order from one pair of Gramian factors and one SVD, and the Hankel singular values."""
+    projections = balance(sys, norm, progress)
+    return lambda order: truncate(sys, projections, Budget(order), norm), joint_values(sys, projections)
+
+
 def error_curve(
     sys: System,
     orders: Sequence[int],
     solvers: dict[str, Solver],
     norm: Norm,
     progress: Progress | None,
-    measure: Measure = lambda red: red,
+    cuts: Cuts = balanced_cuts,
 ) -> ErrorCurve:
     """Reduce to all `orders`, given in any order, by every method with its options.
 
     Balanced truncations come from one pair of Gramian factors and one SVD. Iterative methods go up from order to order and never
     get worse, since the neighbour is at hand as a start and as a result. Progress is in channels, counted once for every order
     and method. Raises `OrderError` if an order is not a positive integer below the size of the system, and `InvalidInputError`
-    if `orders` is no sequence, or empty. `measure` is what becomes of a balanced truncation, which comes from no solver.
+    if `orders` is no sequence, or empty. `cuts` makes the balanced truncations, which come from no solver.
     """
     orders = _ascending(sys, orders)
-    projections = balance(sys, norm)
+    cut, hsv = cuts(sys, norm, None)
     reductions: dict[str, list[Reduction]] = {name: [] for name in solvers}
     steps = len(orders) * len(solvers)
     for number, (order, name) in enumerate(product(orders, solvers)):
         tell = part_of(sys, progress, number, steps)
         if name == "balanced":
-            red = measure(truncate(sys, projections, Budget(order), norm))
+            red = cut(order)
             tell(1, 1)
         else:
             red = solve(sys, order, name, solvers[name], norm, tell, reductions[name][-1] if reductions[name] else None)
         reductions[name].append(red)
-    return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, joint_values(sys, projections), norm)
+    return ErrorCurve(orders, {name: tuple(reds) for name, reds in reductions.items()}, hsv, norm)
 
 
 def solve(
@@ -173,7 +180,7 @@ def smallest_order(
     solver: Solver,
     norm: Norm,
     progress: Progress | None,
-    measure: Measure = lambda red: red,
+    cuts: Cuts = balanced_cuts,
 ) -> Reduction:
     """The reduction of the smallest order whose relative h² error is at most `max_error`, in every channel of a batch.
 
@@ -183,29 +190,29 @@ def smallest_order(
 
     Progress is in channels, counted once for every step of the search, whose number is an estimate. Raises `OrderError` if no
     order below that of the system meets it, and `InvalidInputError` if `max_error` is no positive number.
-    `measure` is as for `error_curve`.
+    `cuts` is as for `error_curve`; below the unstable states that are kept over the infinite horizon there is no reduction.
     """
     number = isinstance(max_error, (int, float, np.integer, np.floating)) and not isinstance(max_error, bool)
     if not number or not 0 < max_error < np.inf:
         raise InvalidInputError(f"max_error must be a positive number, a relative h2 error; got {max_error!r}")
     budget_of(sys, 1, None)
     limit = int(np.min(sys.order)) - 1
-    projections = balance(sys, norm, progress if name == "balanced" else None)
+    cut, _ = cuts(sys, norm, progress if name == "balanced" else None)
 
     def met(red: Reduction | None, wanted: float = max_error) -> bool:
         return red is not None and bool(np.max(red.relative_error) <= wanted)
 
-    def quiet(order: int) -> Reduction:
+    def quiet(order: int) -> Reduction | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # only a guess
-            return measure(truncate(sys, projections, Budget(order), norm))
+            return _possible(cut, order, limit)
 
     wanted = max_error if name == "balanced" else _GAIN * max_error
     order, red = _search(quiet, lambda red: met(red, wanted), 1, limit)
     if not met(red, wanted if name == "balanced" else _HOPE * max_error):
         raise _unreachable(max_error, "balanced truncation", np.max(red.relative_error), limit)
     if name == "balanced":
-        return measure(truncate(sys, projections, Budget(order), norm))  # once more, with its warning
+        return cut(order)  # once more, with its warning
     misses: list[Reduction] = []
     steps, done = order.bit_length() + 1, 0
 
@@ -214,12 +221,13 @@ def smallest_order(
         tell = part_of(sys, progress, min(done, steps - 1), steps)
         done += 1
         try:
-            red = solve(sys, order, name, solver, norm, tell, misses[-1] if misses else None)
+            last = misses[-1] if misses else None
+            red = _possible(lambda order: solve(sys, order, name, solver, norm, tell, last), order, limit)
         except InvalidInputError:
             if order == 1 < limit:  # modal truncation has no single state where every pole is one of a pair
                 return None
             raise
-        if not met(red):
+        if red is not None and not met(red):
             misses.append(red)
         return red
 
@@ -228,6 +236,16 @@ def smallest_order(
         raise _unreachable(max_error, f"method {name!r}", np.max(red.relative_error), limit)
     part_of(sys, progress, steps - 1, steps)(1, 1)
     return red
+
+
+def _possible(cut: Cut, order: int, limit: int) -> Reduction | None:
+    """The reduction, or None below the number of states that have to be kept."""
+    try:
+        return cut(order)
+    except UnstableSystemError:
+        if order == limit:
+            raise
+        return None
 
 
 def _search(

@@ -10,12 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import InvalidInputError, StabilityWarning, UnstableSystemError
 from lqo_mor.reduction.best_of import iterate
-from lqo_mor.reduction.budget import Budget, budget_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.descent.quasi_newton import fill
 from lqo_mor.reduction.refit import densified, fit_outputs
 from lqo_mor.reduction.result import Reduction, finish
@@ -24,6 +23,7 @@ from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.reduction.strategies import Search, many_channels, optimiser, search_everywhere
 from lqo_mor.reduction.two_sided.tsia import projecting
 from lqo_mor.reduction.units import Units
+from lqo_mor.reduction.unstable import solved
 from lqo_mor.systems.batches import choose
 from lqo_mor.systems.convert import to_diagonal
 from lqo_mor.systems.dense import LQOSystem
@@ -43,6 +43,7 @@ def variable_projection(
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    stable: bool = False,
     start: Start | Sequence[Start] | None = None,
     margin: float | None = None,
     ridge: float = 1e-13,
@@ -70,6 +71,8 @@ def variable_projection(
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon: the expected power
         of the output error for that input is minimised (`h2_error` with the spectrum), and all errors of the result are so.
+    stable : bool, default False
+        As for `reduce`.
     start : Reduction, system or str, or a sequence of those, optional
         Where to start, or the name of the method that makes the start ("balanced", "modal", "hippo"). A start
         of fewer states is filled up. Without it the search described above, which none of the named starts gets.
@@ -96,7 +99,7 @@ def variable_projection(
     Returns
     -------
     Reduction
-        Never worse than the start and never unstable. `history` holds the squared error.
+        Never worse than the start, and unstable only in states that it keeps. `history` holds the squared error.
 
     Raises
     ------
@@ -123,10 +126,9 @@ def variable_projection(
     >>> bool(red.error <= red.start_error)
     True
     """
-    sys, norm = prepared(sys, horizon, spectrum)
-    return optimal(
-        sys, budget_of(sys, order, slots), norm, start=start, margin=margin, ridge=ridge, exchanges=exchanges,
-        max_iterations=max_iterations, tolerance=tolerance, progress=progress,
+    return solved(
+        "optimal", optimal, sys, order, slots, horizon, stable, progress, spectrum, start=start, margin=margin, ridge=ridge,
+        exchanges=exchanges, max_iterations=max_iterations, tolerance=tolerance,
     )  # fmt: skip
 
 

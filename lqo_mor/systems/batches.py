@@ -77,10 +77,11 @@ def used_order(sys: System) -> int | np.ndarray:
 
 def silent(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     """A system of one slot that has no input and no output, in place of a single one without transfer."""
-    return _slice(pad(sys, sys.n_slots + 1), slice(sys.n_slots, None))
+    return slots_at(pad(sys, sys.n_slots + 1), slice(sys.n_slots, None))
 
 
-def _slice(sys: DiagonalLQOSystem, kept: slice | np.ndarray) -> DiagonalLQOSystem:
+def slots_at(sys: DiagonalLQOSystem, kept: slice | np.ndarray) -> DiagonalLQOSystem:
+    """Some slots of a single system."""
     q = sys.M
     quadratic = None if q is None else QuadraticOutput(q.U[:, kept], q.V[:, kept], q.W)
     return DiagonalLQOSystem(sys.poles[kept], sys.B[kept], sys.C[:, kept], sys.D, quadratic, dt=sys.dt)
@@ -99,7 +100,7 @@ def _products(sys: DiagonalLQOSystem, rank: int) -> QuadraticOutput:
 def trim(sys: DiagonalLQOSystem) -> DiagonalLQOSystem:
     """A single system without its slots that have no input, unless that is all of them."""
     used = np.any(sys.B, axis=-1)
-    return sys if np.all(used) or not np.any(used) else _slice(sys, used)
+    return sys if np.all(used) or not np.any(used) else slots_at(sys, used)
 
 
 def within_slots(sys: DiagonalLQOSystem, n_slots: int) -> DiagonalLQOSystem:

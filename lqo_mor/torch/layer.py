@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lqo_mor.checkpoints.families.native import on_axis, system_arrays, system_from
-from lqo_mor.errors import DimensionError, InvalidInputError, UnstableSystemError
+from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 
@@ -39,8 +39,6 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
     ------
     InvalidInputError
         If it is no diagonal system, or a continuous one, or `backward` does not fit.
-    UnstableSystemError
-        If a pole lies outside of the unit circle.
     DimensionError
         If the batch has several axes, or several inputs.
 
@@ -68,9 +66,6 @@ def torch_layer(ssm: DiagonalLQOSystem, backward: int | None = None) -> SSMLayer
         raise InvalidInputError(f"backward must be None, 0 or 1, got {backward!r}")
     if backward is not None and (ssm.n_outputs % 2 or ssm.M is not None):
         raise InvalidInputError("half of the outputs run backward: an even number, none quadratic")
-    largest = np.max(np.abs(ssm.poles))
-    if largest > 1 + _MARGIN:
-        raise UnstableSystemError(f"a pole has modulus {largest:.6g}, but every value of a layer's parameters is a stable system")
     return SSMLayer(ssm, backward)
 
 
@@ -117,18 +112,27 @@ def random_poles(n: int) -> tuple[Tensor, Tensor]:
     return log_uniform(0.001, 0.7), torch.exp(log_uniform(0.002, 3.1))
 
 
-def powers(nu_log: Tensor, theta: Tensor, steps: int, negative: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def powers(
+    nu_log: Tensor, theta: Tensor, steps: int, negative: Tensor | None = None, growing: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Real and imaginary parts of ``λ^0 ... λ^(steps-1)`` for ``λ = exp(-exp(nu_log) + i theta)``, each (..., steps).
 
-    ``λ`` has the opposite sign where `negative` is true, which an angle of π would only round.
+    ``λ`` has the opposite sign where `negative` is true, which an angle of π would only round, and the inverse modulus where
+    `growing` is.
     """
     # The phase grows to thousands of radians: in single precision it would lose its digits.
     time = torch.arange(steps, device=theta.device, dtype=torch.float64)
     phase = torch.remainder(theta.double()[..., None] * time, 2 * math.pi).to(nu_log.dtype)
-    modulus = torch.exp(-torch.exp(nu_log)[..., None] * time.to(nu_log.dtype))
+    modulus = torch.exp(-_decay(nu_log, growing)[..., None] * time.to(nu_log.dtype))
     if negative is not None:
         modulus = modulus * torch.where(negative[..., None] & (time % 2 == 1), -1, 1)
     return modulus * torch.cos(phase), modulus * torch.sin(phase)
+
+
+def _decay(nu_log: Tensor, growing: Tensor | None) -> Tensor:
+    """The decay rates of poles, negative where they are growing."""
+    rate = torch.exp(nu_log)
+    return rate if growing is None else torch.where(growing, -rate, rate)
 
 
 class _Convolution(torch.autograd.Function):
@@ -187,7 +191,8 @@ class SSMLayer(nn.Module):
     """The systems of one layer, on signals (batch, steps, features); `torch_layer` makes it.
 
     ``x[k] = λ ∘ x[k-1] + B u[k]``, ``y[k] = Re(C x[k]) + D u[k] + W (Re(U x[k]) ∘ Re(V x[k]))`` with twice the real parts for
-    slots that stand for a conjugate pair, and ``λ = exp(-exp(nu_log) + i theta)``, so that every value gives a stable system.
+    slots that stand for a conjugate pair, and ``λ = exp(-exp(nu_log) + i theta)``, so that every value gives a stable system;
+    a pole outside of the unit circle stays there, with the other sign of its rate.
     A real pole stays real, one state with real rows, in training, and padding (slots without output) stays padding.
 
     Parameters
@@ -209,9 +214,12 @@ class SSMLayer(nn.Module):
         The quadratic output, where there is one: (H, c, n, 2) twice and (H, p, c), or the same without H.
     kind : (H, n) or (n,) int8 Tensor
         0 for a pair, 1 and -1 for a real pole of that sign, 2 for padding. As a buffer that the state dict leaves out.
+    growing : (H, n) or (n,) bool Tensor or None
+        Which poles lie outside of the unit circle, None where none does; a buffer like `kind`.
     """
 
     kind: Tensor
+    growing: Tensor | None
     mask: Tensor
     weights: Tensor
     nu_log: nn.Parameter
@@ -228,7 +236,9 @@ class SSMLayer(nn.Module):
         super().__init__()
         self.backward, self.dt, self.is_batch, self.n_outputs = backward, ssm.dt, bool(ssm.batch), ssm.n_outputs
         arrays = system_arrays(ssm)
-        arrays["nu_log"] = np.log(np.maximum(-arrays.pop("log_modulus"), _MARGIN))
+        log_modulus = arrays.pop("log_modulus")
+        growing = log_modulus > _MARGIN  # nearer to the circle is rounding
+        arrays["nu_log"] = np.log(np.maximum(np.where(growing, log_modulus, -log_modulus), _MARGIN))
         D = arrays["D"]
         if not self.is_batch and D.shape[0] == D.shape[1] and np.array_equal(D, np.diag(np.diag(D))):
             arrays["D"] = np.diag(D)
@@ -241,6 +251,7 @@ class SSMLayer(nn.Module):
         kind = np.where(~heard, _PADDING, np.where(ssm.is_real_pole, np.where(ssm.poles.real < 0, -1, 1), _PAIR))
         self._has_negative = bool(np.any(kind == -1))
         self.register_buffer("kind", torch.from_numpy(kind.astype(np.int8)), persistent=False)
+        self.register_buffer("growing", torch.from_numpy(growing) if np.any(growing) else None, persistent=False)
         # Which parts of a complex row count, (..., n, 2): both for a pair, the real one for a real pole, none for padding.
         # The others are zero, and their gradients exactly zero, so that no optimiser moves them.
         mask = torch.stack([self.kind != _PADDING, self.kind == _PAIR], dim=-1)
@@ -301,7 +312,7 @@ class SSMLayer(nn.Module):
                 f"(batch, {', '.join(map(str, self.kind.shape))})"
             )
         check_precision(u, self.nu_log)
-        modulus, theta = torch.exp(-torch.exp(self.nu_log)), self.theta * self.mask[..., 1]
+        modulus, theta = torch.exp(-_decay(self.nu_log, self.growing)), self.theta * self.mask[..., 1]
         if self._has_negative:
             modulus = torch.where(self.kind == -1, -modulus, modulus)
         state = torch.complex(modulus * torch.cos(theta), modulus * torch.sin(theta)) * state + (
@@ -320,7 +331,8 @@ class SSMLayer(nn.Module):
         if not self.is_batch:
             values["B"] = values["B"] * self.mask[:, None]
         arrays = {name: value.cpu().double().numpy() for name, value in values.items()}
-        arrays["log_modulus"] = -np.exp(arrays.pop("nu_log"))
+        rate = np.exp(arrays.pop("nu_log"))
+        arrays["log_modulus"] = -rate if self.growing is None else np.where(self.growing.cpu().numpy(), rate, -rate)
         theta = np.select([kind == 1, kind == -1], [0.0, np.pi], arrays["theta"])
         # A pair whose angle training has put onto the real axis stays a pair.
         arrays["theta"] = np.where((kind == _PAIR) & on_axis(theta), theta + _NUDGE, theta)
@@ -369,7 +381,8 @@ class SSMLayer(nn.Module):
 
     def _powers(self, steps: int) -> tuple[Tensor, Tensor]:
         """Real and imaginary parts of the powers of the poles, each (..., n, steps)."""
-        return powers(self.nu_log, self.theta * self.mask[..., 1], steps, self.kind == -1 if self._has_negative else None)
+        negative = self.kind == -1 if self._has_negative else None
+        return powers(self.nu_log, self.theta * self.mask[..., 1], steps, negative, self.growing)
 
     def _outputs(self, rows: Tensor, u: Tensor) -> Tensor:
         """Outputs (..., features) from the signals of all rows and the inputs."""

@@ -44,8 +44,6 @@ def torch_model(model: DeepSSM, dropout: float = 0.0) -> SSMModel:
     ------
     InvalidInputError
         If it is no DeepSSM, or only its systems are known; `torch_layer` makes a layer of each.
-    UnstableSystemError
-        If a system is unstable.
     """
     if not isinstance(model, DeepSSM):
         raise InvalidInputError(f"expected a DeepSSM, from load_checkpoint or compress(...).model, got {type(model).__name__}")

@@ -7,7 +7,7 @@ import lqo_mor as lqo
 from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.errors import InvalidInputError, StabilityWarning
-from lqo_mor.reduction.balanced import _project, _projections
+from lqo_mor.reduction.square_root import project, projections
 from tests.brute import kernels
 from tests.cases import dense, diagonal, get, parametrize, select
 
@@ -19,13 +19,13 @@ ALL_LINEAR = select(batch=False, real=True, linear=True, hard=False)
 @parametrize(DENSE)
 @pytest.mark.parametrize("horizon", [None, 9])
 def test_the_balancing_transformation_makes_both_gramians_diagonal(sys, horizon):
-    V, W, values = _projections(*gramian_factors(sys, norm_of(sys, horizon)), sys.order)
+    V, W, values = projections(*gramian_factors(sys, norm_of(sys, horizon)), sys.order)
     np.testing.assert_allclose(W.T @ V, np.eye(V.shape[1]), atol=1e-6)
     P = W.T @ lqo.controllability_gramian(sys, horizon) @ W
     Q = V.T @ lqo.observability_gramian(sys, horizon) @ V
     np.testing.assert_allclose(P, np.diag(values), atol=1e-9 * values[0])
     np.testing.assert_allclose(Q, np.diag(values), atol=1e-9 * values[0])
-    balanced = _project(sys, V, W)  # the same system in other coordinates, so these are its Gramians
+    balanced = project(sys, V, W)  # the same system in other coordinates, so these are its Gramians
     np.testing.assert_allclose(lqo.controllability_gramian(balanced, horizon), np.diag(values), atol=1e-7 * values[0])
     np.testing.assert_allclose(lqo.observability_gramian(balanced, horizon), np.diag(values), atol=1e-7 * values[0])
     np.testing.assert_allclose(values, lqo.hankel_singular_values(sys, horizon)[: values.size], rtol=1e-12)
@@ -140,8 +140,8 @@ def losing_stability(dense_form):
     """A system whose time-limited truncation is unstable, found by trying seeds."""
     for seed in range(200):
         sys = diagonal(seed, pairs=3)
-        V, W, _ = _projections(*gramian_factors(sys, norm_of(sys, 3)), 2)
-        if np.abs(np.linalg.eigvals(_project(lqo.to_dense(sys), V, W).A)).max() > 1.05:
+        V, W, _ = projections(*gramian_factors(sys, norm_of(sys, 3)), 2)
+        if np.abs(np.linalg.eigvals(project(lqo.to_dense(sys), V, W).A)).max() > 1.05:
             return lqo.to_dense(sys) if dense_form else sys
     raise AssertionError("no such system among the seeds")
 
@@ -163,8 +163,8 @@ def test_only_the_unstable_channels_of_a_batch_are_repaired():
     bad, good = losing_stability(False), None
     for seed in range(200):
         candidate = diagonal(seed, pairs=3)
-        V, W, _ = _projections(*gramian_factors(candidate, norm_of(candidate, 3)), 2)
-        if np.abs(np.linalg.eigvals(_project(lqo.to_dense(candidate), V, W).A)).max() < 0.9:
+        V, W, _ = projections(*gramian_factors(candidate, norm_of(candidate, 3)), 2)
+        if np.abs(np.linalg.eigvals(project(lqo.to_dense(candidate), V, W).A)).max() < 0.9:
             good = candidate
             break
     batch = lqo.DiagonalLQOSystem(*(np.stack([getattr(good, a), getattr(bad, a)]) for a in ("poles", "B", "C")), dt=1.0)

@@ -246,11 +246,11 @@ def test_a_start_of_ones_own():
     assert curve.errors["optimal"][1] < curve.errors["optimal"][0]
 
 
-def test_unstable_systems_need_a_finite_horizon():
+def test_a_stable_result_for_unstable_systems_needs_a_finite_horizon():
     sys = lqo.LQOSystem(np.diag([1.1, 0.5, 0.2]), np.ones((3, 1)), np.ones((1, 3)), dt=1.0)
     for budget in ({"orders": [1, 2]}, {"max_error": 0.1}):
         with pytest.raises(UnstableSystemError, match="finite horizon"):
-            lqo.reduce(sys, **budget)
+            lqo.reduce(sys, **budget, stable=True)
         lqo.reduce(sys, **budget, horizon=5)
 
 

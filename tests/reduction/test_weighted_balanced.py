@@ -8,8 +8,9 @@ from lqo_mor.analysis.door import norm_of
 from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.errors import DimensionError, InvalidInputError, OrderError
-from lqo_mor.reduction.balanced import _project, _projections, balance, truncate
+from lqo_mor.reduction.balanced import balance, truncate
 from lqo_mor.reduction.budget import Budget
+from lqo_mor.reduction.square_root import project, projections
 from tests.cases import dense, diagonal, get, parametrize, select
 
 BAND = InputSpectrum.from_autoregression([2 * 0.97 * np.cos(0.5), -(0.97**2)])  # a resonance at the frequency 0.5
@@ -25,12 +26,12 @@ def coloured(m, batch=()):
 def test_the_transformation_makes_the_weighted_gramian_and_the_other_diagonal(sys):
     spectrum = coloured(sys.n_inputs)
     full = lqo.to_dense(sys) if isinstance(sys, lqo.DiagonalLQOSystem) else sys
-    V, W, values = _projections(*gramian_factors(sys, norm_of(sys, None, spectrum)), full.order)
+    V, W, values = projections(*gramian_factors(sys, norm_of(sys, None, spectrum)), full.order)
     np.testing.assert_allclose(W.T @ V, np.eye(V.shape[1]), atol=1e-6)
     P, Q = (gramian(full, spectrum=spectrum) for gramian in (lqo.controllability_gramian, lqo.observability_gramian))
     np.testing.assert_allclose(W.T @ P @ W, np.diag(values), atol=1e-9 * values[0])
     np.testing.assert_allclose(V.T @ Q @ V, np.diag(values), atol=1e-9 * values[0])
-    moved = _project(full, V, W)  # the same system in other coordinates
+    moved = project(full, V, W)  # the same system in other coordinates
     np.testing.assert_allclose(
         lqo.controllability_gramian(moved, spectrum=spectrum), np.diag(values), rtol=0, atol=1e-7 * values[0]
     )
@@ -103,7 +104,7 @@ def test_slots_are_a_budget_here_too():
     assert red.system.n_slots <= 2
 
 
-def test_several_orders_from_one_pair_of_projections():
+def test_several_orders_from_one_pair_ofprojections():
     sys = diagonal(24, pairs=6)
     balanced = balance(sys, norm_of(sys, None, BAND))
     for order in (2, 5):

@@ -9,13 +9,12 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import stack_rows
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, DISCRETE
 from lqo_mor.reduction.best_of import chunks, iterate, used_slots
-from lqo_mor.reduction.budget import Budget, budget_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.descent import projected_gradient_kernels
 from lqo_mor.reduction.objective.error import (
     Problem,
@@ -31,6 +30,7 @@ from lqo_mor.reduction.refit import channel_arrays, channel_system, fit_outputs,
 from lqo_mor.reduction.result import Outcome, Reduction, Status, kernel_outcome
 from lqo_mor.reduction.starts import Start, check_options, start_reduction
 from lqo_mor.reduction.units import Units
+from lqo_mor.reduction.unstable import solved
 from lqo_mor.systems.convert import real_rows
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -46,6 +46,7 @@ def projected_gradient(
     *,
     slots: int | None = None,
     horizon: float | None = None,
+    stable: bool = False,
     start: Start | None = None,
     margin: float | None = None,
     armijo: float = 1e-4,
@@ -63,7 +64,7 @@ def projected_gradient(
 
     Parameters
     ----------
-    sys, order, slots, horizon
+    sys, order, slots, horizon, stable
         As for `reduce`.
     start : Reduction, system or str, optional
         Where to start, or the name of the method that makes the start; balanced truncation by default.
@@ -85,7 +86,7 @@ def projected_gradient(
     Returns
     -------
     Reduction
-        Never worse than the start and never unstable; `history` holds the squared error.
+        Never worse than the start, and unstable only in states that it keeps; `history` holds the squared error.
 
     Raises
     ------
@@ -104,10 +105,9 @@ def projected_gradient(
     >>> bool(np.all(np.diff(red.history) < 0))
     True
     """
-    sys, norm = prepared(sys, horizon)
-    return descend(
-        sys, budget_of(sys, order, slots), norm, start=start, margin=margin, armijo=armijo, max_iterations=max_iterations,
-        tolerance=tolerance, progress=progress,
+    return solved(
+        "projected_gradient", descend, sys, order, slots, horizon, stable, progress, start=start, margin=margin, armijo=armijo,
+        max_iterations=max_iterations, tolerance=tolerance,
     )  # fmt: skip
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.matrix_equations.sparse_sylvester import CrossSolver
-from lqo_mor.reduction.budget import Budget, budget_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.reduction.starts import Start
 from lqo_mor.reduction.two_sided.cross_gramians import ModalSolver, modal_solver, state_map
 from lqo_mor.reduction.two_sided.runs import Steps, reduce_two_sided
+from lqo_mor.reduction.unstable import solved
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.system import System
@@ -30,6 +30,7 @@ def irka(
     *,
     slots: int | None = None,
     horizon: float | None = None,
+    stable: bool = False,
     start: Start | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-8,
@@ -50,13 +51,13 @@ def irka(
         As for `reduce`.
     horizon : float, optional
         Must be infinite, the default; `tsia` does finite ones.
-    start, max_iterations, tolerance, progress
+    stable, start, max_iterations, tolerance, progress
         As for `tsia`.
 
     Returns
     -------
     Reduction
-        Never worse than the start and never unstable.
+        Never worse than the start, and unstable only in states that it keeps.
 
     Warns
     -----
@@ -84,9 +85,8 @@ def irka(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    sys, norm = prepared(sys, horizon)
-    budget = budget_of(sys, order, slots)
-    return interpolating(sys, budget, norm, start=start, max_iterations=max_iterations, tolerance=tolerance, progress=progress)
+    steps = {"max_iterations": max_iterations, "tolerance": tolerance}
+    return solved("irka", interpolating, sys, order, slots, horizon, stable, progress, start=start, **steps)
 
 
 def interpolating(

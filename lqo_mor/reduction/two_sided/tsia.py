@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lqo_mor.analysis.door import prepared
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.reduction.budget import Budget, budget_of
+from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.result import Reduction
 from lqo_mor.reduction.starts import Start
 from lqo_mor.reduction.two_sided.cross_gramians import cross_solver
 from lqo_mor.reduction.two_sided.runs import Steps, reduce_two_sided
+from lqo_mor.reduction.unstable import solved
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
@@ -23,6 +23,7 @@ def tsia(
     slots: int | None = None,
     horizon: float | None = None,
     spectrum: InputSpectrum | None = None,
+    stable: bool = False,
     start: Start | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-8,
@@ -52,6 +53,8 @@ def tsia(
     spectrum : InputSpectrum, optional
         That of a stationary input instead of white noise, for discrete systems over the infinite horizon: its Gramians are
         used, and all errors are the weighted ones (`h2_error` with the spectrum).
+    stable : bool, default False
+        As for `reduce`.
     start : Reduction, system or str, optional
         Where to start, or the name of the method that makes the start; balanced truncation by default. The result has
         as many states as the start.
@@ -66,7 +69,8 @@ def tsia(
     Returns
     -------
     Reduction
-        Never worse than the start and never unstable. `history` holds the smallest squared error so far, on the way to
+        Never worse than the start, and unstable only in states that it keeps.
+        `history` holds the smallest squared error so far, on the way to
         the result; `status` is `Status.CONVERGED` only if both tests hold, and `Status.STALLED` where no step lowers the
         error.
 
@@ -106,9 +110,8 @@ def tsia(
     >>> red.status.name, bool(red.error < red.start_error)
     ('CONVERGED', True)
     """
-    sys, norm = prepared(sys, horizon, spectrum)
-    budget = budget_of(sys, order, slots)
-    return projecting(sys, budget, norm, start=start, max_iterations=max_iterations, tolerance=tolerance, progress=progress)
+    steps = {"max_iterations": max_iterations, "tolerance": tolerance}
+    return solved("tsia", projecting, sys, order, slots, horizon, stable, progress, spectrum, start=start, **steps)
 
 
 def projecting(

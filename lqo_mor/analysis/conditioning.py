@@ -43,19 +43,47 @@ def risky(sys: LQOSystem, P: np.ndarray) -> bool:
     return bool(_EPS * growth * np.linalg.norm(P) > _RISKY * np.linalg.norm(sys.B) ** 2)
 
 
+def plain_dense_square(sys: LQOSystem, norm: Norm) -> tuple[np.ndarray, float]:
+    """The squared norm of a dense system for white input, without the feedthrough, and its noise where all of it may be noise."""
+    P = _gramian(sys, norm)
+    value = _square(sys, P)
+    return np.asarray(value), below_rounding(sys, P, value)
+
+
 def proper_dense_square(sys: LQOSystem, norm: Norm) -> tuple[float, float]:
     """The squared norm of a dense system for white input, without the feedthrough, and its noise."""
-
-    def square(sys: LQOSystem, P: np.ndarray) -> float:
-        return float(sum(output_products(sys, sys, P)).real)
-
-    def gramian(sys: LQOSystem) -> np.ndarray:
-        return norm.solve(sys.A, sys.A, sys.B @ sys.B.conj().T)
-
-    P = gramian(sys)
-    value = square(sys, P)
+    P = _gramian(sys, norm)
+    value = _square(sys, P)
     outputs = np.linalg.norm(sys.C) ** 2 * np.linalg.norm(P)
     if not (risky(sys, P) or _EPS * outputs > _RISKY * abs(value)):
         return value, 0.0
     near = moved(sys)
-    return value, noise_of_rounding(value, lambda: square(near, gramian(near)))
+    return value, max(noise_of_rounding(value, lambda: _square(near, _gramian(near, norm))), below_rounding(sys, P, value))
+
+
+def _gramian(sys: LQOSystem, norm: Norm) -> np.ndarray:
+    return norm.solve(sys.A, sys.A, sys.B @ sys.B.conj().T)
+
+
+def _square(sys: LQOSystem, P: np.ndarray) -> float:
+    return float(sum(output_products(sys, sys, P)).real)
+
+
+def below_rounding(sys: LQOSystem, P: np.ndarray, squared: float) -> float:
+    """The noise of a squared norm that is below what rounding leaves of the Gramian `P` in the outputs, else zero.
+
+    No change of the entries of `A` shows it where these are zero, as in a chain of integrators over a short horizon.
+    """
+    noise = _EPS * float(np.linalg.norm(sys.C) ** 2 * np.linalg.norm(P))
+    return noise if 0 <= squared < noise and sys.M is None and _connected(sys) else 0.0
+
+
+def _connected(sys: LQOSystem) -> bool:
+    """Whether some input reaches some output by the entries that are not zero."""
+    reached, steps = np.any(sys.B != 0, axis=1), sys.A != 0
+    for _ in range(sys.order):
+        further = reached | (steps @ reached)
+        if np.array_equal(further, reached):
+            break
+        reached = further
+    return bool(np.any((sys.C != 0) & reached))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.conditioning import WHY, moved, noise_of_rounding, risky
+from lqo_mor.analysis.conditioning import WHY, moved, noise_of_rounding, plain_dense_square, risky
 from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, prepared
 from lqo_mor.analysis.error_systems import joined, squared_by_factor
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
@@ -139,13 +139,18 @@ def _error_and_noise(sys: System, rom: System, norm: Norm, delay: int) -> tuple[
         if sys.is_continuous:
             squared = squared + np.where(np.any(sys.D != rom.D, axis=(-1, -2)), np.inf, 0.0)
         return _root(squared), root_noise(squared, noise), full, root_noise(full, noise_of_full)
-    squared, noise, full = (_dense_difference if norm.white else _weighted_dense_difference)(sys, rom, norm, delay)
-    return _root(squared), noise, full, np.zeros(())
+    squared, noise, full, lost = (_dense_difference if norm.white else _weighted_dense_difference)(sys, rom, norm, delay)
+    return _root(squared), noise, full, np.asarray(np.sqrt(lost))
 
 
-def _dense_difference(sys: System, rom: System, norm: Norm, delay: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The squared error for white input, the noise of its root, and the squared norm of `sys`, where one of both is dense."""
-    full = np.asarray(strictly_proper_inner(sys, sys, norm)).real
+def _dense_difference(sys: System, rom: System, norm: Norm, delay: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """The squared error for white input, the noise of its root, and the squared norm of `sys`, where one of both is dense.
+
+    And what of that norm is noise where all of it may be.
+    """
+    full, lost = np.asarray(strictly_proper_inner(sys, sys, norm)).real, 0.0
+    if isinstance(sys, LQOSystem):
+        full, lost = plain_dense_square(sys, norm)
     reduced = np.asarray(strictly_proper_inner(rom, rom, norm)).real
     cross = np.asarray(strictly_proper_inner(sys, rom, norm)).real
     squared, noise = _three_terms(sys, rom, norm, delay, (full, cross, reduced))
@@ -156,10 +161,12 @@ def _dense_difference(sys: System, rom: System, norm: Norm, delay: int) -> tuple
         squared = squared + np.sum(np.abs(change) ** 2, axis=(-1, -2))
         if delay == 0 and np.any(change):  # C B moves to the lag of D
             squared = squared + 2 * np.sum(change.conj() * (markov(sys) - markov(rom)), axis=(-1, -2)).real
-    return squared, noise, _with_feedthrough(sys, full, delay)
+    return squared, noise, _with_feedthrough(sys, full, delay), lost
 
 
-def _weighted_dense_difference(sys: System, rom: System, norm: Norm, delay: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _weighted_dense_difference(
+    sys: System, rom: System, norm: Norm, delay: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """The same for an input with a spectrum: the covariance of the error, in three terms or by a factor, and its mean."""
     a, b = weigh_both(sys, rom, spectrum_of(norm))
     P, X, Q = state_covariance(a, a), state_covariance(a, b), state_covariance(b, b)
@@ -169,7 +176,7 @@ def _weighted_dense_difference(sys: System, rom: System, norm: Norm, delay: int)
     squared, noise = _three_terms(a.sys, b.sys, norm, delay, (full, cross, reduced))
     squared = squared + np.sum(np.abs(means[0] - means[1]) ** 2, axis=-1)
     noise = noise + EPS * np.sqrt(np.sum((np.abs(means[0]) + np.abs(means[1])) ** 2, axis=-1))
-    return squared, noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1)
+    return squared, noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1), 0.0
 
 
 def _three_terms(

@@ -131,6 +131,15 @@ def joint_values(sys: System, balanced: list[Balancing]) -> np.ndarray:
 
 def truncate(sys: System, balanced: list[Balancing], budget: Budget, norm: Norm) -> Reduction:
     """The balanced truncation of `sys` within one budget, cut from the balancing projections in that norm."""
+    return _or_smaller(sys, _truncated(sys, balanced, budget, norm), balanced, norm)
+
+
+def balanced_start(sys: System, budget: Budget, norm: Norm) -> Reduction:
+    """The balanced truncation that an iterative method starts from: repaired where that is unstable, not a smaller one."""
+    return _truncated(sys, balance(sys, norm), budget, norm)
+
+
+def _truncated(sys: System, balanced: list[Balancing], budget: Budget, norm: Norm) -> Reduction:
     hsv = joint_values(sys, balanced)
     if isinstance(sys, LQOSystem):
         return _truncate_dense(sys, balanced[0], budget.order, norm)
@@ -147,10 +156,26 @@ def _truncate_dense(sys: LQOSystem, balanced: Balancing, order: int | None, norm
     system = project(sys, balanced.V[:, :order], balanced.W[:, :order])
     bound = _bound(sys, balanced.hsv, np.asarray(system.order), norm)
     repaired = False
-    if np.any(unstable(np.linalg.eigvals(system.A), sys.is_continuous)):
+    if _is_unstable(system):
         stable, _ = stabilise(sys, to_diagonal(system), norm)
         system, repaired, bound = densified(stable, sys), True, None
     return finish(sys, system, norm, method="balanced", hsv=balanced.hsv, bound=bound, repaired=repaired)
+
+
+def _is_unstable(system: LQOSystem) -> bool:
+    return bool(np.any(unstable(np.linalg.eigvals(system.A), system.is_continuous)))
+
+
+def _or_smaller(sys: System, red: Reduction, balanced: list[Balancing], norm: Norm) -> Reduction:
+    """The truncation or, where a dense one had to be repaired, the largest stable one of fewer states if that is better."""
+    if not isinstance(sys, LQOSystem) or not red.repaired:
+        return red
+    V, W = balanced[0].V, balanced[0].W
+    for size in range(int(red.system.order) - 1, 0, -1):
+        smaller = project(sys, V[:, :size], W[:, :size])
+        if not _is_unstable(smaller):
+            return min(red, finish(sys, smaller, norm, method="balanced", hsv=red.hsv), key=lambda one: one.error)
+    return red
 
 
 def _bound(sys: System, hsv: np.ndarray, order: np.ndarray, norm: Norm) -> FloatOrBatch | None:

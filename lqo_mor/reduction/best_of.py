@@ -100,7 +100,7 @@ def better(new: Reduction, previous: Reduction) -> Reduction:
         return new
     if np.all(worse):
         return previous
-    fields = ("error", "relative_error", "start_error", "status", "iterations", "repaired", "kept", "digits")
+    fields = ("error", "relative_error", "start_error", "status", "iterations", "repaired", "refitted", "kept", "digits")
     merged = {field: np.where(worse, getattr(previous, field), getattr(new, field)) for field in fields}
     if new.history is not None and previous.history is not None:
         old, own = filled([previous.history, new.history])
@@ -178,7 +178,7 @@ def _from_modes(sys: LQOSystem, initial: System, one: One, norm: Norm) -> Outcom
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AccuracyWarning)  # whatever is lost here, the final error is measured
-            diagonal = to_diagonal(as_dense(initial))
+            diagonal = trim(to_diagonal(as_dense(initial)))
     except InvalidInputError:  # a defective state matrix: moving single poles cannot start from it
         return nothing(initial)
     outcome = one(sys, diagonal, norm)

@@ -11,9 +11,8 @@ import scipy.linalg
 from lqo_mor.analysis.differences import relative_to
 from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.rows import stack_rows, unstack_rows
-from lqo_mor.reduction.refit import fit_outputs
+from lqo_mor.reduction.refit import fit_outputs, nothing, states_on, white
 from lqo_mor.reduction.result import Reduction, finish
-from lqo_mor.systems.batches import silent
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
@@ -117,33 +116,10 @@ def _slot_outputs(parts: Parts, states: list[Any], basis: list[Any], norm: Norm)
     fitted = np.zeros((rows.shape[0], 0), complex)
     if basis:
         linear = DiagonalLQOSystem(stable.poles, stable.B, rows, dt=stable.dt)
-        fitted = fit_outputs(linear, poles[lost:], B[lost:], _white(norm)).C
+        fitted = fit_outputs(linear, poles[lost:], B[lost:], white(norm)).C
     whole = np.pad(fitted, [(0, 0), (lost, 0)])
     whole[:, : states[0].n_slots] += stack_rows(states[0].C, states[0].M)
     return system(whole, 0), system(fitted, lost) if basis else nothing(stable)
-
-
-def states_on(sys: LQOSystem, basis: list[LQOSystem], norm: Norm) -> np.ndarray:
-    """``K = X P⁻¹`` (n, r), by which the states of other systems, side by side, stand for those of `sys`: ``x ≈ K x_r``.
-
-    Block by block, since the states of one may grow and those of another decay.
-    """
-    white = _white(norm)
-    if not basis:
-        return np.zeros((sys.order, 0))
-
-    def cross(a: LQOSystem, b: LQOSystem) -> np.ndarray:
-        return white.solve(a.A, b.A, a.B @ b.B.T)
-
-    X, P = np.hstack([cross(sys, one) for one in basis]), np.block([[cross(a, b) for b in basis] for a in basis])
-    d = np.sqrt(np.maximum(np.diagonal(P), 0.0))
-    d = np.where(d > 0, d, 1.0)
-    P = P / d / d[:, np.newaxis]
-    return (X / d) @ scipy.linalg.pinvh(0.5 * (P + P.T)) / d
-
-
-def _white(norm: Norm) -> HorizonNorm:
-    return HorizonNorm(norm.continuous, norm.horizon)
 
 
 def _beside(kept: System, small: System) -> System:
@@ -155,26 +131,6 @@ def _beside(kept: System, small: System) -> System:
     small = cast(DiagonalLQOSystem, small)
     poles, B = np.concatenate([kept.poles, small.poles]), np.concatenate([kept.B, small.B])
     return DiagonalLQOSystem(poles, B, np.hstack([kept.C, small.C]), small.D, dt=small.dt)
-
-
-def nothing(sys: System) -> System:
-    """A system of one state without input and output, and the feedthrough of `sys`."""
-    if isinstance(sys, DiagonalLQOSystem):
-        return silent(sys)
-    M = None if sys.M is None else np.zeros((sys.n_outputs, 1, 1))
-    return LQOSystem(
-        [[-1.0 if sys.is_continuous else 0.5]], np.zeros((1, sys.n_inputs)), np.zeros((sys.n_outputs, 1)), sys.D, M, sys.dt
-    )
-
-
-def fitted_to(sys: System, small: System, norm: Norm) -> System:
-    """The states of `small` with the best outputs for `sys`."""
-    if isinstance(sys, DiagonalLQOSystem):
-        small = cast(DiagonalLQOSystem, small)
-        return fit_outputs(sys, small.poles, small.B, norm)
-    small = cast(LQOSystem, small)
-    K = states_on(sys, [small], norm)
-    return LQOSystem(small.A, small.B, sys.C @ K, sys.D, projected(sys.M, K), sys.dt)
 
 
 def _memory(stable: System, kept: LQOSystem) -> float:

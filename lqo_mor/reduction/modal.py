@@ -78,7 +78,7 @@ def modal_truncation(
 
 def modal(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progress: Progress | None = None) -> Reduction:
     """`modal_truncation` in a norm."""
-    full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
+    full = _modes(sys)
     ranking = np.argsort(-mode_scores(full, norm), axis=-1, kind="stable")
     selected = [_keep(full, ranking, index, budget) for index in np.ndindex(full.batch)]
     return _fit(sys, full, selected, "modal", norm, ridge, progress)
@@ -131,7 +131,7 @@ def hippo(
 
 def fresh(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progress: Progress | None = None) -> Reduction:
     """`hippo` in a norm."""
-    full = to_diagonal(sys) if isinstance(sys, LQOSystem) else sys
+    full = _modes(sys)
     pairs, odd = divmod(budget.order or 0, 2)
     if budget.slots is not None or odd:
         shape = -0.5 + 1j * np.pi * np.arange(budget.slots or pairs + 1)
@@ -149,6 +149,16 @@ def fresh(sys: System, budget: Budget, norm: Norm, *, ridge: float = 0.0, progre
         B = full.B[index][nearest]
         selected.append((new, np.where((new.imag == 0)[:, np.newaxis], B.real, B)))
     return _fit(sys, full, selected, "hippo", norm, ridge, progress)
+
+
+def _modes(sys: System) -> DiagonalLQOSystem:
+    """The system in modal coordinates; raises `InvalidInputError` where it has none."""
+    if isinstance(sys, DiagonalLQOSystem):
+        return sys
+    try:
+        return to_diagonal(sys)
+    except InvalidInputError as err:
+        raise InvalidInputError(f'{err}; the methods "optimal", "balanced" and "tsia" need no modes') from None
 
 
 def mode_scores(sys: DiagonalLQOSystem, norm: Norm) -> np.ndarray:

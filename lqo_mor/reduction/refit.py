@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import cast
 
-from lqo_mor.analysis.norm import Norm
+import numpy as np
+import scipy.linalg
+
+from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.norms import norm_value
 from lqo_mor.analysis.rows import pair_weights, stack_rows, unstack_rows
 from lqo_mor.errors import StabilityWarning, warn
@@ -18,11 +21,12 @@ from lqo_mor.reduction.objective.error import (
     with_ridge,
     without_feedthrough,
 )
-from lqo_mor.systems.batches import choose, stack
+from lqo_mor.systems.batches import choose, silent, stack
 from lqo_mor.systems.convert import to_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.poles import reflect, unstable
+from lqo_mor.systems.quadratic import projected
 from lqo_mor.systems.system import System
 
 
@@ -48,6 +52,50 @@ def fit_to(problem: Problem, sys: System, poles: np.ndarray, B: np.ndarray, ridg
     real = poles.imag == 0
     e = evaluate(problem, poles, B + 0j, real)
     return reduced_system(problem, poles, B, real, solve_rows(with_ridge(e, ridge), e.D), problem.W, sys.D, sys.dt)
+
+
+def fitted_to(sys: System, small: System, norm: Norm, cut: float = 0.0) -> System:
+    """The states of `small` with the best outputs for `sys`; a `cut` above zero bounds outputs where states hardly differ."""
+    if isinstance(sys, DiagonalLQOSystem):
+        small = cast(DiagonalLQOSystem, small)
+        return fit_outputs(sys, small.poles, small.B, norm, cut)
+    small = cast(LQOSystem, small)
+    K = states_on(sys, [small], norm, cut or None)
+    return LQOSystem(small.A, small.B, sys.C @ K, sys.D, projected(sys.M, K), sys.dt)
+
+
+def states_on(sys: LQOSystem, basis: list[LQOSystem], norm: Norm, cut: float | None = None) -> np.ndarray:
+    """``K = X P⁻¹`` (n, r), by which the states of other systems, side by side, stand for those of `sys`: ``x ≈ K x_r``.
+
+    Block by block, since the states of one may grow and those of another decay. What is below `cut` times the largest
+    eigenvalue of the Gramian `P`, with ones on its diagonal, counts as zero, by default what rounding leaves of it.
+    """
+    if not basis:
+        return np.zeros((sys.order, 0))
+
+    def cross(a: LQOSystem, b: LQOSystem) -> np.ndarray:
+        return white(norm).solve(a.A, b.A, a.B @ b.B.T)
+
+    X, P = np.hstack([cross(sys, one) for one in basis]), np.block([[cross(a, b) for b in basis] for a in basis])
+    d = np.sqrt(np.maximum(np.diagonal(P), 0.0))
+    d = np.where(d > 0, d, 1.0)
+    P = P / d / d[:, np.newaxis]
+    return (X / d) @ scipy.linalg.pinvh(0.5 * (P + P.T), rtol=cut) / d
+
+
+def white(norm: Norm) -> HorizonNorm:
+    """The norm of the same horizon for white input."""
+    return HorizonNorm(norm.continuous, norm.horizon)
+
+
+def nothing(sys: System) -> System:
+    """A system of one state without input and output, and the feedthrough of `sys`."""
+    if isinstance(sys, DiagonalLQOSystem):
+        return silent(sys)
+    M = None if sys.M is None else np.zeros((sys.n_outputs, 1, 1))
+    return LQOSystem(
+        [[-1.0 if sys.is_continuous else 0.5]], np.zeros((1, sys.n_inputs)), np.zeros((sys.n_outputs, 1)), sys.D, M, sys.dt
+    )
 
 
 def densified(system: System, sys: LQOSystem) -> LQOSystem:

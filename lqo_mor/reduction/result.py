@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from lqo_mor.analysis.differences import error_and_digits
+from lqo_mor.analysis.differences import error_and_digits, relative_to
 from lqo_mor.analysis.norm import Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import InvalidInputError, LQOError
+from lqo_mor.reduction.refit import fitted_to
+from lqo_mor.systems.batches import choose
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.system import System
 from lqo_mor.types import FloatOrBatch
+
+Measured: TypeAlias = tuple[FloatOrBatch, FloatOrBatch, int | np.ndarray]  # error, relative error, digits of both
+
+_ROUNDING = 1e-9  # relative error above 1 that rounding may make
 
 
 class Status(enum.Enum):
@@ -65,6 +72,8 @@ class Reduction:
         linear system over the infinite horizon).
     repaired : bool
         Whether unstable poles were reflected and the outputs refitted.
+    refitted : bool
+        Whether the relative error was above 1, that of no system at all, and the outputs have been fitted anew.
     kept : int
         Real states at or beyond the stability boundary that were kept as they are. Over the infinite horizon the errors are then
         those of the stable part, divided by the norm of that; for linear outputs the difference to the full system is the same.
@@ -84,6 +93,7 @@ class Reduction:
     hsv: np.ndarray | None = None
     bound: FloatOrBatch | None = None
     repaired: bool | np.ndarray = False
+    refitted: bool | np.ndarray = False
     kept: int | np.ndarray = 0
     digits: int | np.ndarray = 15
 
@@ -118,23 +128,74 @@ class Reduction:
         if np.any(self.kept):
             of_rest = "; the error is that of the stable part" if self.horizon is None else ""
             lines.append(f"  kept                {np.sum(self.kept)} unstable state(s){of_rest}")
+        if np.any(self.refitted):
+            lines.append(
+                f"  outputs fitted      {np.count_nonzero(self.refitted)} reduced system(s), whose error was above that of none"
+            )
         if np.any(self.repaired):
             lines.append(f"  repaired            {np.count_nonzero(self.repaired)} unstable reduced system(s)")
         return "\n".join(lines)
 
 
 def finish(
-    sys: System, system: System, norm: Norm, *, method: str, status: Status | np.ndarray | None = None, **fields: Any
+    sys: System,
+    system: System,
+    norm: Norm,
+    *,
+    method: str,
+    status: Status | np.ndarray | None = None,
+    as_given: bool = False,
+    **fields: Any,
 ) -> Reduction:
-    """A `Reduction` with its errors computed; `status` defaults to a direct method."""
+    """A `Reduction` with its errors computed; `status` defaults to a direct method.
+
+    Where the relative error is above 1, the outputs are fitted anew, unless the system is to stay `as_given`.
+    """
     norm.check(system)
-    error, relative, digits = error_and_digits(sys, system, norm)
-    if not np.all(np.isfinite(error)):
-        raise InvalidInputError("the error of the reduced system overflows; scale the inputs and outputs of the full system")
+    if as_given:
+        error, relative, digits = error_and_digits(sys, system, norm)
+    else:
+        system, (error, relative, digits), refitted = _no_worse_than_nothing(sys, system, norm)
+        if np.any(refitted):
+            fields = {**fields, "bound": None, "refitted": refitted if refitted.ndim else True}
     if status is None:
         status = Status.DIRECT if np.ndim(error) == 0 else np.full(np.shape(error), Status.DIRECT)
     fields = {"start_error": error, "kept": np.zeros(np.shape(error), int) if np.ndim(error) else 0, **fields}
+    fields.setdefault("refitted", np.zeros(np.shape(error), bool) if np.ndim(error) else False)
     return Reduction(system, error, relative, method=method, norm=norm, status=status, digits=digits, **fields)
+
+
+def _no_worse_than_nothing(sys: System, system: System, norm: Norm) -> tuple[System, Measured, np.ndarray]:
+    """The system and its errors, with other outputs in the channels where the error is larger than the full system, and which.
+
+    That is what zero outputs leave. The best outputs for the same states cannot leave more, but by rounding: where states
+    hardly differ, outputs grow and cancel.
+    """
+    best = system, error_and_digits(sys, system, norm)
+    lost = ~(np.asarray(best[1][1]) <= 1 + _ROUNDING)
+    if not np.any(lost):
+        return *best, lost
+    if not np.any(np.asarray(relative_to(sys, np.ones(lost.shape), norm)) < np.inf):
+        raise InvalidInputError("the norm of the full system is zero to working precision: there is nothing to compare with")
+    for other in _with_other_outputs(sys, system, norm):
+        measured = error_and_digits(sys, other, norm)
+        smaller = np.asarray(measured[1] < np.nan_to_num(best[1][1], nan=np.inf)) & lost
+        if np.all(smaller):
+            best = other, measured
+        elif np.any(smaller):  # a batch
+            chosen = choose(smaller, cast(DiagonalLQOSystem, other), cast(DiagonalLQOSystem, best[0]))
+            best = chosen, error_and_digits(sys, chosen, norm)
+    if not np.all(np.isfinite(best[1][0])):
+        raise InvalidInputError("the error of the reduced system overflows; scale the inputs and outputs of the full system")
+    return *best, lost
+
+
+def _with_other_outputs(sys: System, system: System, norm: Norm) -> Iterator[System]:
+    """A reduced system with outputs fitted more and more carefully, and in the end without."""
+    for cut in (0.0, 1e-12, 1e-8, 1e-4):
+        with contextlib.suppress(LQOError, np.linalg.LinAlgError):
+            yield fitted_to(sys, system, norm, cut)
+    yield replace(system, C=np.zeros_like(system.C), M=None, D=sys.D)
 
 
 @dataclass(frozen=True)

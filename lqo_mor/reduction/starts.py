@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lqo_mor.analysis.norm import HorizonNorm, Norm, check_comparable
-from lqo_mor.errors import InvalidInputError, StabilityWarning, UnstableSystemError
-from lqo_mor.reduction.balanced import balanced
+from lqo_mor.errors import AccuracyWarning, InvalidInputError, StabilityWarning, UnstableSystemError
+from lqo_mor.reduction.balanced import balanced_start
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.modal import fresh, modal
 from lqo_mor.reduction.result import Reduction, finish
@@ -21,7 +21,7 @@ from lqo_mor.systems.poles import unstable
 from lqo_mor.systems.system import System
 
 Start: TypeAlias = str | Reduction | System
-STARTS: dict[str, Callable[[System, Budget, Norm], Reduction]] = {"balanced": balanced, "modal": modal, "hippo": fresh}
+STARTS: dict[str, Callable[[System, Budget, Norm], Reduction]] = {"balanced": balanced_start, "modal": modal, "hippo": fresh}
 
 
 def start_reduction(sys: System, budget: Budget, norm: Norm, start: Start) -> Reduction:
@@ -46,14 +46,15 @@ def start_reduction(sys: System, budget: Budget, norm: Norm, start: Start) -> Re
     poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
     if np.any(unstable(poles, system.is_continuous)):
         raise UnstableSystemError("the start is not asymptotically stable, which a reduced system has to be over any horizon")
-    return finish(sys, system, norm, method="start")
+    return finish(sys, system, norm, method="start", as_given=True)
 
 
 def _named_start(sys: System, budget: Budget, norm: Norm, name: str) -> Reduction:
     if name not in STARTS:
         raise InvalidInputError(f"unknown start {name!r}; known are {', '.join(STARTS)}, or give a reduced system")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StabilityWarning)  # a repaired start counts only if it is the result
+        for category in (StabilityWarning, AccuracyWarning):  # of a start that counts only if it is the result
+            warnings.simplefilter("ignore", category)
         if norm.white or name == "balanced":
             return STARTS[name](sys, budget, norm)
         begun = STARTS[name](sys, budget, HorizonNorm(norm.continuous, norm.horizon))

@@ -147,7 +147,7 @@ def search_everywhere(sys: DiagonalLQOSystem, search: Search, progress: Progress
     count, effort = int(np.prod(sys.batch)), search.effort(many=True)
     found = search_batch(count, data_of, lambda h, data: balanced_start(data, size), size, effort, part_of(sys, progress))
     outcome = kernel_outcome(_fitted(sys, found, norm, search.ridge), found.history, found.status, found.steps)
-    own = {"history": outcome.history, "iterations": outcome.iterations, "repaired": np.zeros(sys.batch, bool)}
+    own: dict[str, Any] = {"history": outcome.history, "iterations": outcome.iterations, "repaired": np.zeros(sys.batch, bool)}
     start_error = np.sqrt(np.maximum(found.start, 0.0)).reshape(sys.batch)
     return finish(sys, outcome.system, norm, method="optimal", status=outcome.status, start_error=start_error, **own)
 

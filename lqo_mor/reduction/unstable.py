@@ -20,9 +20,9 @@ from lqo_mor.analysis.gramians import gramian_factors
 from lqo_mor.analysis.norm import WORTH_SQUARING, Norm, check_comparable, is_stable
 from lqo_mor.errors import LQOError, LQOWarning, UnstableSystemError
 from lqo_mor.reduction.budget import Budget, budget_of
-from lqo_mor.reduction.kept_states import Parts, fitted_to
+from lqo_mor.reduction.kept_states import Parts
 from lqo_mor.reduction.pieces import joined, piece_of, reordered, single_as_batch
-from lqo_mor.reduction.refit import warn_of_repair
+from lqo_mor.reduction.refit import fitted_to, warn_of_repair
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.square_root import Balancing, cut_to, project, projections
 from lqo_mor.systems.convert import as_dense

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.errors import InvalidInputError, StabilityWarning, UnstableSystemError
-from lqo_mor.reduction.best_of import iterate
+from lqo_mor.errors import InvalidInputError, LQOError, LQOWarning, StabilityWarning, UnstableSystemError
+from lqo_mor.reduction.balanced import balanced
+from lqo_mor.reduction.best_of import One, iterate
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.descent.quasi_newton import fill
-from lqo_mor.reduction.refit import densified, fit_outputs
+from lqo_mor.reduction.refit import densified, fit_outputs, warn_of_repair
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.sections.search import searchable
 from lqo_mor.reduction.starts import Start, check_options, start_reduction
@@ -33,7 +34,8 @@ from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
 _FEW = 300  # unknowns of dense systems up to which a third start takes little time
-_TWO_SIDED = 100  # steps of the two-sided iteration that makes a start
+_SAME = 1e-9  # relative difference of errors that rounding may make
+_TWO_SIDED = 300  # steps of the two-sided iteration that makes a start
 
 
 def variable_projection(
@@ -158,7 +160,33 @@ def _optimum(sys: System, search: Search, start: Start | Sequence[Start] | None,
     if search.budget.slots is not None and not searchable(sys, search.norm, search.ridge):
         starts = [replace(begun, system=_filled(sys, begun.system, search)) for begun in starts]
     one, batch = optimiser(sys, search)
-    return iterate(sys, starts, one, batch, search.norm, method="optimal", progress=progress)
+    found = iterate(sys, starts, one, batch, search.norm, method="optimal", progress=progress)
+    return _best_known(sys, found, search, one) if search.free and not getattr(sys, "batch", ()) else found
+
+
+def _best_known(sys: System, found: Reduction, search: Search, one: One) -> Reduction:
+    """The optimum found for a single system, or that from another method's result that is better and not among the starts."""
+    rivals: list[Callable[..., Reduction]] = []
+    if isinstance(sys, LQOSystem) and search.norm.horizon is not None:
+        rivals.append(balanced)  # which may have less states than the start
+    if not search.norm.plain or (sys.n_inputs > 1 and _is_slow(sys, search)):
+        rivals.append(projecting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LQOWarning)  # of results that need not be taken
+        for method in rivals:
+            with contextlib.suppress(LQOError):
+                other = method(sys, search.budget, search.norm)
+                if other.error < (1 - _SAME) * found.error and _keeps_margin(sys, other.system, search):
+                    best = iterate(sys, [other], one, None, search.norm, method="optimal", progress=None)
+                    found = replace(best, start_error=found.start_error, hsv=found.hsv)
+    if found.repaired:
+        warn_of_repair(True)
+    return found
+
+
+def _keeps_margin(sys: System, system: System, search: Search) -> bool:
+    poles = np.linalg.eigvals(system.A) if isinstance(system, LQOSystem) else system.poles
+    return bool(np.max(poles.real if sys.is_continuous else np.abs(poles) - 1) <= -search.margin)
 
 
 def _starts(sys: System, search: Search, start: Start | Sequence[Start] | None) -> list[Reduction]:
@@ -175,12 +203,15 @@ def _starts(sys: System, search: Search, start: Start | Sequence[Start] | None) 
         if sys.n_inputs == 1:
             with contextlib.suppress(UnstableSystemError):
                 starts.append(start_reduction(sys, search.budget, search.norm, _over_all_time(sys, search).system))
-    single, dense = not getattr(sys, "batch", ()), isinstance(sys, LQOSystem)
-    slow = dense and search.norm.white and (search.budget.order or 0) * (1 + sys.n_inputs) > _FEW
-    if sys.n_inputs > 1 and single and not slow:  # for a spectrum other steps take more time anyway
+    if sys.n_inputs > 1 and not getattr(sys, "batch", ()) and not _is_slow(sys, search):
         with contextlib.suppress(UnstableSystemError):
             starts.append(_two_sided(sys, search))
     return starts
+
+
+def _is_slow(sys: System, search: Search) -> bool:
+    """Whether a third start would take long; for a spectrum other steps take more time anyway."""
+    return isinstance(sys, LQOSystem) and search.norm.white and (search.budget.order or 0) * (1 + sys.n_inputs) > _FEW
 
 
 def _over_all_time(sys: System, search: Search) -> Reduction:

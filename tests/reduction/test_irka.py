@@ -125,7 +125,7 @@ def test_finite_horizons_are_refused():
 
 def test_a_start_that_is_not_diagonalisable_is_refused():
     start = lqo.LQOSystem([[0.5, 1.0], [0.0, 0.5]], [[0.0], [1.0]], [[1.0, 0.0]], dt=1.0)
-    with pytest.raises(InvalidInputError, match=r"the start is not diagonalisable .* use tsia"):
+    with pytest.raises(InvalidInputError, match=r"the start is not diagonalisable .* use method .tsia."):
         lqo.irka(dense(3, n=8), 2, start=start)
 
 

@@ -25,8 +25,9 @@ from lqo_mor.systems.diagonal import DiagonalLQOSystem
 Backward: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Transfer: TypeAlias = Callable[[np.ndarray, Any], tuple[np.ndarray, Backward]]  # the inputs are of the kind of its `Problem`
 
+_EPS = np.finfo(float).eps
+_CANCELS = 1e-9  # relative error of states from the ends of their sum, above which the sum is computed otherwise
 _WELL_CONDITIONED = 1e4  # eigenvectors that cost no more than four of sixteen digits
-_CIRCLE, _RADIUS = 12, 0.1  # points around a removable singularity, and their distance in units of 1 / horizon
 
 
 def diagonal_transfer(sys: DiagonalLQOSystem, pairing: Pairing) -> Transfer:
@@ -118,23 +119,22 @@ def dense_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
             F = solve(shifted, B - mu**horizon * end)
             return F, solve(shifted, T @ F - horizon * mu ** (horizon - 1) * end)
 
-    poles = np.diag(T)
-    angles = np.exp(2j * np.pi * (np.arange(_CIRCLE) + 0.5) / _CIRCLE)
+    probe, size = np.random.default_rng(0).standard_normal(sys.order) + 0j, _EPS * np.linalg.norm(B)
+    slow = _states_of(T, B, norm)
 
     def regular(mu: complex) -> tuple[np.ndarray, np.ndarray]:
-        """`states`, also where the shifted matrix is singular: over a finite horizon that singularity is removable.
+        """`states`, also where the shifted matrix is nearly singular: over a finite horizon that singularity is removable.
 
-        There the values at the centre of a small circle are the means of those on it (Cauchy), to rounding.
+        There, for matrices far from normal also where no pole is near, both ends of the sum cancel.
         """
-        if end is None or horizon is None:
+        if end is None:
             return states(mu)
-        gap = np.min(np.abs(poles + mu)) if sys.is_continuous else np.min(np.abs(1 - mu * poles))
-        if gap * horizon > _RADIUS:
-            return states(mu)
-        radius = _RADIUS / (horizon if sys.is_continuous else horizon * max(1.0, np.max(np.abs(poles))))
-        around = [states(mu + radius * z)[0] for z in angles]
-        slope = sum(F / z for F, z in zip(around, angles, strict=True)) / (_CIRCLE * radius)
-        return sum(around[1:], around[0]) / _CIRCLE, slope
+        with np.errstate(all="ignore"):
+            F, slope = states(mu)
+            amplified = np.linalg.norm(solve(T + mu * identity if sys.is_continuous else identity - mu * T, probe))
+            if amplified * size < _CANCELS * np.linalg.norm(F):
+                return F, slope
+        return slow(mu)
 
     def transfer(mu: np.ndarray, inputs: WhiteInputs) -> tuple[np.ndarray, Backward]:
         return _through_states([regular(z) for z in mu], rows, inputs)
@@ -145,15 +145,23 @@ def dense_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
 def general_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
     """By the cross Gramian with one pole and its derivative: that with a Jordan block of two states."""
 
-    def states(mu: complex) -> tuple[np.ndarray, np.ndarray]:
-        block = np.array([[mu, 1.0], [0.0, mu]]).conj()
-        columns = [norm.solve(sys.A, block, np.outer(b, [0.0, 1.0]) + 0j) for b in sys.B.T]
-        return np.stack([X[:, 1] for X in columns], axis=1), np.stack([X[:, 0] for X in columns], axis=1)
+    states = _states_of(sys.A, sys.B, norm)
 
     def transfer(mu: np.ndarray, inputs: WhiteInputs) -> tuple[np.ndarray, Backward]:
         return _through_states([states(z) for z in mu], rows, inputs)
 
     return transfer
+
+
+def _states_of(A: np.ndarray, B: np.ndarray, norm: Norm) -> Callable[[complex], tuple[np.ndarray, np.ndarray]]:
+    """The states ``Σ_k w_k μ^k A^k B`` (n, m) and their derivatives, by the solver of the norm."""
+
+    def states(mu: complex) -> tuple[np.ndarray, np.ndarray]:
+        block = np.array([[mu, 1.0], [0.0, mu]]).conj()
+        columns = [norm.solve(A, block, np.outer(b, [0.0, 1.0]) + 0j) for b in B.T]
+        return np.stack([X[:, 1] for X in columns], axis=1), np.stack([X[:, 0] for X in columns], axis=1)
+
+    return states
 
 
 def _through_states(

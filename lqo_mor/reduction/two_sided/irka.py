@@ -101,7 +101,7 @@ def interpolating(
 
 def _check_start(system: System) -> None:
     if isinstance(system, LQOSystem) and not _have_modes(np.linalg.eig(system.A)[1]):
-        raise InvalidInputError("the start is not diagonalisable to working precision, as irka needs; use tsia")
+        raise InvalidInputError('the start is not diagonalisable to working precision, as irka needs; use method "tsia"')
 
 
 def _have_modes(vectors: np.ndarray) -> bool:
@@ -120,7 +120,9 @@ def _shifted_solver(sys: System, norm: Norm) -> CrossSolver:
     def solve(Q: np.ndarray, A_r: np.ndarray, adjoint: bool = False) -> np.ndarray:
         poles, T = np.linalg.eig(A_r)
         if not _have_modes(T):
-            raise InvalidInputError("a reduced state matrix is not diagonalisable to working precision, as irka needs; use tsia")
+            raise InvalidInputError(
+                'a reduced state matrix is not diagonalisable to working precision, as irka needs; use method "tsia"'
+            )
         X = columns(Q, poles, T, adjoint)
         if np.linalg.cond(T) > _WELL_CONDITIONED:  # the modes have cost digits, which one correction brings back
             right = A_r if adjoint else A_r.T

@@ -13,6 +13,7 @@ from lqo_mor.errors import LQOError
 from lqo_mor.matrix_equations.residuals import spectral_norm_estimate
 from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.quadratic import QuadraticOutput, projected
 from lqo_mor.systems.system import System
 
 WHY = "the system is so ill-conditioned that rounding its state matrix changes the rest"
@@ -26,6 +27,13 @@ def moved(sys: System) -> LQOSystem:
     dense = as_dense(sys)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], dense.A.shape)
     return replace(dense, A=dense.A * (1 + _EPS * signs))
+
+
+def turned(sys: LQOSystem) -> LQOSystem:
+    """The system with its states reflected at a plane, which changes no output but for rounding, and all of the rounding."""
+    v = np.random.default_rng(1).standard_normal(sys.order)
+    Q = np.eye(sys.order) - np.outer(v, v * (2 / (v @ v)))
+    return LQOSystem(Q @ sys.A @ Q, Q @ sys.B, sys.C @ Q, sys.D, projected(sys.M, Q), sys.dt)
 
 
 def noise_of_rounding(value: np.ndarray | float, again: Callable[[], np.ndarray | float]) -> float:
@@ -43,11 +51,20 @@ def risky(sys: LQOSystem, P: np.ndarray) -> bool:
     return bool(_EPS * growth * np.linalg.norm(P) > _RISKY * np.linalg.norm(sys.B) ** 2)
 
 
-def plain_dense_square(sys: LQOSystem, norm: Norm) -> tuple[np.ndarray, float]:
-    """The squared norm of a dense system for white input, without the feedthrough, and its noise where all of it may be noise."""
+def plain_dense_square(sys: LQOSystem, norm: Norm) -> tuple[np.ndarray, float, float]:
+    """The squared norm of a dense system for white input, without the feedthrough, and the size of what it is summed up from.
+
+    And its noise where all of it may be noise, else zero.
+    """
     P = _gramian(sys, norm)
     value = _square(sys, P)
-    return np.asarray(value), below_rounding(sys, P, value)
+    M = sys.M
+    if isinstance(M, QuadraticOutput):
+        M = QuadraticOutput(*(np.abs(part) for part in (M.U, M.V, M.W)))
+    elif M is not None:
+        M = np.abs(M)
+    sizes = LQOSystem(np.abs(sys.A), np.abs(sys.B), np.abs(sys.C), None, M, sys.dt)
+    return np.asarray(value), _square(sizes, np.abs(P)), below_rounding(sys, P, value)
 
 
 def proper_dense_square(sys: LQOSystem, norm: Norm) -> tuple[float, float]:

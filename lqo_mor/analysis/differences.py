@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lqo_mor.analysis.conditioning import WHY, moved, noise_of_rounding, plain_dense_square, risky
+from lqo_mor.analysis.conditioning import WHY, moved, noise_of_rounding, plain_dense_square, risky, turned
 from lqo_mor.analysis.door import balanced_units, check_delay, check_keywords, prepared
 from lqo_mor.analysis.error_systems import joined, squared_by_factor
 from lqo_mor.analysis.low_rank_gramians import LowRankGramian, given_or_solved
@@ -16,6 +16,7 @@ from lqo_mor.analysis.spectrum import InputSpectrum
 from lqo_mor.analysis.squares import diagonal_difference, diagonal_square, markov, strictly_proper_inner
 from lqo_mor.analysis.weighted import output_covariance, output_mean, spectrum_of, state_covariance, weigh_both
 from lqo_mor.analysis.weighted_squares import weighted_difference, weighted_square
+from lqo_mor.systems.convert import as_dense
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.sparse import SparseLQOSystem
@@ -114,12 +115,12 @@ def error_and_digits(sys: System, rom: System, norm: Norm, delay: int = 1) -> tu
 
     The Gramian of a dense matrix next to the stability boundary, or far from normal, is itself good to fewer digits
     than the arithmetic. How many is seen from the error of the same two systems with their state matrices moved by
-    one unit roundoff, which takes as long as the error itself.
+    one unit roundoff, in other coordinates, which takes as long as the error itself.
     """
     error, noise, squared_norm, noise_of_norm = (np.asarray(part) for part in _error_and_noise(sys, rom, norm, delay))
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(sys, LQOSystem) or isinstance(rom, LQOSystem):
-            near = moved(sys), moved(rom)
+            near = turned(moved(sys)), turned(moved(rom))
             noise = noise + noise_of_rounding(error, lambda: _error_and_noise(*near, norm, delay)[0])
         size = np.sqrt(np.maximum(squared_norm, 0.0))
         noise = np.where(noise == 0, 0.0, noise / error) + np.where(noise_of_norm == 0, 0.0, noise_of_norm / size)
@@ -148,12 +149,9 @@ def _dense_difference(sys: System, rom: System, norm: Norm, delay: int) -> tuple
 
     And what of that norm is noise where all of it may be.
     """
-    full, lost = np.asarray(strictly_proper_inner(sys, sys, norm)).real, 0.0
-    if isinstance(sys, LQOSystem):
-        full, lost = plain_dense_square(sys, norm)
-    reduced = np.asarray(strictly_proper_inner(rom, rom, norm)).real
+    (full, size, lost), (reduced, own_size, _) = (plain_dense_square(as_dense(one), norm) for one in (sys, rom))
     cross = np.asarray(strictly_proper_inner(sys, rom, norm)).real
-    squared, noise = _three_terms(sys, rom, norm, delay, (full, cross, reduced))
+    squared, noise = _three_terms(sys, rom, norm, delay, (full, cross, reduced), (np.sqrt(size) + np.sqrt(own_size)) ** 2)
     change = sys.D - rom.D
     if sys.is_continuous:
         squared = squared + np.where(np.any(change != 0, axis=(-1, -2)), np.inf, 0.0)
@@ -173,19 +171,22 @@ def _weighted_dense_difference(
     full, reduced = (np.asarray(output_covariance(c, c, Y, delay)).real for c, Y in ((a, P), (b, Q)))
     means = output_mean(a, P), output_mean(b, Q)
     cross = np.asarray(output_covariance(a, b, X, delay)).real
-    squared, noise = _three_terms(a.sys, b.sys, norm, delay, (full, cross, reduced))
+    squared, noise = _three_terms(a.sys, b.sys, norm, delay, (full, cross, reduced), full + reduced)
     squared = squared + np.sum(np.abs(means[0] - means[1]) ** 2, axis=-1)
     noise = noise + EPS * np.sqrt(np.sum((np.abs(means[0]) + np.abs(means[1])) ** 2, axis=-1))
     return squared, noise, full + np.sum(np.abs(means[0]) ** 2, axis=-1), 0.0
 
 
 def _three_terms(
-    sys: System, rom: System, norm: Norm, delay: int, terms: tuple[np.ndarray, np.ndarray, np.ndarray]
+    sys: System, rom: System, norm: Norm, delay: int, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²`` of these terms, by a factor where they cancel, and the noise of its root."""
+    """``‖Σ‖² − 2⟨Σ, Σ_r⟩ + ‖Σ_r‖²`` of these terms, by a factor where they cancel, and the noise of its root.
+
+    `size` is the sum of what the terms are summed up from.
+    """
     full, cross, reduced = terms
-    squared, noise = full - 2 * cross + reduced, EPS * (full + reduced)  # each good to a few units roundoff
-    if squared < _CANCELS * (full + reduced):
+    squared, noise = full - 2 * cross + reduced, np.asarray(EPS * size)  # good to a few units roundoff
+    if squared < _CANCELS * size:
         squared, noise = map(np.asarray, squared_by_factor(joined(sys, rom), norm, delay))
         return squared, noise
     return squared, noise / np.sqrt(np.maximum(np.maximum(squared, noise), np.finfo(float).tiny))

@@ -76,7 +76,7 @@ class AccuracyWarning(LQOWarning):
 
 
 class AssumptionWarning(LQOWarning):
-    """A checkpoint does not tell all that is needed to read it, and the usual value was assumed."""
+    """A file does not tell all that is needed to read it, and the usual value was assumed."""
 
 
 def warn(message: str, category: type[LQOWarning]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csc_array
 
-from lqo_mor.errors import DimensionError, InvalidInputError, OutputError
+from lqo_mor.errors import AssumptionWarning, DimensionError, InvalidInputError, OutputError, warn
 from lqo_mor.files import FilePath, write_atomically
 from lqo_mor.io._mat5 import read_mat5
 from lqo_mor.io.descriptor import without_descriptor
@@ -18,7 +18,7 @@ from lqo_mor.systems.checks import check_shape
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import AnySystem
 
 _MATRICES = ("A", "B", "C", "D", "E", "M")
 _STEPS = ("Ts", "ts", "dt")
@@ -31,7 +31,8 @@ def load_mat(path: FilePath, dt: float | bool | None = None) -> LQOSystem | Spar
     ----------
     path : str or path-like
         A file with the variables `A` (n, n), `B` (n, m) and `C` (p, n), where there are any also `D` (p, m), `E` (n, n) and the
-        quadratic outputs `M` (n, n, p), or (n, n) for one output, with which `C` may be missing; dense or sparse. A
+        quadratic outputs `M` (n, n, p), or (n, n) for one output, with which `C` may be missing; dense or sparse. Without `C` and
+        `M` the transpose of `B` is the output, as of the ports of a circuit. A
         linear system may be in lower case, `a` to `e`, and either may be the fields of one structure. Empty matrices count as
         missing, as does a scalar ``D = 0``. `E` is solved for, as in `from_pymor`. Other variables do not matter.
     dt : float or True, optional
@@ -47,6 +48,8 @@ def load_mat(path: FilePath, dt: float | bool | None = None) -> LQOSystem | Spar
     -----
     AccuracyWarning
         If the condition number of `E` exceeds 1e8, with its value.
+    AssumptionWarning
+        If the transpose of `B` is taken for `C`.
     SymmetrisedWarning
         If a matrix of `M` is not symmetric.
 
@@ -81,17 +84,17 @@ def load_mat(path: FilePath, dt: float | bool | None = None) -> LQOSystem | Spar
         return sys if E is None else without_descriptor(sys, E)
 
 
-def save_mat(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
+def save_mat(path: FilePath, sys: AnySystem, *, overwrite: bool = False) -> None:
     """Write a system as a MATLAB file (version 7).
 
     Parameters
     ----------
     path : str or path-like
         File to write; it is complete or not there at all.
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         A single one. It is stored as the variables `A`, `B`, `C`, `D`, the time step `Ts` (0 continuous, -1 for ``dt=True``) and,
         with a quadratic output, dense symmetric matrices `M` (n, n, p), also for one that is given in factors. A diagonal system
-        gets the coordinates of `to_dense`.
+        gets the coordinates of `to_dense`; a sparse one is stored sparse, with `E` and at most one quadratic output, as a matrix.
     overwrite : bool, default False
         Whether an existing file may be replaced.
 
@@ -100,7 +103,7 @@ def save_mat(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
     OutputError
         If the file exists already or cannot be written.
     InvalidInputError
-        If `sys` is a batch or no system.
+        If `sys` is a batch or no system, or a sparse one with quadratic outputs that a MATLAB matrix cannot hold.
 
     Examples
     --------
@@ -113,16 +116,30 @@ def save_mat(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
     """
     import scipy.io  # takes long, and few need it
 
-    path, sys = new_path(path, overwrite), as_dense_system(sys)
-    fields = {"A": sys.A, "B": sys.B, "C": sys.C, "D": sys.D, "Ts": -1.0 if sys.dt is True else sys.dt}
-    if sys.M is not None:
-        fields["M"] = (sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M).transpose(1, 2, 0)
+    path = new_path(path, overwrite)
+    if isinstance(sys, SparseLQOSystem):
+        quadratic = _sparse_quadratic(sys)
+    else:
+        sys = as_dense_system(sys)
+        M = sys.M.to_dense() if isinstance(sys.M, QuadraticOutput) else sys.M
+        quadratic = {} if M is None else {"M": M.transpose(1, 2, 0)}
+    fields = {"A": sys.A, "B": sys.B, "C": sys.C, "D": sys.D, "Ts": -1.0 if sys.dt is True else sys.dt, **quadratic}
     file = io.BytesIO()
     try:
         scipy.io.savemat(file, fields, do_compression=True)
     except ValueError as err:  # from 4 GiB a matrix
         raise OutputError(f"{path} cannot be written as a MATLAB file: {err}") from None
     write_atomically(path, file.getvalue(), overwrite)
+
+
+def _sparse_quadratic(sys: SparseLQOSystem) -> dict[str, Any]:
+    """`E` and the quadratic output of a sparse system as MATLAB holds them."""
+    fields = {} if sys.E is None else {"E": sys.E}
+    if sys.M is None:
+        return fields
+    if isinstance(sys.M, QuadraticOutput) or len(sys.M) != 1 or sys.M[0] is None:
+        raise InvalidInputError("a MATLAB file holds a single sparse quadratic output, one matrix; save_system keeps all of them")
+    return {**fields, "M": sys.M[0]}
 
 
 def _fields(content: bytes) -> dict[str, Any]:
@@ -134,9 +151,12 @@ def _fields(content: bytes) -> dict[str, Any]:
     if "A" not in variables:  # m of such a file is a number of inputs, if anything
         wanted = {name: name.lower() for name in _MATRICES if name != "M"}
     fields = {name: variables[key] for name, key in wanted.items() if key in variables and 0 not in np.shape(variables[key])}
-    for name in ("A", "B", *(() if "M" in fields else ("C",))):
+    for name in ("A", "B"):
         if name not in fields:
             raise InvalidInputError(f"has no matrix {wanted[name]}, or an empty one")
+    if "C" not in fields and "M" not in fields and not isinstance(fields["B"], (str, dict)):
+        warn(f"the file has no matrix {wanted['C']}; the transpose of {wanted['B']} is taken, as of circuits", AssumptionWarning)
+        fields["C"] = fields["B"].T
     for name, matrix in fields.items():
         if isinstance(matrix, (str, dict)):
             kind = matrix if isinstance(matrix, str) else "a structure"
@@ -155,6 +175,11 @@ def _structure(variables: dict[str, Any]) -> dict[str, Any]:
         names = ", ".join(name for name in variables if name)[:200] or "nothing"
         objects = any(isinstance(value, str) and value == "an object" for value in variables.values())
         hint = "; of a MATLAB object save the matrices: [A, B, C, D] = ssdata(sys); Ts = sys.Ts" if objects else ""
+        if {"M", "K"} <= variables.keys():
+            hint = (
+                "; of a system of second order, M q'' + D q' + K q = B u, save the matrices of first order: A = [0 I; -K -D], "
+                "E = [I 0; 0 M], B = [0; B], C = [C 0]"
+            )
         raise InvalidInputError(f"has no matrix A, nor one structure with a field A, but {names}{hint}")
     return variables[found[0]]
 

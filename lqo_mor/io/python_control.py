@@ -7,16 +7,17 @@ from typing import Any
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
 from lqo_mor.io.matrices import linear_matrices
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import AnySystem
 
 
-def to_control(sys: System) -> Any:
+def to_control(sys: AnySystem) -> Any:
     """A linear system as a `control.StateSpace`.
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
-        Real, without quadratic output; a diagonal system gets the coordinates of `to_dense`.
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
+        Real, without quadratic output; a diagonal system gets the coordinates of `to_dense`, a sparse one of up to 4096 states
+        dense matrices without `E`.
 
     Returns
     -------

@@ -10,15 +10,15 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.io.matrices import linear_matrices
 from lqo_mor.systems.checks import check_dt
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.system import System
+from lqo_mor.systems.system import AnySystem
 
 
-def to_scipy(sys: System) -> Any:
+def to_scipy(sys: AnySystem) -> Any:
     """A linear system as a `scipy.signal.StateSpace`.
 
     Parameters
     ----------
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         As for `to_control`.
 
     Returns

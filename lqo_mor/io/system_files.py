@@ -2,8 +2,9 @@
 
 Both hold the same fields: ``format = "lqo-mor system"``, ``version = 1``, ``kind``, ``dt`` (0, a number or true) and the arrays
 of the system. A ``"dense"`` one has `A`, `B`, `C`, `D` and, for a quadratic output, `M` (p, n, n) or the factors `U`, `V`, `W`; a
-``"diagonal"`` one `poles`, `B`, `C`, `D` and where it has them `U`, `V`, `W`. In JSON an array is
-``{"shape": [...], "real": [...], "imag": [...]}``, flat in C order, `imag` for a complex one only.
+``"diagonal"`` one `poles`, `B`, `C`, `D` and where it has them `U`, `V`, `W`; a ``"sparse"`` one `B`, `C`, `D`, the CSC arrays
+``A.data``, ``A.indices`` and ``A.indptr`` of `A`, and where it has them those of `E` and of ``M.0``, ``M.1``, …, or `U`, `V`,
+`W`. In JSON an array is ``{"shape": [...], "real": [...], "imag": [...]}``, flat in C order, `imag` for a complex one only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csc_array
 
 from lqo_mor.errors import InvalidInputError, OutputError
 from lqo_mor.files import FilePath, write_atomically
@@ -23,15 +25,17 @@ from lqo_mor.io.system_checks import MAX_BYTES, naming, new_path, read_bytes
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
-from lqo_mor.systems.system import System, check_kind
+from lqo_mor.systems.sparse import SparseLQOSystem
+from lqo_mor.systems.system import AnySystem, check_kind
 
 FORMAT = "lqo-mor system"
 VERSION = 1
-_KINDS = {"dense": ("A", "B", "C", "D"), "diagonal": ("poles", "B", "C", "D")}
+_KINDS = {"dense": ("A", "B", "C", "D"), "diagonal": ("poles", "B", "C", "D"), "sparse": ("B", "C", "D")}
+_PARTS = ("data", "indices", "indptr")
 _FACTORS = ("U", "V", "W")
 
 
-def save_system(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
+def save_system(path: FilePath, sys: AnySystem, *, overwrite: bool = False) -> None:
     """Write a system to a file that `load_system` reads back exactly.
 
     Parameters
@@ -39,7 +43,7 @@ def save_system(path: FilePath, sys: System, *, overwrite: bool = False) -> None
     path : str or path-like
         File to write, with the suffix ``.npz`` or ``.json`` (readable as text, about twice as large). It is complete or not there
         at all.
-    sys : LQOSystem or DiagonalLQOSystem
+    sys : LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         Real or complex, with or without quadratic output, also a batch.
     overwrite : bool, default False
         Whether an existing file may be replaced.
@@ -73,7 +77,7 @@ def save_system(path: FilePath, sys: System, *, overwrite: bool = False) -> None
     write_atomically(path, payload, overwrite)
 
 
-def load_system(path: FilePath) -> LQOSystem | DiagonalLQOSystem:
+def load_system(path: FilePath) -> AnySystem:
     """Read a system that `save_system` has written.
 
     Parameters
@@ -83,7 +87,7 @@ def load_system(path: FilePath) -> LQOSystem | DiagonalLQOSystem:
 
     Returns
     -------
-    LQOSystem or DiagonalLQOSystem
+    LQOSystem, DiagonalLQOSystem or SparseLQOSystem
         With the same bits in every array as the one that was saved.
 
     Raises
@@ -106,20 +110,27 @@ def load_system(path: FilePath) -> LQOSystem | DiagonalLQOSystem:
         return _system(_read_npz(content) if content[:2] == b"PK" else _read_json(content))
 
 
-def _fields(sys: System) -> dict[str, Any]:
+def _fields(sys: AnySystem) -> dict[str, Any]:
     """What the file holds."""
-    check_kind(sys)
-    kind, quadratic = ("dense", sys.M) if isinstance(sys, LQOSystem) else ("diagonal", sys.M)
+    kind = "sparse"
+    if not isinstance(sys, SparseLQOSystem):
+        check_kind(sys)
+        kind = "dense" if isinstance(sys, LQOSystem) else "diagonal"
+    quadratic = sys.M
     fields = {"format": FORMAT, "version": VERSION, "kind": kind, "dt": sys.dt}
     fields |= {name: getattr(sys, name) for name in _KINDS[kind]}
     if isinstance(quadratic, QuadraticOutput):
         fields |= {name: getattr(quadratic, name) for name in _FACTORS}
-    elif quadratic is not None:
+    elif isinstance(quadratic, np.ndarray):
         fields["M"] = quadratic
+    if isinstance(sys, SparseLQOSystem):
+        forms = {f"M.{i}": Mi for i, Mi in enumerate(sys.M)} if isinstance(sys.M, tuple) else {}
+        for name, matrix in {"A": sys.A, "E": sys.E, **forms}.items():
+            fields |= {} if matrix is None else {f"{name}.{part}": getattr(matrix, part) for part in _PARTS}
     return fields
 
 
-def _system(fields: dict[str, Any]) -> LQOSystem | DiagonalLQOSystem:
+def _system(fields: dict[str, Any]) -> AnySystem:
     """The system of these fields."""
     if not _is(fields.get("format"), FORMAT):
         raise InvalidInputError(f"is no system of lqo-mor: its field 'format' is not {FORMAT!r}")
@@ -130,6 +141,9 @@ def _system(fields: dict[str, Any]) -> LQOSystem | DiagonalLQOSystem:
         raise InvalidInputError(f"its field 'kind' is {_short(fields.get('kind'))}, expected one of {', '.join(_KINDS)}")
     quadratic = ("M",) if kind == "dense" and "M" in fields else _FACTORS if set(_FACTORS) & fields.keys() else ()
     arrays = (*_KINDS[kind], *quadratic)
+    if kind == "sparse":
+        sparse = {"A", *(name.rpartition(".")[0] for name in fields if name.startswith(("E.", "M.")) and name.endswith(_PARTS))}
+        arrays = (*arrays, *(f"{name}.{part}" for name in sorted(sparse) for part in _PARTS))
     wrong = [f"lacks {name!r}" for name in ("dt", *arrays) if name not in fields]
     wrong += [f"has unknown {name!r}" for name in fields if name not in ("format", "version", "kind", "dt", *arrays)]
     if wrong:
@@ -137,9 +151,42 @@ def _system(fields: dict[str, Any]) -> LQOSystem | DiagonalLQOSystem:
     for name in arrays:
         if not isinstance(fields[name], np.ndarray):
             raise InvalidInputError(f"its field {name!r} is {_short(fields[name])}, expected an array")
+    if kind == "sparse":
+        return _sparse_system(fields, sparse)
     first, B, C, D = (fields[name] for name in _KINDS[kind])
     M = QuadraticOutput(*(fields[name] for name in _FACTORS)) if quadratic == _FACTORS else fields.get("M")
     return (LQOSystem if kind == "dense" else DiagonalLQOSystem)(first, B, C, D, M, dt=fields["dt"])
+
+
+def _sparse_system(fields: dict[str, Any], sparse: set[str]) -> SparseLQOSystem:
+    """A sparse system, of which these matrices are in parts."""
+    B, C, D = (fields[name] for name in _KINDS["sparse"])
+    M: Any = QuadraticOutput(*(fields[name] for name in _FACTORS)) if "U" in fields else None
+    if sparse - {"A", "E"}:
+        forms = [f"M.{i}" for i in range(len(C))]
+        if M is not None or not sparse <= {"A", "E", *forms}:
+            raise InvalidInputError(
+                f"has quadratic outputs that fit no other field: {', '.join(sorted(sparse - {'A', 'E'}))[:200]}"
+            )
+        M = [_sparse_matrix(name, fields) if name in sparse else None for name in forms]
+    E = _sparse_matrix("E", fields) if "E" in sparse else None
+    return SparseLQOSystem(_sparse_matrix("A", fields), B, C, D, M, E, fields["dt"])
+
+
+def _sparse_matrix(name: str, fields: dict[str, Any]) -> csc_array:
+    """A square matrix by its CSC arrays, which are checked."""
+    data, indices, starts = (fields[f"{name}.{part}"] for part in _PARTS)
+    if any(array.ndim != 1 for array in (data, indices, starts)) or starts.size < 2:
+        raise InvalidInputError(f"its sparse matrix {name!r} is damaged")
+    whole = [array.astype(np.int64) for array in (indices, starts)]
+    if any(np.any(array != given) for array, given in zip(whole, (indices, starts), strict=True)):
+        raise InvalidInputError(f"its sparse matrix {name!r} is damaged")
+    try:
+        matrix = csc_array((data, *whole), shape=(starts.size - 1,) * 2)
+        matrix.check_format(full_check=True)
+    except ValueError:
+        raise InvalidInputError(f"its sparse matrix {name!r} is damaged") from None
+    return matrix
 
 
 def _is(value: object, wanted: object) -> bool:

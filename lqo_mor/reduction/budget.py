@@ -35,6 +35,8 @@ def budget_of(sys: System, order: int | None, slots: int | None) -> Budget:
             raise InvalidInputError("slots are a budget for diagonal systems; give order for a dense one")
     name, value = ("order", order) if slots is None else ("slots", slots)
     size = sys.n_slots if isinstance(sys, DiagonalLQOSystem) and slots is not None else int(np.min(sys.order))
+    if size == 1:
+        raise OrderError(f"the system has a single {'state' if slots is None else 'slot'}, so there is nothing to reduce")
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value < size:
         raise OrderError(f"{name} must be an integer from 1 to {size - 1}, below the {size} of the full system; got {value!r}")
     return Budget(order, slots)

@@ -218,7 +218,6 @@ def test_one_quadratic_output_may_have_two_axes_and_then_c_may_be_missing(write)
         ({"K": A, "B": B}, "has no matrix A.*but K, B"),
         ({"A": A, "C": C}, "has no matrix B"),
         ({"a": A, "B": B, "C": C}, "has no matrix b"),
-        ({"A": A, "B": B}, "has no matrix C"),
         ({"A": np.zeros((0, 0)), "B": B, "C": C}, "has no matrix A, or an empty one"),
         ({"A": "text", "B": B, "C": C}, "A is text, expected a numeric matrix"),
         ({"A": np.array([[1, "a"]], dtype=object), "B": B, "C": C}, "A is a cell array, expected"),

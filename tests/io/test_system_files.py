@@ -127,7 +127,7 @@ def test_a_file_written_by_hand(tmp_path):
         ({"version": 2}, "has version 2, but only version 1 is known"),
         ({"version": True}, "has version True"),
         ({"version": [1]}, "has version of type list"),
-        ({"kind": "sparse"}, "'kind' is 'sparse', expected one of dense, diagonal"),
+        ({"kind": "banded"}, "'kind' is 'banded', expected one of dense, diagonal, sparse"),
         ({"kind": "diagonal"}, "lacks 'poles'.*has unknown 'A'"),
         ({"kind": {}}, "shape of its field 'kind'"),
         ({"B": ...}, "lacks 'B'"),

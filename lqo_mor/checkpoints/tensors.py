@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lqo_mor.errors import CheckpointError
+from lqo_mor.errors import CheckpointError, shown
 
 Tensors: TypeAlias = dict[str, np.ndarray]  # by their keys
 Shapes: TypeAlias = dict[str, tuple[int | None, ...]]  # None for any size
 Values: TypeAlias = dict[str, Any]  # settings, or entries of a file beside its tensors
 
+MOST_ENTRIES = 2**21  # tensors, numbers and texts in a file that nests them; models have thousands
 _MARGIN = 1e-12  # far above rounding, far below what a sequence of any length or a float32 could notice
 
 
@@ -70,7 +71,7 @@ def parameter_count(array: np.ndarray) -> int:
 def listing(keys: list[str], most: int = 6) -> str:
     """The first keys as text, with the number of the others."""
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + rest
+    return ", ".join(map(shown, keys[:most])) + rest
 
 
 def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:
@@ -90,6 +91,13 @@ def full_precision(array: np.ndarray) -> np.ndarray:
         return array
     with np.errstate(over="ignore"):
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
+
+
+def from_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The numbers, of which NumPy sees 16 bits, as float32, which holds every one of them: bfloat16 is its first half."""
+    bits = array.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
 
 
 def rounded(key: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:

@@ -10,27 +10,24 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from lqo_mor.checkpoints.containers import msgpack_files, torch_files, trees
+from lqo_mor.checkpoints.containers import msgpack_files, safetensors_files, torch_files, trees
 from lqo_mor.checkpoints.refused import explain_file, explain_folder
 from lqo_mor.checkpoints.tensors import Values, full_precision
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.files import FilePath, check_new, write_atomically
+from lqo_mor.files import FilePath, check_new, memory_bound, out_of_memory, write_atomically
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
+_MOST_PICKLE = 2**24  # bytes of a pickle without its tensors: an object of Python may take 64 times the byte that asks for it
+_MOST_TEXT = 2**24  # bytes of JSON in an entry, of which the same holds
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
 _SUFFIXES |= {".msgpack": "msgpack", ".flax": "msgpack"}
-_SAFETENSORS_NUMBERS = {"BOOL", "F16", "BF16", "F32", "F64", "C64"} | {
-    f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +64,7 @@ def read_file(path: Path) -> FileContent:
             raise CheckpointError("is empty")
         if size > MAX_BYTES:
             raise CheckpointError(f"has {size / 2**30:.1f} GiB; more than {MAX_BYTES // 2**30} GiB are refused")
-        return _read(path, head)
+        return _read(path, head, min(MAX_BYTES, memory_bound(size)))
     except MissingDependencyError:
         raise
     except CheckpointError as err:
@@ -80,11 +77,12 @@ def read_file(path: Path) -> FileContent:
         raise CheckpointError(f"{path.name} is damaged: reading it ends in {type(err).__name__}") from err
 
 
-def _read(path: Path, head: bytes) -> FileContent:
+def _read(path: Path, head: bytes, bound: int) -> FileContent:
+    """The content of a file that starts with `head`, which may take `bound` bytes of memory."""
     if head.startswith(b"PK\x03\x04"):
-        names = _zip_names(path)
+        names = _zip_names(path, bound)
         if any(name.endswith("data.pkl") for name in names):
-            tree, foreign = torch_files.read_zip(path, MAX_BYTES)
+            tree, foreign = torch_files.read_zip(path, bound)
             return FileContent(tree, {}, foreign)
         if names and all(name.endswith(".npy") for name in names):
             return _read_npz(path)
@@ -92,50 +90,32 @@ def _read(path: Path, head: bytes) -> FileContent:
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_BYTES:
         return _read_safetensors(path)
     if head[:1] == b"\x80":
-        return FileContent(torch_files.read_legacy(path, MAX_BYTES), {})
+        return FileContent(torch_files.read_legacy(path, bound), {})
     if msgpack_files.looks_like(head):
         return FileContent(msgpack_files.read(path), {})
     known = explain_file(path, head)
     raise CheckpointError(known or "is not a checkpoint: neither a PyTorch file, nor safetensors, npz or msgpack")
 
 
-def _zip_names(path: Path) -> list[str]:
+def _zip_names(path: Path, bound: int) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception:  # damage: BadZipFile, NotImplementedError, ValueError, struct.error and more
         raise CheckpointError("is damaged or truncated: its zip directory cannot be read") from None
-    if sum(entry.file_size for entry in entries) > MAX_BYTES:
-        raise CheckpointError(f"unpacks to more than {MAX_BYTES // 2**30} GiB, which is refused")
+    if sum(entry.file_size for entry in entries) > bound:
+        raise CheckpointError(f"unpacks to more than {bound // 2**20} MiB, which is refused for its size; store it uncompressed")
+    if any(entry.filename.endswith("data.pkl") and entry.file_size > _MOST_PICKLE for entry in entries):
+        raise CheckpointError(f"has more than {_MOST_PICKLE // 2**20} MiB beside its tensors, which is refused")
     return [entry.filename for entry in entries]
 
 
 def _read_safetensors(path: Path) -> FileContent:
-    tree, unknown = {}, None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            for key in file.keys():  # noqa: SIM118 (it is no dictionary)
-                numbers = file.get_slice(key).get_dtype()
-                if numbers not in _SAFETENSORS_NUMBERS:
-                    unknown = unknown or f"{key} holds {numbers} numbers, which are not read here; convert it to float32"
-                else:
-                    tree[key] = _bfloat16(path, key) if numbers == "BF16" else full_precision(file.get_tensor(key))
-    except Exception:  # the library raises its own class for damage, and others
+        file = safetensors_files.LazyFile(path)
+    except CheckpointError:
         raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
-    if unknown:
-        raise CheckpointError(unknown)
-    return FileContent(tree, {key: _from_text(value) for key, value in metadata.items()})
-
-
-def _bfloat16(path: Path, key: str) -> np.ndarray:
-    """A tensor of a number format that NumPy does not have, as float32; the library has checked the header."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(header_bytes))[key]
-        first, end = entry["data_offsets"]
-        file.seek(8 + header_bytes + first)
-        return msgpack_files.from_bfloat16(file.read(end - first)).reshape(entry["shape"])
+    return FileContent(dict(file), {key: _from_text(value) for key, value in file.metadata.items()})
 
 
 def _read_npz(path: Path) -> FileContent:
@@ -153,7 +133,7 @@ def _read_npz(path: Path) -> FileContent:
 def _from_text(text: str) -> Any:
     """A metadata entry: JSON where it is JSON, otherwise the text itself."""
     try:
-        return json.loads(text)
+        return json.loads(text) if len(text) <= _MOST_TEXT else text
     except (ValueError, RecursionError):
         return text
 
@@ -167,16 +147,32 @@ def container_of(path: Path) -> str:
 
 
 def write_file(
-    path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values, *, overwrite: bool = False
+    path: Path,
+    state: Mapping[Any, np.ndarray],
+    nesting: str | None,
+    extras: Values,
+    *,
+    overwrite: bool = False,
+    last: Callable[[], None] | None = None,
 ) -> list[str]:
     """Write tensors and the entries beside them, atomically; the suffix picks the container.
 
     A key of `state` that is a tuple is a path through nested dictionaries, and in a PyTorch or msgpack file `nesting` is the
-    entry to put all of them under. Returns the names of the entries that were left out: optimiser states, which no longer fit
-    the tensors, and what the container cannot hold.
+    entry to put all of them under. `last` is done just before the file gets its name. Returns the names of the entries that
+    were left out: optimiser states, which no longer fit the tensors, and what the container cannot hold.
     """
-    container = container_of(path)
     check_output(path, overwrite)
+    try:
+        payload, left_out = _packed(path, state, nesting, extras)
+        write_atomically(path, payload, overwrite, last)
+    except MemoryError as err:
+        raise out_of_memory(path, err) from None
+    return left_out
+
+
+def _packed(path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values) -> tuple[bytes, list[str]]:
+    """The bytes of the file, and the names of the entries that were left out."""
+    container = container_of(path)
     kept = {key: value for key, value in extras.items() if not trees.is_optimiser(key, value)}
     if container in ("torch", "msgpack"):
         tree = trees.nested(state) if container == "torch" else trees.by_names(state)
@@ -193,15 +189,10 @@ def write_file(
         unstorable = [key for key, text in plain.items() if text is None or key in tensors or not _is_plain(key)]
         texts = {key: text for key, text in plain.items() if text is not None and key not in unstorable}
         if container == "safetensors":
-            wide = next((key for key, value in tensors.items() if value.dtype == np.complex128), None)
-            if wide is not None:
-                raise OutputError(f"safetensors cannot hold complex numbers in double precision ({wide}); write .npz or .pth")
-            contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
-            payload = safetensors.numpy.save(contiguous, texts or None)
+            payload = safetensors_files.dump(tensors, texts)
         else:
             payload = _npz({key: np.array(text) for key, text in texts.items()} | tensors)
-    write_atomically(path, payload, overwrite)
-    return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
+    return payload, [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

@@ -11,11 +11,11 @@ from scipy.sparse import csc_array
 from lqo_mor.errors import AssumptionWarning, DimensionError, InvalidInputError, OutputError, warn
 from lqo_mor.files import FilePath, write_atomically
 from lqo_mor.io._mat5 import read_mat5
-from lqo_mor.io.descriptor import without_descriptor
 from lqo_mor.io.matrices import as_dense_system, full, is_large
 from lqo_mor.io.system_checks import naming, new_path, read_bytes, unpacked_bound
 from lqo_mor.systems.checks import check_shape
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.descriptor import without_descriptor
 from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem

@@ -8,35 +8,18 @@ import numpy as np
 import scipy.sparse
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.io.descriptor import without_descriptor
-from lqo_mor.systems.convert import as_dense
+from lqo_mor.systems.convert import MAX_DENSE, as_dense, to_dense
 from lqo_mor.systems.dense import LQOSystem
-from lqo_mor.systems.quadratic import QuadraticOutput
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem, check_kind
-
-MAX_DENSE = 4096  # rows or columns of a sparse matrix that is stored dense without asking; a dense reduction takes minutes here
 
 
 def as_dense_system(sys: AnySystem) -> LQOSystem:
     """`sys` with dense matrices; raises `InvalidInputError` for a batch, a large sparse system and for anything else."""
-    if not isinstance(sys, SparseLQOSystem):
-        check_kind(sys)
-        return as_dense(sys)
-    if sys.order > MAX_DENSE:
-        raise InvalidInputError(
-            f"the sparse system has {sys.order} states, too many to be stored dense; reduce it first, or save it by save_mat or "
-            "save_system, which keep it sparse"
-        )
-    M: Any = sys.M
-    if isinstance(M, tuple):
-        M = np.stack([np.zeros((sys.order,) * 2) if Mi is None else Mi.toarray() for Mi in M])
-    dense = LQOSystem(sys.A.toarray(), sys.B, sys.C, sys.D, M, sys.dt)
-    if sys.E is None:
-        return dense
-    if isinstance(M, QuadraticOutput):
-        dense = LQOSystem(dense.A, dense.B, dense.C, dense.D, M.to_dense(), dense.dt)
-    return without_descriptor(dense, sys.E.toarray())
+    if isinstance(sys, SparseLQOSystem):
+        return to_dense(sys)
+    check_kind(sys)
+    return as_dense(sys)
 
 
 def linear_matrices(

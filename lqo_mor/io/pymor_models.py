@@ -7,9 +7,9 @@ from typing import Any
 from scipy.sparse import csc_array
 
 from lqo_mor.errors import InvalidInputError, MissingDependencyError
-from lqo_mor.io.descriptor import without_descriptor
 from lqo_mor.io.matrices import full, is_large, linear_matrices, no_quadratic
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.descriptor import without_descriptor
 from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import AnySystem
 

@@ -10,6 +10,7 @@ as sparse as before, with the eigenvalues ``(λ − 1) / (λ + 1)``.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,18 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, splu
 
 from lqo_mor.errors import ConvergenceError, MissingDependencyError, SingularEquationError, UnstableSystemError
 
-_MOST_STEPS = 500  # of the iteration; a real shift takes one, a complex pair two
+_MOST_STEPS = 500  # of the iteration where memory for more is dear; a real shift takes one, a complex pair two
+_LIGHT_STEPS = 4000  # where it is not: lightly damped modes take a pair of shifts each
+_MOST_NUMBERS = 2**27  # of a factor, 1 GiB
 _SUBSPACE = 6  # columns of the factor, at least a step of them, whose Ritz values are the next shifts
 _POWER_STEPS = 12  # for the norm of a residual
 _DENSE = 100  # order up to which eigenvalues are computed densely; ARPACK needs more than a few
 _DIVERGED = (
-    f"the low-rank ADI iteration did not converge in {_MOST_STEPS} steps: the system is unstable, or so lightly damped that "
-    "its Gramian has no low rank, or E is singular to working precision"
+    "the low-rank ADI iteration did not converge in {} steps: the system is unstable, though no unstable pole was found, or so "
+    "lightly damped that its Gramian has no low rank, or E is singular to working precision{}"
 )
+_DENSE_WAY = "; of up to 4096 states lqo_mor.to_dense makes a dense system, whose solvers need no low rank"
+_GRID = 14  # real and imaginary shifts each, around which poles are looked for after the iteration has failed
 _UNSTABLE = "the system is not asymptotically stable: among the eigenvalues of (A, E), or of (A - E, A + E) in discrete time, {}"
 
 
@@ -64,9 +69,10 @@ def solve_low_rank(
             return rounds[-1]
 
     columns = F.shape[1]  # of a step
+    most = int(min(_LIGHT_STEPS, max(_MOST_STEPS, _MOST_NUMBERS / (A.shape[0] * columns))))
     solver = RecordingADI(
         adi_tol=tol,
-        adi_maxiter=_MOST_STEPS,
+        adi_maxiter=most,
         adi_shifts="projection_shifts",
         shifted_system_solver=ScipySpSolveSolver(permc_spec=ordering(A)),
         projection_shifts_subspace_columns=max(1, _SUBSPACE // columns),
@@ -76,9 +82,11 @@ def solve_low_rank(
         with log_levels({f"{RecordingADI.__module__}.RecordingADI": "CRITICAL", "pymor": "ERROR"}), np.errstate(all="ignore"):
             Z = equation.solve_lr(solver).to_numpy()
     except (AccuracyError, InversionError, RuntimeError, ValueError) as err:  # no stable shift, a singular matrix, overflow
-        raise ConvergenceError(f"{_DIVERGED} ({err})") from err
-    if Z.shape[1] >= _MOST_STEPS * columns or not np.all(np.isfinite(Z)):
-        raise ConvergenceError(_DIVERGED)
+        check_around(A, E)
+        raise ConvergenceError(f"{_DIVERGED.format(most, _DENSE_WAY)} ({err})") from err
+    if Z.shape[1] >= most * columns or not residual_norm(A, E, F, Z, transposed) <= np.sqrt(tol):
+        check_around(A, E)
+        raise ConvergenceError(_DIVERGED.format(most, _DENSE_WAY))
     shifts = np.concatenate(rounds).astype(complex)
     steps = np.cumsum(np.where(shifts.imag == 0, 1, 2))
     return Z, shifts[: np.searchsorted(steps, Z.shape[1] // columns) + 1]
@@ -100,8 +108,11 @@ def residual_norm(
 
     x, norm = np.random.default_rng(0).standard_normal((F.shape[0],)), 0.0
     for _ in range(_POWER_STEPS):
-        x = apply(x / np.linalg.norm(x))
-        norm = float(np.linalg.norm(x))
+        with np.errstate(all="ignore"):
+            x = apply(x / np.linalg.norm(x))
+            norm = float(np.linalg.norm(x))
+        if not np.isfinite(norm):
+            return np.inf
         if norm == 0:
             break
     return float(norm / np.linalg.norm(F, 2) ** 2)
@@ -164,6 +175,25 @@ def check_stable(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None) ->
         found = _right_half_plane(A, E, float(1 / np.max(np.abs(values))))
         if found.size:
             raise UnstableSystemError(_UNSTABLE.format(f"{found[0]:.6g} is one"))
+
+
+def check_around(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None) -> None:
+    """Raise `UnstableSystemError` if one of the poles next to some shifts on both axes is not in the open left half-plane."""
+    n, mass = A.shape[0], scipy.sparse.eye_array(A.shape[0], format="csc") if E is None else E
+    if n <= _DENSE:
+        return  # which `check_stable` has seen
+    largest = abs(A).sum(axis=0).max() / abs(mass).max()
+    sizes = 1.1 * largest * np.logspace(-8, 0, _GRID)
+    start, matrix = np.random.default_rng(0).standard_normal(n) + 0j, A.astype(complex)  # of a real one other poles are near
+    for shift in (*(1j * sizes), *sizes):
+        with contextlib.suppress(RuntimeError):  # a shift that is a pole
+            try:
+                values = eigs(matrix, k=4, M=E, sigma=shift, v0=start, maxiter=20, tol=1e-8, return_eigenvectors=False)
+            except ArpackNoConvergence as err:
+                values = err.eigenvalues
+            found = values[values.real > 1e-9 * np.abs(values)]
+            if found.size:
+                raise UnstableSystemError(_UNSTABLE.format(f"{found[0]:.6g} is one"))
 
 
 def _right_half_plane(A: scipy.sparse.csc_array, E: scipy.sparse.csc_array | None, smallest: float) -> np.ndarray:

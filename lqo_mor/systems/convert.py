@@ -13,11 +13,14 @@ import scipy.linalg
 
 from lqo_mor.errors import AccuracyWarning, InvalidInputError, warn
 from lqo_mor.systems.dense import LQOSystem
+from lqo_mor.systems.descriptor import without_descriptor
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput, factor_symmetric
+from lqo_mor.systems.sparse import SparseLQOSystem
 from lqo_mor.systems.system import instead_of
 
 _ROOT2 = np.sqrt(2.0)
+MAX_DENSE = 4096  # rows or columns of a sparse matrix that is stored dense without asking; a dense reduction takes minutes here
 
 
 def real_states(slots: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -50,23 +53,28 @@ def real_state_matrix(poles: np.ndarray, real: np.ndarray) -> np.ndarray:
     return A
 
 
-def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
-    """The same system with real dense matrices, in the coordinates of this module.
+def to_dense(sys: DiagonalLQOSystem | SparseLQOSystem) -> LQOSystem:
+    """The same system with real dense matrices, a diagonal one in the coordinates of this module.
 
     Parameters
     ----------
-    sys : DiagonalLQOSystem
-        A single system (index a batch first).
+    sys : DiagonalLQOSystem or SparseLQOSystem
+        A single system (index a batch first); a sparse one of up to 4096 states, whose `E` is solved for.
 
     Returns
     -------
     LQOSystem
-        Of order `sys.order`; a quadratic output stays in factors.
+        Of order `sys.order`; a quadratic output in factors stays so, unless there is an `E`.
+
+    Warns
+    -----
+    AccuracyWarning
+        If the condition number of `E` exceeds 1e8, with its value.
 
     Raises
     ------
     InvalidInputError
-        If `sys` is a batch, or no diagonal system.
+        If `sys` is a batch, a larger sparse system, already dense or no system, or its `E` is singular.
 
     Examples
     --------
@@ -76,8 +84,10 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
     array([[ 0. , -0.5],
            [ 0.5,  0. ]])
     """
+    if isinstance(sys, SparseLQOSystem):
+        return _from_sparse(sys)
     if not isinstance(sys, DiagonalLQOSystem):
-        known = ", which is dense already" if isinstance(sys, LQOSystem) else instead_of(sys)
+        known = ", which is dense already" if isinstance(sys, LQOSystem) else ""
         raise InvalidInputError(f"to_dense takes a DiagonalLQOSystem, got {type(sys).__name__}{known}")
     if sys.batch:
         raise InvalidInputError(f"to_dense takes one system, got a batch of shape {sys.batch}; index it first")
@@ -91,6 +101,20 @@ def to_dense(sys: DiagonalLQOSystem) -> LQOSystem:
         None if q is None else QuadraticOutput(real_rows(q.U, real), real_rows(q.V, real), q.W),
         sys.dt,
     )
+
+
+def _from_sparse(sys: SparseLQOSystem) -> LQOSystem:
+    """A sparse system with dense matrices, without its `E`."""
+    n, M = sys.order, sys.M
+    if n > MAX_DENSE:
+        raise InvalidInputError(f"the sparse system has {n} states, too many to be stored dense{instead_of(sys)}")
+    forms: np.ndarray | QuadraticOutput | None = M if not isinstance(M, tuple) else None
+    if isinstance(M, tuple):
+        forms = np.stack([np.zeros((n, n)) if Mi is None else Mi.toarray() for Mi in M])
+    if sys.E is None:
+        return LQOSystem(sys.A.toarray(), sys.B, sys.C, sys.D, forms, sys.dt)
+    forms = forms.to_dense() if isinstance(forms, QuadraticOutput) else forms
+    return without_descriptor(LQOSystem(sys.A.toarray(), sys.B, sys.C, sys.D, forms, sys.dt), sys.E.toarray())
 
 
 def as_dense(sys: LQOSystem | DiagonalLQOSystem) -> LQOSystem:

@@ -6,7 +6,7 @@ import pytest
 
 import lqo_mor as lqo
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError
-from lqo_mor.io.descriptor import without_descriptor
+from lqo_mor.systems.descriptor import without_descriptor
 from tests.io.systems import assert_close, response
 
 N, M, P = 6, 2, 3

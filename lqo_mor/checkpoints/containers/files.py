@@ -113,29 +113,28 @@ def _zip_names(path: Path) -> list[str]:
 def _read_safetensors(path: Path) -> FileContent:
     tree, unknown = {}, None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        with safetensors.safe_open(path, framework="numpy") as file, path.open("rb") as raw:
+            metadata, header, start = file.metadata() or {}, None, 0
             for key in file.keys():  # noqa: SIM118 (it is no dictionary)
                 numbers = file.get_slice(key).get_dtype()
                 if numbers not in _SAFETENSORS_NUMBERS:
                     unknown = unknown or f"{key} holds {numbers} numbers, which are not read here; convert it to float32"
-                else:
-                    tree[key] = _bfloat16(path, key) if numbers == "BF16" else full_precision(file.get_tensor(key))
+                elif numbers != "BF16":
+                    tree[key] = full_precision(file.get_tensor(key))
+                else:  # a number format that NumPy does not have; the library has checked the header
+                    if header is None:
+                        start = 8 + int.from_bytes(raw.read(8), "little")
+                        header = json.loads(raw.read(start - 8))
+                    first, end = header[key]["data_offsets"]
+                    raw.seek(start + first)
+                    tree[key] = msgpack_files.from_bfloat16(raw.read(end - first)).reshape(header[key]["shape"])
+    except MemoryError:
+        raise
     except Exception:  # the library raises its own class for damage, and others
         raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
     if unknown:
         raise CheckpointError(unknown)
     return FileContent(tree, {key: _from_text(value) for key, value in metadata.items()})
-
-
-def _bfloat16(path: Path, key: str) -> np.ndarray:
-    """A tensor of a number format that NumPy does not have, as float32; the library has checked the header."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(header_bytes))[key]
-        first, end = entry["data_offsets"]
-        file.seek(8 + header_bytes + first)
-        return msgpack_files.from_bfloat16(file.read(end - first)).reshape(entry["shape"])
 
 
 def _read_npz(path: Path) -> FileContent:

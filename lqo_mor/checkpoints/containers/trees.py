@@ -8,6 +8,7 @@ or ``['params']['encoder'].layers[0].B``, as ``jax.tree_util.keystr`` writes pat
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -98,11 +99,11 @@ def find_state(tree: Any, extras: Values) -> tuple[Tensors, Layout, Values]:
             inner = {name: value for name, value in tree.items() if _has_arrays(value) and not is_optimiser(name, value)}
             others = _without(tree, inner)
     places, arrays = _by_bare_key(inner)
-    prefix = ""  # what wrappers put before every key
-    while found := next((p for p in _PREFIXES if all(key.startswith(prefix + p) for key in arrays)), ""):
-        prefix += found
-    layout = Layout(nesting, {key[len(prefix) :]: place for key, place in places.items()})
-    return {key[len(prefix) :]: value for key, value in arrays.items()}, layout, others | extras
+    start = 0  # of the keys, behind what wrappers put before every one
+    while found := next((p for p in _PREFIXES if all(key.startswith(p, start) for key in arrays)), ""):
+        start += len(found)
+    layout = Layout(nesting, {key[start:]: place for key, place in places.items()})
+    return {key[start:]: value for key, value in arrays.items()}, layout, others | extras
 
 
 def _without(tree: Tree, names: Collection[str]) -> Tree:
@@ -137,7 +138,7 @@ def _by_bare_key(tree: Tree) -> tuple[dict[str, Place], Tensors]:
     keys = [".".join(map(_bare, path)) for path, _ in leaves]
     if len(set(keys)) < len(keys):
         if nested:
-            twice = sorted({key for key in keys if keys.count(key) > 1})
+            twice = sorted(key for key, count in Counter(keys).items() if count > 1)
             raise CheckpointError(f"several tensors have the same path: {listing(twice)}")
         keys = [path[0] for path, _ in leaves]
     places = {key: path if nested else path[0] for key, (path, _) in zip(keys, leaves, strict=True)}

@@ -18,6 +18,11 @@ from lqo_mor.errors import OutputError
 FilePath: TypeAlias = str | PathLike[str]
 
 
+def memory_bound(size: int, floor: int = 2**28) -> int:
+    """The bytes that the content of a file of `size` bytes may take: a crafted small file must not ask for gigabytes."""
+    return floor + 16 * size
+
+
 def check_new(path: FilePath, overwrite: bool) -> None:
     """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain."""
     path = Path(path)

@@ -17,6 +17,7 @@ from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.registry import STRUCTURES
 from lqo_mor.checkpoints.tensors import Tensors, Values, listing, parameter_count, rounded
 from lqo_mor.errors import CheckpointError, InvalidInputError, LQOWarning, warn
+from lqo_mor.files import memory_bound
 from lqo_mor.network.blocks import Block
 from lqo_mor.network.layers import BatchNorm
 from lqo_mor.network.model import DeepSSM, real_numbers
@@ -57,13 +58,16 @@ def local_tensors(family: Family, prefix: str, names: set[str], state: Mapping[s
 
 
 def _layers_of(family: Family, state: Tensors, settings: Settings) -> dict[str, Layer]:
-    layers = {}
+    layers, left = {}, memory_bound(sum(value.nbytes for value in state.values()), 2**30)
     for prefix, names in find_layers(family, state).items():
         label = _label(prefix)
         try:
             layers[prefix] = family.read(label, local_tensors(family, prefix, names, state), settings)
         except CheckpointError as err:
             raise CheckpointError(str(err) if label in str(err) else f"{label}: {err}") from None
+        left -= layers[prefix].ssm.D.nbytes + layers[prefix].ssm.C.nbytes  # the arrays that a file can hold by their diagonals
+        if left < 0:
+            raise CheckpointError(f"the systems of its layers up to {label} take more memory than the size of the file explains")
     if not layers:
         raise CheckpointError(f"has no layers of the format {family.name}; expected {family.looks_like}")
     return layers

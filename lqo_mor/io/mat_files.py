@@ -13,7 +13,7 @@ from lqo_mor.files import FilePath, write_atomically
 from lqo_mor.io._mat5 import read_mat5
 from lqo_mor.io.descriptor import without_descriptor
 from lqo_mor.io.matrices import as_dense_system, full, is_large
-from lqo_mor.io.system_checks import MAX_BYTES, naming, new_path, read_bytes
+from lqo_mor.io.system_checks import naming, new_path, read_bytes, unpacked_bound
 from lqo_mor.systems.checks import check_shape
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -127,7 +127,7 @@ def save_mat(path: FilePath, sys: System, *, overwrite: bool = False) -> None:
 
 def _fields(content: bytes) -> dict[str, Any]:
     """The matrices and the time step of a file by their names in upper case, those that are empty left out."""
-    variables = read_mat5(content, MAX_BYTES)
+    variables = read_mat5(content, unpacked_bound(content))
     if not {"A", "a"} & variables.keys():
         variables = _structure(variables)
     wanted = {name: name for name in _MATRICES}

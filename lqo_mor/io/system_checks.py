@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lqo_mor.errors import InvalidInputError
-from lqo_mor.files import FilePath, check_new
+from lqo_mor.files import FilePath, check_new, memory_bound
 
 MAX_BYTES = 4 * 2**30  # of a file, and of what it unpacks to
+_FLOOR = 2**30  # bytes that even a small file may unpack to: matrices are often full of zeros
 
 
 def read_bytes(path: FilePath) -> tuple[Path, bytes]:
@@ -27,6 +28,11 @@ def read_bytes(path: FilePath) -> tuple[Path, bytes]:
     if len(content) > MAX_BYTES:
         raise InvalidInputError(f"{path} has more than {MAX_BYTES // 2**30} GiB, which is refused")
     return path, content
+
+
+def unpacked_bound(content: bytes) -> int:
+    """The bytes that the content of a file may unpack to."""
+    return min(MAX_BYTES, memory_bound(len(content), _FLOOR))
 
 
 def new_path(path: FilePath, overwrite: bool) -> Path:

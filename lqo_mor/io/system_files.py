@@ -19,7 +19,7 @@ import numpy as np
 
 from lqo_mor.errors import InvalidInputError, OutputError
 from lqo_mor.files import FilePath, write_atomically
-from lqo_mor.io.system_checks import MAX_BYTES, naming, new_path, read_bytes
+from lqo_mor.io.system_checks import naming, new_path, read_bytes, unpacked_bound
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.systems.quadratic import QuadraticOutput
@@ -157,8 +157,8 @@ def _read_npz(content: bytes) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
-        if total > MAX_BYTES:
-            raise InvalidInputError(f"unpacks to more than {MAX_BYTES // 2**30} GiB, which is refused")
+        if total > (bound := unpacked_bound(content)):
+            raise InvalidInputError(f"unpacks to more than {bound / 2**30:.2g} GiB, which is refused for its size")
         fields = {}
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             for name in file.files:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lqo_mor.errors import DimensionError, InvalidInputError
-from lqo_mor.files import FilePath
+from lqo_mor.files import FilePath, memory_bound
 from lqo_mor.network.layers import Embedding
 from lqo_mor.network.model import DeepSSM, check_inputs, chunk_size, ends
 
+_FLOOR = 2**30  # bytes that even a small file may unpack to: inputs are often padded with zeros
 CalibrationInputs: TypeAlias = np.ndarray | Iterable[ArrayLike]  # all at once, or piece by piece
 
 
@@ -25,8 +26,19 @@ def read_inputs(path: FilePath) -> tuple[np.ndarray, np.ndarray | None]:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        if not path.is_file() and path.exists():  # a pipe would be waited for
+            raise InvalidInputError(f"cannot read inputs from {path}: it is not a file")
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            bound = memory_bound(path.stat().st_size, _FLOOR)
+            if sum(entry.file_size for entry in file.zip.infolist()) > bound:
+                raise InvalidInputError(
+                    f"{path} unpacks to more than {bound // 2**20} MiB, which is refused for its size; store it with np.savez"
+                )
             arrays = {name: file[name] for name in ("inputs", "labels") if name in file.files}
+    except InvalidInputError:
+        raise
+    except MemoryError:
+        raise InvalidInputError(f"cannot read inputs from {path}: they need more memory than there is") from None
     except Exception as err:  # a damaged file makes NumPy and zipfile raise nearly anything
         reason = err.strerror if isinstance(err, OSError) and err.strerror else _not_npz(path)
         raise InvalidInputError(f"cannot read inputs from {path}: {reason}") from None

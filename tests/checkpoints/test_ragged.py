@@ -290,7 +290,7 @@ def test_a_wrong_entry_is_refused(tmp_path, entry, words):
 def test_padding_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     state, extras = damaged(tmp_path)
     write_file(tmp_path / "big.npz", state, None, extras)
-    monkeypatch.setattr("lqo_mor.checkpoints.families.ragged.MAX_BYTES", 64 * WIDTH * 6 - 1)
+    monkeypatch.setattr("lqo_mor.checkpoints.families.ragged.memory_bound", lambda size: 64 * WIDTH * 6 - 1)
     with pytest.raises(CheckpointError, match="too much memory"):
         load_checkpoint(tmp_path / "big.npz")
 

@@ -287,7 +287,7 @@ def test_files_of_version_73_are_refused_with_the_way_out(tmp_path):
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("lqo_mor.io.mat_files.MAX_BYTES", 2**20)
+    monkeypatch.setattr("lqo_mor.io.system_checks.MAX_BYTES", 2**20)
     content = stored({"A": A, "B": B, "C": C})
     packed = zlib.compress(bytes(2**21))
     bomb = content + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed

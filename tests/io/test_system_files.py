@@ -223,7 +223,7 @@ def test_arrays_of_other_number_formats_are_read(tmp_path):
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("lqo_mor.io.system_files.MAX_BYTES", 2**20)
+    monkeypatch.setattr("lqo_mor.io.system_checks.MAX_BYTES", 2**20)
     np.savez_compressed(tmp_path / "sys.npz", **npz_fields(A=np.zeros((500, 500))))
     assert (tmp_path / "sys.npz").stat().st_size < 2**13
     with pytest.raises(InvalidInputError, match=r"sys.npz: unpacks to more than"):

@@ -23,9 +23,11 @@ from lqo_mor.checkpoints.containers import msgpack_files, torch_files, trees
 from lqo_mor.checkpoints.refused import explain_file, explain_folder
 from lqo_mor.checkpoints.tensors import Values, full_precision
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.files import FilePath, check_new, write_atomically
+from lqo_mor.files import FilePath, check_new, memory_bound, write_atomically
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
+_MOST_PICKLE = 2**24  # bytes of a pickle without its tensors: an object of Python may take 64 times the byte that asks for it
+_MOST_TEXT = 2**24  # bytes of JSON in an entry, of which the same holds
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
 _SUFFIXES |= {".msgpack": "msgpack", ".flax": "msgpack"}
 _SAFETENSORS_NUMBERS = {"BOOL", "F16", "BF16", "F32", "F64", "C64"} | {
@@ -67,7 +69,7 @@ def read_file(path: Path) -> FileContent:
             raise CheckpointError("is empty")
         if size > MAX_BYTES:
             raise CheckpointError(f"has {size / 2**30:.1f} GiB; more than {MAX_BYTES // 2**30} GiB are refused")
-        return _read(path, head)
+        return _read(path, head, min(MAX_BYTES, memory_bound(size)))
     except MissingDependencyError:
         raise
     except CheckpointError as err:
@@ -80,11 +82,12 @@ def read_file(path: Path) -> FileContent:
         raise CheckpointError(f"{path.name} is damaged: reading it ends in {type(err).__name__}") from err
 
 
-def _read(path: Path, head: bytes) -> FileContent:
+def _read(path: Path, head: bytes, bound: int) -> FileContent:
+    """The content of a file that starts with `head`, which may take `bound` bytes of memory."""
     if head.startswith(b"PK\x03\x04"):
-        names = _zip_names(path)
+        names = _zip_names(path, bound)
         if any(name.endswith("data.pkl") for name in names):
-            tree, foreign = torch_files.read_zip(path, MAX_BYTES)
+            tree, foreign = torch_files.read_zip(path, bound)
             return FileContent(tree, {}, foreign)
         if names and all(name.endswith(".npy") for name in names):
             return _read_npz(path)
@@ -92,21 +95,23 @@ def _read(path: Path, head: bytes) -> FileContent:
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_BYTES:
         return _read_safetensors(path)
     if head[:1] == b"\x80":
-        return FileContent(torch_files.read_legacy(path, MAX_BYTES), {})
+        return FileContent(torch_files.read_legacy(path, bound), {})
     if msgpack_files.looks_like(head):
         return FileContent(msgpack_files.read(path), {})
     known = explain_file(path, head)
     raise CheckpointError(known or "is not a checkpoint: neither a PyTorch file, nor safetensors, npz or msgpack")
 
 
-def _zip_names(path: Path) -> list[str]:
+def _zip_names(path: Path, bound: int) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception:  # damage: BadZipFile, NotImplementedError, ValueError, struct.error and more
         raise CheckpointError("is damaged or truncated: its zip directory cannot be read") from None
-    if sum(entry.file_size for entry in entries) > MAX_BYTES:
-        raise CheckpointError(f"unpacks to more than {MAX_BYTES // 2**30} GiB, which is refused")
+    if sum(entry.file_size for entry in entries) > bound:
+        raise CheckpointError(f"unpacks to more than {bound // 2**20} MiB, which is refused for its size; store it uncompressed")
+    if any(entry.filename.endswith("data.pkl") and entry.file_size > _MOST_PICKLE for entry in entries):
+        raise CheckpointError(f"has more than {_MOST_PICKLE // 2**20} MiB beside its tensors, which is refused")
     return [entry.filename for entry in entries]
 
 
@@ -152,7 +157,7 @@ def _read_npz(path: Path) -> FileContent:
 def _from_text(text: str) -> Any:
     """A metadata entry: JSON where it is JSON, otherwise the text itself."""
     try:
-        return json.loads(text)
+        return json.loads(text) if len(text) <= _MOST_TEXT else text
     except (ValueError, RecursionError):
         return text
 

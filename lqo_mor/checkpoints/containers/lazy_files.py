@@ -33,11 +33,15 @@ class LazyFile(Mapping[str, np.ndarray]):
 
     def __init__(self, path: Path) -> None:
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise CheckpointError(f"{path} is not a file")
             with safetensors.safe_open(path, framework="numpy") as checked:
                 self.metadata = dict(checked.metadata() or {})
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(min(size, _LONGEST_HEADER)))
+        except CheckpointError:
+            raise
         except FileNotFoundError:
             raise CheckpointError(f"{path} does not exist") from None
         except Exception:  # the library raises its own class for damage, and others

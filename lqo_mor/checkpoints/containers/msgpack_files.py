@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.checkpoints.tensors import Values, full_precision
+from lqo_mor.checkpoints.tensors import MOST_ENTRIES, Values, full_precision
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -23,6 +23,14 @@ _CHUNKED = "__msgpack_chunked_array__"
 _MOST_AXES = 64
 _NUMBERS = {"bool", "float16", "float32", "float64", "complex64", "complex128"}
 _NUMBERS |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+
+# By the first byte of a value: the width of the number that follows it, further bytes, and whether that number counts values
+# (2 for a map, whose keys are values, too) instead of bytes.
+_FORMS = [(0, 0, 0)] * 256
+_FORMS[0xC4:0xCA] = [(1, 0, 0), (2, 0, 0), (4, 0, 0), (1, 1, 0), (2, 1, 0), (4, 1, 0)]  # bytes, extensions
+_FORMS[0xCA:0xD4] = [(0, size, 0) for size in (4, 8, 1, 2, 4, 8, 1, 2, 4, 8)]  # numbers
+_FORMS[0xD4:0xD9] = [(0, 1 + size, 0) for size in (1, 2, 4, 8, 16)]  # extensions of a fixed size
+_FORMS[0xD9:0xE0] = [(1, 0, 0), (2, 0, 0), (4, 0, 0), (2, 0, 1), (4, 0, 1), (2, 0, 2), (4, 0, 2)]  # texts, lists, maps
 
 
 def looks_like(head: bytes) -> bool:
@@ -54,19 +62,45 @@ def read(path: Path) -> Any:
     msgpack = import_msgpack()
 
     def extension(code: int, data: bytes) -> Any:
-        if code == _COMPLEX:
-            return complex(*msgpack.unpackb(data))
-        if code not in (_ARRAY, _SCALAR):
+        if code not in (_ARRAY, _COMPLEX, _SCALAR):
             raise CheckpointError(f"holds the msgpack extension {code}, which Flax does not write; it is refused")
-        array = _array(*msgpack.unpackb(data))
+        _check_entries(data, _MOST_AXES + 4)
+        values = msgpack.unpackb(data)
+        if code == _COMPLEX:
+            return complex(*values)
+        array = _array(*values)
         return full_precision(array) if code == _ARRAY else array[()]
 
     try:
-        return _joined(msgpack.unpackb(path.read_bytes(), ext_hook=extension))
+        content = path.read_bytes()
+        _check_entries(content, MOST_ENTRIES)
+        return _joined(msgpack.unpackb(content, ext_hook=extension))
     except (CheckpointError, MemoryError):
         raise
     except Exception:  # the library raises many classes for damage
         raise CheckpointError("is damaged or truncated: it cannot be read as msgpack") from None
+
+
+def _check_entries(data: bytes, most: int) -> None:
+    """Raise where the data hold more than `most` values: the library takes 64 bytes for one that is a single byte here.
+
+    A first byte says what a value is, and how many bytes, or values, belong to it; see the specification of msgpack.
+    """
+    place, left, entries = 0, 1, 0
+    while left:
+        entries += 1
+        if entries > most:
+            raise CheckpointError(f"has more than {most} entries, which is refused")
+        first = data[place]
+        width, fixed, inner = _FORMS[first]
+        number = int.from_bytes(data[place + 1 : place + 1 + width], "big")
+        place += 1 + width + fixed + (0 if inner else number)
+        left += inner * number - 1
+        if not width and first < 0xC0:  # the number stands in the first byte
+            if 0x80 <= first < 0xA0:
+                left += (1 if first >= 0x90 else 2) * (first & 0x0F)
+            elif first >= 0xA0:
+                place += first & 0x1F
 
 
 def _array(shape: Any, name: Any, data: bytes) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.checkpoints.tensors import Values
+from lqo_mor.checkpoints.tensors import MOST_ENTRIES, Values
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 # Placeholders would make these harmless too, but such a file was made to attack: say so and stop.
@@ -94,7 +94,7 @@ def _placeholder(name: str, index: int, kind: str) -> type[Any]:
     return type("ForeignContainer", (), {"__new__": lambda cls, *args, **kwargs: make.copy()})
 
 
-def read_zip(path: Path, max_bytes: int) -> tuple[object, tuple[str, ...]]:
+def read_zip(path: Path, bound: int) -> tuple[object, tuple[str, ...]]:
     """What a PyTorch zip file holds, with NumPy arrays for tensors, and the names of the foreign classes in it."""
     torch = import_torch()
     try:
@@ -120,7 +120,7 @@ def read_zip(path: Path, max_bytes: int) -> tuple[object, tuple[str, ...]]:
                 break
             kinds[int(filled[1])] = "dict" if "SETITEM" in str(err) else "list"
         else:
-            return _to_numpy(torch, loaded, max_bytes), tuple(foreign)
+            return _to_numpy(torch, loaded, bound), tuple(foreign)
     if not foreign:
         raise CheckpointError(_DAMAGED)
     raise CheckpointError(
@@ -128,7 +128,7 @@ def read_zip(path: Path, max_bytes: int) -> tuple[object, tuple[str, ...]]:
     )
 
 
-def read_legacy(path: Path, max_bytes: int) -> object:
+def read_legacy(path: Path, bound: int) -> object:
     """As `read_zip` for the file layout before PyTorch 1.6, without placeholders."""
     torch = import_torch()
     try:
@@ -137,7 +137,7 @@ def read_legacy(path: Path, max_bytes: int) -> object:
         raise CheckpointError(
             "is a pickle that is damaged or holds more than tensors and plain values; it is refused, nothing in it was run"
         ) from None
-    return _to_numpy(torch, loaded, max_bytes)
+    return _to_numpy(torch, loaded, bound)
 
 
 def _load(torch: Any, path: Path, placeholders: Sequence[tuple[type[Any], str]] = ()) -> Any:
@@ -147,18 +147,21 @@ def _load(torch: Any, path: Path, placeholders: Sequence[tuple[type[Any], str]] 
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _to_numpy(torch: Any, loaded: Any, max_bytes: int) -> Any:
-    """The same tree with arrays for tensors; half precision becomes float32."""
-    left = max_bytes
+def _to_numpy(torch: Any, loaded: Any, bound: int) -> Any:
+    """The same tree with arrays for tensors, of at most so many bytes; half precision becomes float32."""
+    left, entries = bound, MOST_ENTRIES
 
     def convert(value: Any) -> Any:
-        nonlocal left
+        nonlocal left, entries
+        entries -= 1  # a pickle can hold one value in many places, in lists of lists of lists
+        if entries < 0:
+            raise CheckpointError(f"has more than {MOST_ENTRIES} entries, which is refused")
         if isinstance(value, torch.Tensor):
             if value.layout != torch.strided or value.is_quantized:
                 raise CheckpointError("holds sparse or quantised tensors, which are not supported")
             left -= value.numel() * max(4, value.element_size())  # a tensor may claim far more than the file stores
             if left < 0:
-                raise CheckpointError(f"has tensors of more than {max_bytes // 2**30} GiB, which is refused")
+                raise CheckpointError(f"has tensors of more than {bound // 2**20} MiB, which is refused for its size")
             value = value.detach()
             if value.dtype in (torch.float16, torch.bfloat16):
                 value = value.float()

@@ -19,7 +19,7 @@ import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
 from lqo_mor.checkpoints.families.in_class import keep_oscillators
-from lqo_mor.checkpoints.families.slots import check_linear, diagonal_of, size
+from lqo_mor.checkpoints.families.slots import check_linear, diagonal_feedthrough, diagonal_of, size
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.tensors import Tensors, Values, check_tensors
 from lqo_mor.errors import CheckpointError
@@ -44,7 +44,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     B, C = tensors["B"].astype(np.float64), tensors["C"].astype(np.float64)
     columns = np.stack([C[..., 0], -C[..., 1]], axis=-1) * factor[:, np.newaxis]
     rows, columns = np.moveaxis(B, -1, 1).reshape(2 * len(poles), -1), columns.reshape(-1, 2 * len(poles))
-    return Layer(DiagonalLQOSystem(np.repeat(poles, 2), rows, columns, np.diag(tensors["D"].astype(np.float64)), dt=1.0))
+    return Layer(DiagonalLQOSystem(np.repeat(poles, 2), rows, columns, diagonal_feedthrough(layer, tensors["D"]), dt=1.0))
 
 
 def _poles(layer: str, tensors: Tensors, rule: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from lqo_mor.checkpoints.families.slots import discrete
 from lqo_mor.errors import AccuracyWarning, CheckpointError, warn
 
 _CONDITION = 1e8  # of the eigenvectors, from which the loss of digits is reported
+_MOST_MODES = 2**10  # stored for a state matrix: its eigenvectors take seconds and 100 MB
 _NEAREST = 1e-12  # distance of λ^L from 1 at which C̃ still tells C
 
 
@@ -38,6 +39,8 @@ def diagonal_layer(layer: str, m: LowRank, stable: bool) -> Layer:
     """The heads as a batch of systems; `stable` says that the parameters allow no other ones."""
     p, H, _ = m.C.shape
     backward = backward_delay(layer, "C", p, m.D)
+    if m.w.shape[1] > _MOST_MODES:
+        raise CheckpointError(f"{layer} has {m.w.shape[1]} modes; a dense state matrix of more than {_MOST_MODES} is refused")
     if H % len(m.w):
         raise CheckpointError(f"{layer}: {len(m.w)} state matrices (n_ssm) do not divide {H} heads")
     if not (np.all(np.isfinite(m.w)) and np.all(np.isfinite(m.dt)) and np.all(m.dt > 0)):

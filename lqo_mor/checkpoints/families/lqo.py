@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lqo_mor.checkpoints.contracts import Family, Layer
-from lqo_mor.checkpoints.families.slots import PI32, SMALLEST, complex_numbers, real_view
+from lqo_mor.checkpoints.families.slots import PI32, SMALLEST, complex_numbers, diagonal_feedthrough, real_view
 from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.lqo_model import LQO_MODEL
 from lqo_mor.checkpoints.tensors import Tensors, Values, stable_poles
@@ -42,7 +42,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     # The file counts a real pole twice, 2 Re(c b) λ^k, our half storage once.
     B = np.where((poles.imag == 0)[:, np.newaxis], 2 * B, B)
     factors = QuadraticOutput(rows[1], rows[2], tensor("W")) if quadratic else None
-    return Layer(DiagonalLQOSystem(stable_poles(layer, poles), B, C, np.diag(tensor("D")), factors, dt=1.0))
+    return Layer(DiagonalLQOSystem(stable_poles(layer, poles), B, C, diagonal_feedthrough(layer, tensor("D")), factors, dt=1.0))
 
 
 def _write(layer: str, ssm: DiagonalLQOSystem, tensors: Tensors, settings: Values) -> Tensors:

@@ -15,6 +15,7 @@ from lqo_mor.checkpoints.families.slots import (
     SMALLEST,
     check_layer,
     check_linear,
+    diagonal_feedthrough,
     diagonal_of,
     from_half_storage,
     size,
@@ -42,7 +43,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
         raise CheckpointError(f"{layer}: theta_log or gamma_log has an entry whose exponential overflows")
     poles, B, C = to_half_storage(stable_poles(layer, poles), B, C.astype(np.complex128), scale=1)
     D = tensors["D"].astype(np.float64)
-    return Layer(DiagonalLQOSystem(poles, B, C, np.diag(D) if D.ndim == 1 else D, dt=1.0))
+    return Layer(DiagonalLQOSystem(poles, B, C, diagonal_feedthrough(layer, D) if D.ndim == 1 else D, dt=1.0))
 
 
 def _in_parts(names: set[str]) -> bool:

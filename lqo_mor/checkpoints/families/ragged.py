@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from lqo_mor.checkpoints.containers.files import MAX_BYTES
 from lqo_mor.checkpoints.contracts import Family, Layer, Original
 from lqo_mor.checkpoints.families.s4d import channels
 from lqo_mor.checkpoints.families.slots import PI32, SMALLEST, complex_numbers, real_view
@@ -22,6 +21,7 @@ from lqo_mor.checkpoints.settings import Settings
 from lqo_mor.checkpoints.structures.s4_models import example_model
 from lqo_mor.checkpoints.tensors import Shapes, Tensors, Values, rounded, stable_poles
 from lqo_mor.errors import CheckpointError
+from lqo_mor.files import memory_bound
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 
@@ -71,7 +71,7 @@ def _read(layer: str, tensors: Tensors, settings: Settings) -> Layer:
     count, n = tensors[_COUNT], tensors[_FLAT[0]].size
     if np.any(count < 0) or np.any(count > n) or int(np.sum(count, dtype=np.int64)) != n:
         raise CheckpointError(f"{layer}.{_COUNT} does not split the {n} slots of the layer: from 0 up, with the sum {n}")
-    if 64 * count.size * int(count.max()) > MAX_BYTES:
+    if 64 * count.size * int(count.max()) > memory_bound(64 * n):  # the file holds n of so many bytes
         raise CheckpointError(
             f"{layer}.{_COUNT}: a channel of {count.max()} slots beside {count.size} channels needs too much memory"
         )

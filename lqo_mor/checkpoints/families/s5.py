@@ -15,6 +15,7 @@ from lqo_mor.checkpoints.families.slots import (
     check_layer,
     check_linear,
     complex_numbers,
+    diagonal_feedthrough,
     diagonal_of,
     discretise,
     from_half_storage,
@@ -78,7 +79,7 @@ def _layer(layer: str, tensors: Tensors, A: np.ndarray, C: np.ndarray, rule: str
     log_step = tensors["log_step"].astype(np.float64).ravel()
     poles, factors = discretise(layer, A, log_step + np.log(rescale), rule)
     bidirectional = C.shape[1] > len(poles)
-    D = np.diag(tensors["D"].astype(np.float64))
+    D = diagonal_feedthrough(layer, tensors["D"])
     if bidirectional:
         C, D = np.concatenate(np.split(C, 2, axis=1)), np.concatenate([D, np.zeros_like(D)])
     poles, B, C = to_half_storage(poles, factors[:, np.newaxis] * complex_numbers(tensors["B"]), C, scale)

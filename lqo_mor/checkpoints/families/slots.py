@@ -16,6 +16,7 @@ SMALLEST = 1e-30  # modulus that stands for a pole at zero: it acts at lag 0 onl
 PI32 = float(np.float32(np.pi))  # the angle of a negative real pole in a file of single precision
 NO_ANGLE = 1e-12  # an angle that no sequence in use sees: it stands for none, or for one where there is none
 WAY_OUT = 'save(..., format="native") stores it'
+_MOST_CHANNELS = 2**13  # of a square feedthrough: half a gigabyte
 _PI_ROUNDED = 4 * np.pi * float(np.finfo(np.float32).eps)  # how far single precision misses the angle π
 _FLAT = 1e-5  # imaginary part of a real row after the rounding of all that it was computed from
 
@@ -41,6 +42,13 @@ def complex_numbers(view: np.ndarray) -> np.ndarray:
 def real_view(array: np.ndarray) -> np.ndarray:
     """The inverse of `complex_numbers`."""
     return np.stack([array.real, array.imag], axis=-1)
+
+
+def diagonal_feedthrough(layer: str, D: np.ndarray) -> np.ndarray:
+    """The matrix of a feedthrough that a file stores by its diagonal; refused where a small file would ask for gigabytes."""
+    if D.size > _MOST_CHANNELS:
+        raise CheckpointError(f"{layer} has {D.size} channels; a feedthrough of more than {_MOST_CHANNELS} is refused")
+    return np.diag(D.astype(np.float64))
 
 
 def discrete(A: np.ndarray, dt: np.ndarray | float, rule: str) -> tuple[np.ndarray, np.ndarray]:

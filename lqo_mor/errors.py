@@ -1,4 +1,7 @@
-"""Exceptions and warning categories. Every one of ours inherits the builtin that a caller would expect."""
+"""Exceptions and warning categories. Every one of ours inherits the builtin that a caller would expect.
+
+Their messages name what stands in files of others, so they are shown as text for people: nothing in them commands a terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,23 @@ import warnings
 
 from numpy.linalg import LinAlgError
 
+_LONGEST = 4000  # characters of a message
+
+
+def shown(text: object, most: int = 100) -> str:
+    """A name that a file gives, as text for people: control characters escaped, and cut to `most` characters."""
+    text = str(text)
+    ends = text if len(text) <= 2 * most else text[:most] + text[-most:]
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in ends)
+    half = (most - 7) // 2
+    return plain if len(plain) <= most else f"{plain[:half]} [...] {plain[-half:]}"
+
 
 class LQOError(Exception):
     """Base of every error that lqo-mor raises on purpose."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(shown(part, _LONGEST) if isinstance(part, str) else part for part in parts))
 
 
 class InvalidInputError(LQOError, ValueError):
@@ -81,6 +98,7 @@ class AssumptionWarning(LQOWarning):
 
 def warn(message: str, category: type[LQOWarning]) -> None:
     """Issue a warning that points at the line of the caller outside of lqo-mor."""
+    message = shown(message, _LONGEST)
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lqo_mor":
         level, frame = level + 1, frame.f_back

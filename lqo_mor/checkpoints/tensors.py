@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lqo_mor.errors import CheckpointError
+from lqo_mor.errors import CheckpointError, shown
 
 Tensors: TypeAlias = dict[str, np.ndarray]  # by their keys
 Shapes: TypeAlias = dict[str, tuple[int | None, ...]]  # None for any size
@@ -71,7 +71,7 @@ def parameter_count(array: np.ndarray) -> int:
 def listing(keys: list[str], most: int = 6) -> str:
     """The first keys as text, with the number of the others."""
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + rest
+    return ", ".join(map(shown, keys[:most])) + rest
 
 
 def stable_poles(layer: str, poles: np.ndarray) -> np.ndarray:

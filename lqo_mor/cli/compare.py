@@ -11,7 +11,7 @@ from rich.markup import escape
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console, progress_bar
 from lqo_mor.cli.tables import comparison_table, systems_table
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import InvalidInputError, shown
 from lqo_mor.network.inputs import input_kind, random_inputs, read_inputs
 from lqo_mor.network.model import DeepSSM, ends
 
@@ -59,7 +59,7 @@ def run(arguments: Namespace) -> None:
             origin = f"{_RANDOM_INPUTS} random inputs of {arguments.steps} steps, seed {arguments.seed}"
         outputs = []
         for m, name in zip((model, other), names, strict=True):
-            with progress_bar(f"running {escape(name)}") as progress:
+            with progress_bar(f"running {escape(shown(name))}") as progress:
                 outputs.append(m(inputs, progress=progress))
         console.print(f"{names[0]} and {names[1]} on {origin}\n", markup=False)
         console.print(comparison_table(outputs[0], outputs[1], labels))

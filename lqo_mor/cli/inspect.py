@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from lqo_mor.cli.loading import Subparsers, add_reading, load, note_assumptions, open_console
 from lqo_mor.cli.tables import model_table
+from lqo_mor.errors import shown
 from lqo_mor.network.inputs import input_kind
 
 
@@ -30,7 +31,8 @@ def run(arguments: Namespace) -> None:
     console.print(f"[bold]{name}[/bold]: format {source.format}, {len(model.blocks)} layers")
     given = {name: value for name, value in source.settings.items() if name not in source.assumed}
     if given:
-        console.print("settings " + ", ".join(f"{name}={json.dumps(value)}" for name, value in given.items()), markup=False)
+        text = ", ".join(f"{shown(name)}={shown(json.dumps(value))}" for name, value in given.items())
+        console.print(f"settings {text}", markup=False)
     if model.decoder is not None:
         norms = {None if b.norm is None else "pre-norm" if b.prenorm else "post-norm" for b in model.blocks}
         console.print(

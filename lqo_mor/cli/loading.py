@@ -13,15 +13,17 @@ from typing import Any, TypeAlias, cast
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
 from lqo_mor.checkpoints.load import load_checkpoint
 from lqo_mor.checkpoints.settings import assumption_text
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import InvalidInputError, shown
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.types import Progress
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"
 
+_LONGEST_LINE = 10_000
 _FILES = "checkpoint: .pth, .pt, .ckpt (need torch), .msgpack, .flax (need msgpack), .safetensors or .npz"
 
 
@@ -68,6 +70,9 @@ def note_assumptions(console: Console, model: DeepSSM) -> None:
 
 
 class _OurConsole(Console):
+    def render_str(self, text: str, **options: Any) -> Text:  # of tables, too: names come from files
+        return super().render_str("\n".join(shown(line, _LONGEST_LINE) for line in text.split("\n")), **options)
+
     def on_broken_pipe(self) -> None:  # Rich would end the process with exit code 1
         raise BrokenPipeError
 

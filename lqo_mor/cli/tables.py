@@ -10,10 +10,12 @@ from rich.table import Table
 
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.compression.report.records import CompressionReport
-from lqo_mor.errors import DimensionError, LQOWarning, warn
+from lqo_mor.errors import DimensionError, LQOWarning, shown, warn
 from lqo_mor.network.model import DeepSSM
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
 from lqo_mor.types import FloatOrBatch
+
+_WIDTH = 50  # of the names of layers, which leaves room for the numbers
 
 
 def model_table(model: DeepSSM) -> Table:
@@ -22,7 +24,7 @@ def model_table(model: DeepSSM) -> Table:
     for block, parameters in zip(model.blocks, model.layer_parameters, strict=True):
         ssm = block.ssm
         table.add_row(
-            escape(block.name),
+            escape(shown(block.name, _WIDTH)),
             f"{ssm.batch[0]} channels" if ssm.batch else f"{ssm.n_inputs} in, {ssm.n_outputs} out",
             str(block.state_size),
             "-" if ssm.M is None else str(ssm.M.rank),
@@ -41,7 +43,7 @@ def compression_table(report: CompressionReport, stored_errors: Sequence[FloatOr
     for layer, errors in zip(report.layers, stored_errors, strict=True):
         even = layer.mean_states == layer.states_after
         table.add_row(
-            escape(layer.name),
+            escape(shown(layer.name, _WIDTH)),
             f"{layer.states_before} → {layer.states_after if even else f'{layer.mean_states:.1f}'}",
             f"{layer.parameters_before:,} → {layer.parameters_after:,}",
             f"{np.median(errors):.3%}",
@@ -63,7 +65,8 @@ def systems_table(model: DeepSSM, other: DeepSSM) -> Table:
     table = plain_table("layer", "states", "h2 median", "h2 worst")
     for a, b in zip(model.blocks, other.blocks, strict=True):
         errors = h2_error(a.ssm, b.ssm, relative=True, delay=0)
-        table.add_row(escape(a.name), f"{a.state_size}, {b.state_size}", f"{np.median(errors):.3%}", f"{np.max(errors):.3%}")
+        states = f"{a.state_size}, {b.state_size}"
+        table.add_row(escape(shown(a.name, _WIDTH)), states, f"{np.median(errors):.3%}", f"{np.max(errors):.3%}")
     return table
 
 

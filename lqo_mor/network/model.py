@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lqo_mor.errors import DimensionError, InvalidInputError
+from lqo_mor.errors import DimensionError, InvalidInputError, shown
 from lqo_mor.files import FilePath
 from lqo_mor.network.blocks import Block, block_input, block_map, block_output
 from lqo_mor.network.layers import BatchNorm, Embedding, LayerNorm, Linear
@@ -177,7 +177,7 @@ class DeepSSM:
         kind = "" if self.source is None else f"{self.source.format}, "
         rest = "systems only" if self.decoder is None else f"outputs={self.decoder.n_outputs}, pooling={self.pooling}"
         head = f"DeepSSM({kind}{rest}, parameters={self.n_parameters})"
-        lines = [f"  {block.name}: {_states(block)} states, {block.ssm!r}" for block in self.blocks]
+        lines = [f"  {shown(block.name)}: {_states(block)} states, {block.ssm!r}" for block in self.blocks]
         return "\n".join([head, *lines])
 
 

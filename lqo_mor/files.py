@@ -66,9 +66,16 @@ def new_file(path: FilePath, overwrite: bool) -> Iterator[BinaryIO]:
         raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
     except OSError as err:
         raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
+    except MemoryError as err:
+        raise out_of_memory(path, err) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def out_of_memory(path: FilePath, err: MemoryError) -> OutputError:
+    """The error for a file that needs more memory than there is while it is made."""
+    return OutputError(f"{path} cannot be written: it needs more memory than there is" + (f" ({err})" if str(err) else ""))
 
 
 def json_text(content: Any, ensure_ascii: bool = True) -> str:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from lqo_mor.checkpoints.containers.files import as_path
-from lqo_mor.checkpoints.containers.lazy_files import NUMBER_NAMES, LazyFile, Renamed, write
+from lqo_mor.checkpoints.containers.safetensors_files import NUMBER_NAMES, LazyFile, Renamed, write
 from lqo_mor.checkpoints.containers.trees import Layout, find_state
 from lqo_mor.checkpoints.contracts import Family
 from lqo_mor.checkpoints.families.registry import IN_ANY_MODEL

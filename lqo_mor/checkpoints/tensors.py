@@ -93,6 +93,13 @@ def full_precision(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
+def from_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The numbers, of which NumPy sees 16 bits, as float32, which holds every one of them: bfloat16 is its first half."""
+    bits = array.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
+
+
 def rounded(key: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """`value` in the precision of the file; raises where that overflows."""
     with np.errstate(over="ignore"):

@@ -16,23 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from lqo_mor.checkpoints.containers import msgpack_files, torch_files, trees
+from lqo_mor.checkpoints.containers import msgpack_files, safetensors_files, torch_files, trees
 from lqo_mor.checkpoints.refused import explain_file, explain_folder
 from lqo_mor.checkpoints.tensors import Values, full_precision
 from lqo_mor.errors import CheckpointError, InvalidInputError, MissingDependencyError, OutputError
-from lqo_mor.files import FilePath, check_new, memory_bound, write_atomically
+from lqo_mor.files import FilePath, check_new, memory_bound, out_of_memory, write_atomically
 
 MAX_BYTES = 8 * 2**30  # far above any model of this kind, and below what a crafted file could ask for
 _MOST_PICKLE = 2**24  # bytes of a pickle without its tensors: an object of Python may take 64 times the byte that asks for it
 _MOST_TEXT = 2**24  # bytes of JSON in an entry, of which the same holds
 _SUFFIXES = {".pth": "torch", ".pt": "torch", ".ckpt": "torch", ".safetensors": "safetensors", ".npz": "npz"}
 _SUFFIXES |= {".msgpack": "msgpack", ".flax": "msgpack"}
-_SAFETENSORS_NUMBERS = {"BOOL", "F16", "BF16", "F32", "F64", "C64"} | {
-    f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,30 +111,11 @@ def _zip_names(path: Path, bound: int) -> list[str]:
 
 
 def _read_safetensors(path: Path) -> FileContent:
-    tree, unknown = {}, None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file, path.open("rb") as raw:
-            metadata, header, start = file.metadata() or {}, None, 0
-            for key in file.keys():  # noqa: SIM118 (it is no dictionary)
-                numbers = file.get_slice(key).get_dtype()
-                if numbers not in _SAFETENSORS_NUMBERS:
-                    unknown = unknown or f"{key} holds {numbers} numbers, which are not read here; convert it to float32"
-                elif numbers != "BF16":
-                    tree[key] = full_precision(file.get_tensor(key))
-                else:  # a number format that NumPy does not have; the library has checked the header
-                    if header is None:
-                        start = 8 + int.from_bytes(raw.read(8), "little")
-                        header = json.loads(raw.read(start - 8))
-                    first, end = header[key]["data_offsets"]
-                    raw.seek(start + first)
-                    tree[key] = msgpack_files.from_bfloat16(raw.read(end - first)).reshape(header[key]["shape"])
-    except MemoryError:
-        raise
-    except Exception:  # the library raises its own class for damage, and others
+        file = safetensors_files.LazyFile(path)
+    except CheckpointError:
         raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
-    if unknown:
-        raise CheckpointError(unknown)
-    return FileContent(tree, {key: _from_text(value) for key, value in metadata.items()})
+    return FileContent(dict(file), {key: _from_text(value) for key, value in file.metadata.items()})
 
 
 def _read_npz(path: Path) -> FileContent:
@@ -179,8 +155,18 @@ def write_file(
     entry to put all of them under. Returns the names of the entries that were left out: optimiser states, which no longer fit
     the tensors, and what the container cannot hold.
     """
-    container = container_of(path)
     check_output(path, overwrite)
+    try:
+        payload, left_out = _packed(path, state, nesting, extras)
+        write_atomically(path, payload, overwrite)
+    except MemoryError as err:
+        raise out_of_memory(path, err) from None
+    return left_out
+
+
+def _packed(path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values) -> tuple[bytes, list[str]]:
+    """The bytes of the file, and the names of the entries that were left out."""
+    container = container_of(path)
     kept = {key: value for key, value in extras.items() if not trees.is_optimiser(key, value)}
     if container in ("torch", "msgpack"):
         tree = trees.nested(state) if container == "torch" else trees.by_names(state)
@@ -197,15 +183,10 @@ def write_file(
         unstorable = [key for key, text in plain.items() if text is None or key in tensors or not _is_plain(key)]
         texts = {key: text for key, text in plain.items() if text is not None and key not in unstorable}
         if container == "safetensors":
-            wide = next((key for key, value in tensors.items() if value.dtype == np.complex128), None)
-            if wide is not None:
-                raise OutputError(f"safetensors cannot hold complex numbers in double precision ({wide}); write .npz or .pth")
-            contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
-            payload = safetensors.numpy.save(contiguous, texts or None)
+            payload = safetensors_files.dump(tensors, texts)
         else:
             payload = _npz({key: np.array(text) for key, text in texts.items()} | tensors)
-    write_atomically(path, payload, overwrite)
-    return [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
+    return payload, [str(key) for key in extras if key not in kept] + [str(key) for key in unstorable]
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

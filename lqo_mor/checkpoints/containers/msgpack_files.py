@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lqo_mor.checkpoints.tensors import MOST_ENTRIES, Values, full_precision
+from lqo_mor.checkpoints.tensors import MOST_ENTRIES, Values, from_bfloat16, full_precision
 from lqo_mor.errors import CheckpointError, MissingDependencyError
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -50,11 +50,6 @@ def import_msgpack() -> Any:
     except ImportError:
         raise MissingDependencyError("msgpack", "msgpack", "a checkpoint of Flax (.msgpack, .flax)") from None
     return msgpack
-
-
-def from_bfloat16(data: bytes) -> np.ndarray:
-    """The numbers as float32, which holds every one of them: bfloat16 is its first half."""
-    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
 def read(path: Path) -> Any:
@@ -111,7 +106,9 @@ def _array(shape: Any, name: Any, data: bytes) -> np.ndarray:
     size = 2 if name == "bfloat16" else np.dtype(name).itemsize
     if prod(shape) * size != len(data):
         raise CheckpointError(f"holds an array {name} of shape {tuple(shape)} in {len(data)} bytes, which do not fit together")
-    numbers = from_bfloat16(data) if name == "bfloat16" else np.frombuffer(data, np.dtype(name).newbyteorder("<"))
+    numbers = (
+        from_bfloat16(np.frombuffer(data, "<u2")) if name == "bfloat16" else np.frombuffer(data, np.dtype(name).newbyteorder("<"))
+    )
     return numbers.reshape(shape).astype(numbers.dtype.newbyteorder("="))
 
 

@@ -201,5 +201,8 @@ def dump(tree: dict[Any, Any], extras: Values) -> tuple[bytes, list[str]]:
     left_out = [key for key, value in extras.items() if not storable(value)]
     kept = {key: convert(value) for key, value in extras.items() if key not in left_out}
     buffer = io.BytesIO()
-    torch.save({**convert(tree), **kept}, buffer)
+    try:
+        torch.save({**convert(tree), **kept}, buffer)
+    except RuntimeError as err:  # what can be stored was checked: the memory is used up
+        raise MemoryError(str(err).partition("\n")[0]) from None
     return buffer.getvalue(), left_out

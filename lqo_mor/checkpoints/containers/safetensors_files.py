@@ -1,4 +1,7 @@
-"""Safetensors files that stay on the disk: tensors read one by one, and files written from parts of others."""
+"""Safetensors files: tensors read one by one from the disk, and files written from arrays or from parts of others.
+
+The library checks a file; its bytes are read and written here, since the library ends the process where memory runs out.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 import safetensors
 
-from lqo_mor.checkpoints.tensors import Values
-from lqo_mor.errors import CheckpointError
+from lqo_mor.checkpoints.tensors import Tensors, Values, from_bfloat16, full_precision
+from lqo_mor.errors import CheckpointError, OutputError
 
 _NUMBERS = {
     "F64": "<f8",
@@ -23,8 +26,13 @@ _NUMBERS = {
     "I16": "<i2",
     "I8": "|i1",
     "U8": "|u1",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+    "BOOL": "|b1",
 }
 NUMBER_NAMES = {np.dtype(code): name for name, code in _NUMBERS.items()}
+_HALF = "BF16"  # a number format that NumPy does not have
 _LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 
 
@@ -40,7 +48,7 @@ class LazyFile(Mapping[str, np.ndarray]):
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(min(size, _LONGEST_HEADER)))
-        except CheckpointError:
+        except (CheckpointError, MemoryError):
             raise
         except FileNotFoundError:
             raise CheckpointError(f"{path} does not exist") from None
@@ -51,13 +59,12 @@ class LazyFile(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         entry = self.entries[key]
-        code = _NUMBERS.get(entry["dtype"])
+        code = "<u2" if entry["dtype"] == _HALF else _NUMBERS.get(entry["dtype"])
         if code is None:
-            raise CheckpointError(f"{key} holds {entry['dtype']} numbers, which are not read layer by layer; convert it to F32")
-        first, last = entry["data_offsets"]
-        count = (last - first) // np.dtype(code).itemsize
-        values = np.fromfile(self._path, code, count, offset=self._start + first).reshape(entry["shape"])
-        return values.astype(np.float32) if values.dtype == np.float16 else values
+            raise CheckpointError(f"{key} holds {entry['dtype']} numbers, which are not read here; convert it to float32")
+        count = self.size(key) // np.dtype(code).itemsize
+        values = np.fromfile(self._path, code, count, offset=self._start + entry["data_offsets"][0]).reshape(entry["shape"])
+        return from_bfloat16(values) if entry["dtype"] == _HALF else full_precision(values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -93,6 +100,27 @@ class Renamed(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
+def dump(tensors: Tensors, texts: dict[str, str]) -> bytes:
+    """The bytes of a file with these tensors, wide numbers first as the library has them, and texts."""
+    header: Values = {"__metadata__": texts} if texts else {}
+    ordered, place = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])), 0
+    for key, value in ordered:
+        name = NUMBER_NAMES.get(value.dtype.newbyteorder("<"))
+        if name is None:
+            kind = "complex numbers in double precision" if value.dtype.kind == "c" else f"numbers of type {value.dtype}"
+            raise OutputError(f"safetensors cannot hold {kind} ({key}); write .npz or .pth")
+        header[key] = {"dtype": name, "shape": list(value.shape), "data_offsets": [place, place + value.nbytes]}
+        place += value.nbytes
+    little = (value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes() for _, value in ordered)
+    return b"".join([_packed(header), *little])
+
+
+def _packed(header: Values) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
 def write(file: LazyFile, entries: Values, spool: BinaryIO, out: BinaryIO) -> list[tuple[int, ...]]:
     """A safetensors file: the tensors of `file` in its order, those of reduced layers from the spool, new names last.
 
@@ -108,9 +136,7 @@ def write(file: LazyFile, entries: Values, spool: BinaryIO, out: BinaryIO) -> li
             name, shape, size = file.entries[key]["dtype"], file.entries[key]["shape"], file.size(key)
         header[key] = {"dtype": name, "shape": list(shape), "data_offsets": [place, place + size]}
         place += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    out.write(len(text).to_bytes(8, "little") + text)
+    out.write(_packed(header))
     for key in keys:
         if key in entries:
             first, last = header[key]["data_offsets"]

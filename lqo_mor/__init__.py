@@ -2,6 +2,9 @@
 
 from types import ModuleType
 
+from lqo_mor import starting  # noqa: F401 (for what it does)
+
+# isort: split
 from lqo_mor import io
 from lqo_mor.analysis.differences import h2_error
 from lqo_mor.analysis.gramians import controllability_gramian, hankel_singular_values, observability_gramian

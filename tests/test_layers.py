@@ -13,6 +13,8 @@ LEVELS = {
     "errors": 0,
     "types": 1,
     "files": 1,
+    "interrupts": 1,
+    "starting": 2,
     "text_table": 1,
     "parallel": 1,
     "figures": 1,

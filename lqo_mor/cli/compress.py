@@ -13,12 +13,13 @@ from lqo_mor.analysis.differences import h2_error
 from lqo_mor.bounds.output_error import output_error_bound
 from lqo_mor.checkpoints.containers.files import check_output
 from lqo_mor.checkpoints.load import load_checkpoint
+from lqo_mor.checkpoints.settings import sidecar_path
 from lqo_mor.checkpoints.streaming import compress_file
 from lqo_mor.cli.loading import Subparsers, add_reading, given_settings, load, note_assumptions, open_console, progress_bar
 from lqo_mor.cli.tables import compression_table
 from lqo_mor.compression.calibration.calibration import CalibrationOptions
 from lqo_mor.compression.compress import CompressionResult, compress
-from lqo_mor.errors import InvalidInputError
+from lqo_mor.errors import InvalidInputError, OutputError
 from lqo_mor.figures import figure_of
 from lqo_mor.files import check_new
 from lqo_mor.network.inputs import read_inputs
@@ -61,10 +62,7 @@ def run(arguments: Namespace) -> None:
         return
     if arguments.split and not arguments.calibration:
         raise InvalidInputError("--split needs --calibration")
-    check_output(Path(arguments.output), overwrite=False)
-    if arguments.report:
-        check_new(Path(arguments.report), overwrite=False)
-        figure_of((1, 1))  # says at once if Matplotlib is missing
+    _check_outputs(arguments)
     model = load(arguments)
     calibration = read_inputs(arguments.calibration)[0] if arguments.calibration else None
     calibrated = calibration is not None and arguments.method != "bound"
@@ -104,6 +102,17 @@ def run(arguments: Namespace) -> None:
     _tell_sizes(console, arguments)
     inputs = " --inputs YOUR_DATA.npz" if model.runs else ""
     console.print(f"next: lqo-mor compare {shlex.join([arguments.file, arguments.output])}{inputs}", markup=False)
+
+
+def _check_outputs(arguments: Namespace) -> None:
+    """Raise before the work where an output could not be written; one that is an input exists already."""
+    output = Path(arguments.output)
+    check_output(output, overwrite=False)
+    if arguments.report:
+        check_new(Path(arguments.report), overwrite=False)
+        if Path(arguments.report).resolve() in (output.resolve(), sidecar_path(output).resolve()):
+            raise OutputError(f"{arguments.report} cannot be the report and a file of the checkpoint; choose another name")
+        figure_of((1, 1))  # says at once if Matplotlib is missing
 
 
 def _store(arguments: Namespace, model: DeepSSM, result: CompressionResult) -> DeepSSM:

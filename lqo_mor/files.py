@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from lqo_mor.errors import OutputError
+from lqo_mor.temporaries import remove_remainders, temporary_file
 
 FilePath: TypeAlias = str | PathLike[str]
 
@@ -24,7 +24,10 @@ def memory_bound(size: int, floor: int = 2**28) -> int:
 
 
 def check_new(path: FilePath, overwrite: bool) -> None:
-    """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain."""
+    """Raise `OutputError` where no file can be written at `path`, so that no work is done in vain.
+
+    What killed processes have left in its folder is removed.
+    """
     path = Path(path)
     try:
         if path.is_dir():
@@ -41,36 +44,38 @@ def check_new(path: FilePath, overwrite: bool) -> None:
         raise OutputError(f"{path} cannot be written: {getattr(err, 'strerror', None) or err}") from None
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path} cannot be written: no permission to write into the folder {path.parent}")
+    remove_remainders(path.parent)
 
 
-def write_atomically(path: FilePath, payload: bytes, overwrite: bool) -> None:
-    """Write to a temporary file beside `path` and give it its name when it is complete."""
-    with new_file(path, overwrite) as file:
+def write_atomically(path: FilePath, payload: bytes, overwrite: bool, last: Callable[[], None] | None = None) -> None:
+    """Write to a temporary file beside `path` and give it its name when it is complete; `last` as for `new_file`."""
+    with new_file(path, overwrite, last) as file:
         file.write(payload)
 
 
 @contextmanager
-def new_file(path: FilePath, overwrite: bool) -> Iterator[BinaryIO]:
-    """A temporary file beside `path`, open for writing, which gets its name when the block ends without an error."""
+def new_file(path: FilePath, overwrite: bool, last: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, open for writing, which gets its name when the block ends without an error.
+
+    `last` is done when it is complete on the disk, just before it gets its name.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")  # short: the name of `path` may have the greatest length
     try:
-        with temporary.open("xb") as file:
+        with temporary_file(path.parent) as (temporary, file):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if not overwrite and _link(temporary, path):
-            return
-        temporary.replace(path)
+            file.close()
+            if last is not None:
+                last()
+            if overwrite or not _link(temporary, path):
+                temporary.replace(path)
     except FileExistsError:
         raise OutputError(f"{path} exists already; choose another name or allow overwriting") from None
     except OSError as err:
         raise OutputError(f"{path} cannot be written: {err.strerror or err}") from None
     except MemoryError as err:
         raise out_of_memory(path, err) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def out_of_memory(path: FilePath, err: MemoryError) -> OutputError:

@@ -12,7 +12,8 @@ from tests.imports import ROOT, imports
 LEVELS = {
     "errors": 0,
     "types": 1,
-    "files": 1,
+    "temporaries": 1,
+    "files": 2,
     "interrupts": 1,
     "starting": 2,
     "text_table": 1,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +127,32 @@ def read_sidecar(path: Path, shapes: Iterable[tuple[int, ...]]) -> dict[str, Any
 class Sidecar:
     """The file beside a new checkpoint, which holds its settings; without any, one that stands there is removed.
 
+    It is written when the checkpoint is complete, just before that gets its name: a process that is killed in between leaves a
+    sidecar without a checkpoint, which the next one replaces, and never a checkpoint without its settings. As a context it
+    takes the sidecar away again where the checkpoint did not get its name.
+
     Raises `OutputError` if the file cannot be written, before the checkpoint is.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
-        self._path, self._settings, self._overwrite = sidecar_path(path), dict(settings), overwrite
+        self._path, self._settings = sidecar_path(path), dict(settings)
+        alone = not os.path.lexists(path) and _content(self._path) is not None
+        self._overwrite, self._is_new = overwrite or alone, False
         if self._settings:
-            check_new(self._path, overwrite)
+            check_new(self._path, self._overwrite)
+
+    def __enter__(self) -> Sidecar:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None and self._is_new:
+            with suppress(OSError):
+                self._path.unlink()
 
     def write(self, format_name: str, shapes: Iterable[tuple[int, ...]]) -> None:
         """Store the settings for a checkpoint of that format with tensors of those shapes."""
         if self._settings:
+            self._is_new = not os.path.lexists(self._path)
             content = {_MARK: 1, "format": format_name, **_described(shapes), "settings": self._settings}
             write_atomically(self._path, (json.dumps(content, indent=2) + "\n").encode(), self._overwrite)
         elif self._overwrite and _content(self._path) is not None:

@@ -95,7 +95,6 @@ class Source:
                 raise OutputError(f"{path} is the file that the model was read from; choose another name")
         state, extras = write(family, model, original)
         beside = family.structure is None or family.structure.sidecar
-        sidecar = Sidecar(path, original.settings if beside else {}, overwrite)
         copies = further_copies(original.state, extras)
         if copies and container_of(path) in ("torch", "msgpack"):
             warn(
@@ -103,14 +102,16 @@ class Source:
                 f"they stand in {path.name} as they were, not reduced",
                 LQOWarning,
             )
-        dropped = write_file(path, self.layout.restored(state), self.layout.nesting, extras, overwrite=overwrite)
+        shapes = [value.shape for value in state.values()]
+        with Sidecar(path, original.settings if beside else {}, overwrite) as sidecar:
+            last = partial(sidecar.write, family.name, shapes)
+            dropped = write_file(path, self.layout.restored(state), self.layout.nesting, extras, overwrite=overwrite, last=last)
         if dropped:
             warn(
                 f"{path.name} does not hold the entries {listing(dropped)} of {self.path.name}: "
                 "state of an optimiser, or what this kind of file cannot hold safely",
                 LQOWarning,
             )
-        sidecar.write(family.name, (value.shape for value in state.values()))
 
     def _target(self, name: str | None) -> tuple[Family, Original]:
         """The family of that name, and what was read as if it had come from a file of its layers."""

@@ -109,14 +109,14 @@ def compress_file(
         except InvalidInputError as err:
             raise type(err)(f"{path.name}: {err}") from None
         warn_of_assumptions(path.name, asked.assumed)
-        sidecar = Sidecar(output, stored | asked.values, overwrite)
         keys = (local_key(prefix, name) for prefix, names in layers.items() for name in names)
         entries: Values = dict.fromkeys(str(layout.places[key]) for key in keys)
         for places in reduced.values():
             entries |= places
-        with new_file(output, overwrite) as out:
-            shapes = write(file, entries, spool, out)
-    sidecar.write(family.name, shapes)
+        with Sidecar(output, stored | asked.values, overwrite) as sidecar:
+            shapes: list[tuple[int, ...]] = []
+            with new_file(output, overwrite, last=lambda: sidecar.write(family.name, shapes)) as out:
+                shapes += write(file, entries, spool, out)
     reports = tuple(result.report for result in results)
     before = sum(_numbers(entry["dtype"], entry["shape"]) for entry in file.entries.values())
     change = sum(report.parameters_after - report.parameters_before for report in reports)

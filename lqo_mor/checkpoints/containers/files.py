@@ -10,7 +10,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,18 +147,24 @@ def container_of(path: Path) -> str:
 
 
 def write_file(
-    path: Path, state: Mapping[Any, np.ndarray], nesting: str | None, extras: Values, *, overwrite: bool = False
+    path: Path,
+    state: Mapping[Any, np.ndarray],
+    nesting: str | None,
+    extras: Values,
+    *,
+    overwrite: bool = False,
+    last: Callable[[], None] | None = None,
 ) -> list[str]:
     """Write tensors and the entries beside them, atomically; the suffix picks the container.
 
     A key of `state` that is a tuple is a path through nested dictionaries, and in a PyTorch or msgpack file `nesting` is the
-    entry to put all of them under. Returns the names of the entries that were left out: optimiser states, which no longer fit
-    the tensors, and what the container cannot hold.
+    entry to put all of them under. `last` is done just before the file gets its name. Returns the names of the entries that
+    were left out: optimiser states, which no longer fit the tensors, and what the container cannot hold.
     """
     check_output(path, overwrite)
     try:
         payload, left_out = _packed(path, state, nesting, extras)
-        write_atomically(path, payload, overwrite)
+        write_atomically(path, payload, overwrite, last)
     except MemoryError as err:
         raise out_of_memory(path, err) from None
     return left_out

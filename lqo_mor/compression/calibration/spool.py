@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from lqo_mor.temporaries import temporary_folder
 
 
 class Spool:
     """A sequence of arrays that are kept in files, in single precision; a context manager, at whose end the files go."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = temporary_folder()
         self._files: list[Path] = []
 
     def __enter__(self) -> Spool:
+        self._path = self._folder.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        self._folder.__exit__(None, None, None)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -37,5 +39,5 @@ class Spool:
 
     def append(self, array: np.ndarray) -> None:
         """Keep one more array."""
-        self._files.append(Path(self._folder.name) / f"{len(self)}.npy")
+        self._files.append(self._path / f"{len(self)}.npy")
         self[len(self) - 1] = array

@@ -100,6 +100,9 @@ def warn(message: str, category: type[LQOWarning]) -> None:
     """Issue a warning that points at the line of the caller outside of lqo-mor."""
     message = shown(message, _LONGEST)
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lqo_mor":
-        level, frame = level + 1, frame.f_back
+    while frame.f_back is not None and (part := frame.f_globals.get("__name__", "").partition(".")[0]) in (
+        "lqo_mor",
+        "importlib",
+    ):
+        level, frame = level + (part == "lqo_mor"), frame.f_back  # Python counts no frames of an import
     warnings.warn(message, category, stacklevel=level)

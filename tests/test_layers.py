@@ -13,26 +13,27 @@ LEVELS = {
     "errors": 0,
     "types": 1,
     "temporaries": 1,
-    "files": 2,
     "interrupts": 1,
-    "starting": 2,
     "text_table": 1,
     "parallel": 1,
     "figures": 1,
-    "matrix_equations": 1,
-    "systems": 2,
-    "analysis": 3,
-    "reduction": 4,
-    "io": 4,
-    "network": 5,
-    "bounds": 6,
-    "compression": 7,
-    "checkpoints": 8,
-    "torch": 9,
-    "": 10,  # lqo_mor/__init__.py re-exports everything below
-    "bench": 11,
-    "cli": 12,
-    "__main__": 13,
+    "files": 2,
+    "starting": 2,
+    "compiling": 2,
+    "matrix_equations": 3,
+    "systems": 4,
+    "analysis": 5,
+    "reduction": 6,
+    "io": 6,
+    "network": 7,
+    "bounds": 8,
+    "compression": 9,
+    "checkpoints": 10,
+    "torch": 11,
+    "": 12,  # lqo_mor/__init__.py re-exports everything below
+    "bench": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 MODULES = {name: path for name, path in REPOSITORY.items() if name.split(".")[0] == "lqo_mor"}
 
@@ -95,7 +96,7 @@ def test_solvers_know_no_systems_and_systems_no_solvers():
     for module, path in MODULES.items():
         parts = {part(name) for name in own_imports(path)}
         if part(module) == "matrix_equations":
-            assert parts <= {"errors", "matrix_equations"}, module
+            assert parts <= {"errors", "compiling", "matrix_equations"}, module
         if part(module) == "systems":
             assert parts <= {"errors", "systems"}, module
         if part(module) == "errors":

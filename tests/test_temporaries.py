@@ -1,4 +1,4 @@
-"""Temporary files: used ones stay, those of killed processes go, those of others are left alone; checkpoints have their settings."""
+"""Temporary files: used ones stay, those of killed processes go, those of others stay; no checkpoint lacks its settings."""
 
 import os
 import subprocess

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from lqo_mor.analysis.rows import stack_rows
+from lqo_mor.compiling import njit
 from lqo_mor.errors import AccuracyWarning, warn
 from lqo_mor.matrix_equations.pairing import Pairing
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, CONTINUOUS_FINITE, DISCRETE, DISCRETE_FINITE

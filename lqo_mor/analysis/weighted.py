@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import numpy as np
 import scipy.linalg
-from numba import njit
 
 from lqo_mor.analysis.norm import HorizonNorm, Norm, check_stable, finite
 from lqo_mor.analysis.rows import Covariance, output_products, pair_weights, row_products
 from lqo_mor.analysis.spectrum import InputSpectrum
+from lqo_mor.compiling import njit
 from lqo_mor.errors import AccuracyWarning, DimensionError, InvalidInputError, warn
 from lqo_mor.matrix_equations.pairing import diagonal_gramian_factor, pairing, solve_both
 from lqo_mor.matrix_equations.stein import solve_stein, stein_factor

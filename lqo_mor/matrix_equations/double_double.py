@@ -8,8 +8,8 @@ arithmetic; only the factor is rounded. Algorithms for the arithmetic: Dekker (1
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, CONTINUOUS_FINITE, DISCRETE, _product, _sum
 
 _SERIES_RADIUS, _TERMS = 0.5, 28.0  # where the closed finite-horizon form loses a digit; 0.5^28 / 29! is below 1e-38

@@ -15,8 +15,8 @@ pairings only its first entry counts. Theory, section 2.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, CONTINUOUS_FINITE, DISCRETE_FINITE, _one_minus_product, _pairing
 
 # Codes: an input with autocovariances, without and with a free feedthrough; two inputs, in the same order.

@@ -18,7 +18,9 @@ The pairing itself is `_pairing`; the vector loops over many poles leave the ent
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from lqo_mor.compiling import njit
 
 DISCRETE, DISCRETE_FINITE, CONTINUOUS, CONTINUOUS_FINITE = range(4)
 

@@ -7,7 +7,8 @@ and the damped Hessian of theory, eq. (6.1), (6.11) and (6.14).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lqo_mor.compiling import njit
 
 
 @njit(cache=True, error_model="numpy")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from scipy.special import erf, expit
+
+from lqo_mor.compiling import njit
 
 _TINY = 1e-280  # below this a decaying response no longer counts, and subnormal numbers are slow
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS, _features
 from lqo_mor.reduction.objective.error_kernels import _projected_error, _real_size
 

@@ -8,8 +8,9 @@ times the input entries and the pair weights, `mu` and `b` (s,) of the reduced o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_kernels import _features, _pair
 from lqo_mor.matrix_equations.small_dense import _backward, _cholesky, _forward, _rounding
 

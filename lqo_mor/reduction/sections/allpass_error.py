@@ -14,8 +14,8 @@ copies off the span. ``2 E₁`` joins the linear part in `root`, the Gramian of 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.reduction.sections.sections import N_CONSTANTS, REAL, _constants, _factor, _size
 
 _ROOT2 = np.sqrt(2.0)

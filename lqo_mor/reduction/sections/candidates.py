@@ -6,8 +6,8 @@ Of quadratic outputs (all-pass form) ``E₂`` is left out, so that their scores 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_jets import (
     N_FEATURES,
     TWO_INPUTS_FREE,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
 from lqo_mor.matrix_equations.small_dense import _backward, _cholesky, _forward
 from lqo_mor.reduction.sections.allpass_error import _inner_error

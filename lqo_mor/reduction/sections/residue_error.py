@@ -9,8 +9,8 @@ multiplies the pairing of every pole with its own conjugate, as it is before a f
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_jets import (
     N_FEATURES,
     TWO_INPUTS_FREE,

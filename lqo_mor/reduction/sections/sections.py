@@ -12,7 +12,8 @@ time: ``Π (λ − μ)/(λ + μ)``). Theory, section 6.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lqo_mor.compiling import njit
 
 FREE, PAIR, REAL = 0, 1, 2
 N_CONSTANTS = 8

@@ -6,8 +6,8 @@ Poles become parameters of sections, and parameters poles, by theory, eq. (6.3) 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lqo_mor.compiling import njit
 from lqo_mor.matrix_equations.pairing_jets import _pairing_rows
 from lqo_mor.matrix_equations.pairing_kernels import CONTINUOUS
 from lqo_mor.reduction.sections.allpass_error import _gramian

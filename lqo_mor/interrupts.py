@@ -29,31 +29,53 @@ class Ended(BaseException):
 
 def quiet_while_importing() -> None:
     """Let an interrupt end the process by one line while our command line is imported; anybody else's process stays as it is."""
-    if _is_command_line() and _can_handle(signal.SIGINT, signal.default_int_handler):
+    if _COMMAND_LINE and _can_handle(signal.SIGINT, signal.default_int_handler):
         signal.signal(signal.SIGINT, _end_at_once)
 
 
 @contextmanager
 def in_order() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into `Ended`, unless they are ignored (nohup), and an interrupt into `KeyboardInterrupt` again."""
+    """Turn SIGTERM and SIGHUP into `Ended`, unless they are ignored (nohup), and an interrupt into `KeyboardInterrupt` again.
+
+    An error in a destructor, as of an object that was half made when the signal came, is not shown; where that error is the end
+    itself, the signal is sent once more.
+    """
     before = {}
+    if _can_handle(signal.SIGINT, _end_at_once):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _ENDING:
+        if _can_handle(number, signal.SIG_DFL):
+            before[number] = signal.signal(number, _raise_ended)
+    hook, sys.unraisablehook = sys.unraisablehook, _in_a_destructor
+    ended = False
     try:
-        if _can_handle(signal.SIGINT, _end_at_once):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in _ENDING:
-            if _can_handle(number, signal.SIG_DFL):
-                before[number] = signal.signal(number, _raise_ended)
         yield
+    except (Ended, KeyboardInterrupt):
+        ended = True
+        raise
     finally:
+        if not (ended and _COMMAND_LINE):  # otherwise more destructors come when Python ends
+            sys.unraisablehook = hook
+        _way_out.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _raise_ended(number: int, frame: FrameType | None) -> NoReturn:
-    for other in _ENDING:  # a second one, as of a terminal that closes, must not stop the way out
-        if signal.getsignal(other) is _raise_ended:
-            signal.signal(other, signal.SIG_IGN)
-    raise Ended(number)
+_way_out = threading.Event()  # a second signal, as of a terminal that closes, must not stop the way out
+
+
+def _raise_ended(number: int, frame: FrameType | None) -> None:
+    if not _way_out.is_set():
+        _way_out.set()
+        raise Ended(number)
+
+
+def _in_a_destructor(unraisable: sys.UnraisableHookArgs) -> None:
+    error = unraisable.exc_value
+    if isinstance(error, (Ended, KeyboardInterrupt)):
+        _way_out.clear()
+        number = error.exit_code - 128 if isinstance(error, Ended) else signal.SIGINT
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # here it would be lost again
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
@@ -72,3 +94,6 @@ def _is_command_line() -> bool:
     if not sys.argv or sys.argv[0] != "-m":
         return bool(sys.argv) and os.path.basename(sys.argv[0]) in _OURS  # noqa: PTH119 (quicker than pathlib)
     return "-mlqo_mor" in sys.orig_argv or ("-m", "lqo_mor") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+
+
+_COMMAND_LINE = _is_command_line()  # while it is imported: later Python has another name for what is run

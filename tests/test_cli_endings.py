@@ -80,6 +80,31 @@ def test_a_signal_puts_files_and_terminal_in_order(checkpoint, tmp_path, capsys,
     assert before == {number: signal.getsignal(number) for number in before}
 
 
+class Last:
+    """An object whose destructor is interrupted, and whose next one fails."""
+
+    def __del__(self):
+        os.kill(os.getpid(), self.signal)
+        time.sleep(9)
+
+
+@POSIX
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_in_a_destructor_is_not_lost(checkpoint, capsys, monkeypatch, name, code):
+    def load(arguments):
+        last = Last()
+        last.signal = getattr(signal, name)
+        del last
+        lasting = Last()  # without a signal: its destructor fails
+        del lasting
+        time.sleep(9)
+
+    monkeypatch.setattr("lqo_mor.cli.inspect.load", load)
+    assert main(["inspect", str(checkpoint)]) == code
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+
+
 @POSIX
 def test_signals_that_are_ignored_stay_ignored(checkpoint, tmp_path, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does

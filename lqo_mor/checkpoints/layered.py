@@ -43,8 +43,9 @@ def local_key(prefix: str, name: str) -> str:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorts ``layers.10`` after ``layers.9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    """Sorts ``layers.10`` after ``layers.9``, whatever the number of digits."""
+    numbers = [part.lstrip("0") if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", text))]
+    return [(len(part) if i % 2 else -1, part) for i, part in enumerate(numbers)]
 
 
 def _label(prefix: str) -> str:

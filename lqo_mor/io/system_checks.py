@@ -10,7 +10,7 @@ from lqo_mor.errors import InvalidInputError
 from lqo_mor.files import FilePath, check_new, memory_bound
 
 MAX_BYTES = 4 * 2**30  # of a file, and of what it unpacks to
-_FLOOR = 2**30  # bytes that even a small file may unpack to: matrices are often full of zeros
+_FLOOR = 2**29  # bytes that even a small file may unpack to: matrices are often full of zeros
 
 
 def read_bytes(path: FilePath) -> tuple[Path, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -98,11 +99,14 @@ def read_zip(path: Path, bound: int) -> tuple[object, tuple[str, ...]]:
     """What a PyTorch zip file holds, with NumPy arrays for tensors, and the names of the foreign classes in it."""
     torch = import_torch()
     try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
         foreign = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - _NUMPY_SCALARS.keys())
     except Exception as err:
         if "torchscript" in str(err).lower():
             raise CheckpointError("is a TorchScript archive; save model.state_dict() instead") from None
         raise CheckpointError(_DAMAGED) from None
+    _check_allocations(pickled)
     for name in foreign:
         module, _, attribute = name.rpartition(".")
         builtin = module in ("builtins", "__builtin__")
@@ -131,6 +135,7 @@ def read_zip(path: Path, bound: int) -> tuple[object, tuple[str, ...]]:
 def read_legacy(path: Path, bound: int) -> object:
     """As `read_zip` for the file layout before PyTorch 1.6, without placeholders."""
     torch = import_torch()
+    _check_allocations(path.read_bytes())
     try:
         loaded = _load(torch, path)
     except Exception:
@@ -138,6 +143,12 @@ def read_legacy(path: Path, bound: int) -> object:
             "is a pickle that is damaged or holds more than tensors and plain values; it is refused, nothing in it was run"
         ) from None
     return _to_numpy(torch, loaded, bound)
+
+
+def _check_allocations(pickled: bytes) -> None:
+    """Refuse a class that torch holds for safe, but which allocates as many bytes as a number says."""
+    if b"bytearray" in pickled:
+        raise CheckpointError("holds a bytearray, which can ask for any memory; it is refused, save it as bytes or as a tensor")
 
 
 def _load(torch: Any, path: Path, placeholders: Sequence[tuple[type[Any], str]] = ()) -> Any:

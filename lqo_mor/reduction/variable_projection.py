@@ -17,6 +17,7 @@ from lqo_mor.reduction.balanced import balanced
 from lqo_mor.reduction.best_of import One, iterate
 from lqo_mor.reduction.budget import Budget
 from lqo_mor.reduction.descent.quasi_newton import fill
+from lqo_mor.reduction.modal import modal
 from lqo_mor.reduction.refit import densified, fit_outputs, warn_of_repair
 from lqo_mor.reduction.result import Reduction, finish
 from lqo_mor.reduction.sections.search import searchable
@@ -34,6 +35,7 @@ from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
 _FEW = 300  # unknowns of dense systems up to which a third start takes little time
+_SMALL = 30  # states, up to which all other methods together take less time than the search
 _SAME = 1e-9  # relative difference of errors that rounding may make
 _TWO_SIDED = 300  # steps of the two-sided iteration that makes a start
 
@@ -167,9 +169,12 @@ def _optimum(sys: System, search: Search, start: Start | Sequence[Start] | None,
 def _best_known(sys: System, found: Reduction, search: Search, one: One) -> Reduction:
     """The optimum found for a single system, or that from another method's result that is better and not among the starts."""
     rivals: list[Callable[..., Reduction]] = []
-    if isinstance(sys, LQOSystem) and search.norm.horizon is not None:
+    small = cast(int, sys.order) <= _SMALL
+    if small or (isinstance(sys, LQOSystem) and search.norm.horizon is not None):
         rivals.append(balanced)  # which may have less states than the start
-    if not search.norm.plain or (sys.n_inputs > 1 and _is_slow(sys, search)):
+    if small:
+        rivals.append(modal)
+    if small or not search.norm.plain or (sys.n_inputs > 1 and _is_slow(sys, search)):
         rivals.append(projecting)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LQOWarning)  # of results that need not be taken

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from lqo_mor.errors import DimensionError, InvalidInputError
 from lqo_mor.systems.checks import as_array, check_shape
 
+_SPREAD = 2.0**8  # of units, below which other ones than the given gain no digit
+
 
 @dataclass(frozen=True, eq=False)
 class QuadraticOutput:
@@ -97,14 +99,27 @@ def _matrix(name: str, value: ArrayLike) -> np.ndarray:
 def factor_symmetric(M: np.ndarray) -> QuadraticOutput:
     """Factors of real symmetric matrices `M` (p, n, n) by their eigendecompositions, exact to rounding.
 
-    They have ``U = V`` and `c` the sum of the ranks; eigenvalues below ``n eps max|eigenvalue|`` count as zero.
+    They have ``U = V`` and `c` the sum of the ranks; eigenvalues below ``n eps max|eigenvalue|`` count as zero, in units of the
+    states in which the rows of `M` are of one size.
     """
-    values, vectors = np.linalg.eigh(M)
+    d = _units(M)
+    values, vectors = np.linalg.eigh(M * d[:, np.newaxis] * d[:, :, np.newaxis])
     size = np.abs(values)
     kept = size > M.shape[1] * np.finfo(float).eps * np.max(size, axis=1, keepdims=True, initial=0.0)
-    U, W = np.swapaxes(vectors, 1, 2)[kept], np.zeros((M.shape[0], np.count_nonzero(kept)))
+    U = (np.swapaxes(vectors, 1, 2) / d[:, np.newaxis])[kept]
+    W = np.zeros((M.shape[0], np.count_nonzero(kept)))
     W[np.nonzero(kept)[0], np.arange(W.shape[1])] = values[kept]
     return QuadraticOutput(U, U, W)
+
+
+def _units(M: np.ndarray) -> np.ndarray:
+    """Powers of two (p, n) with ``d_i M_ij d_j`` of one size in all rows; one where the sizes are not far apart."""
+    d = np.ones(M.shape[:2])
+    for _ in range(6):  # each halves the decades that are left
+        rows = np.max(np.abs(M) * d[:, np.newaxis] * d[:, :, np.newaxis], axis=2)
+        d = d * 2.0 ** -np.round(0.5 * np.log2(np.where(rows > 0, rows, 1.0)))
+    spread = np.max(d, axis=1, keepdims=True, initial=1.0) / np.min(d, axis=1, keepdims=True, initial=1.0)
+    return np.where(spread > _SPREAD * np.ones_like(d), d, 1.0)
 
 
 @overload

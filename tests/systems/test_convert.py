@@ -127,3 +127,13 @@ def test_a_system_that_is_converted_already():
         to_dense(get("dense discrete siso linear"))
     with pytest.raises(InvalidInputError, match="got DiagonalLQOSystem, which is diagonal already"):
         to_diagonal(get("diagonal discrete siso linear"))
+
+
+@pytest.mark.parametrize("decades", [0, 3, 6])
+def test_factors_of_badly_scaled_forms(decades):
+    """Rows over six decades either way: each entry keeps its digits, and so does the norm where small rows meet large states."""
+    rng, n = np.random.default_rng(0), 12
+    scales = 10.0 ** rng.uniform(-decades, decades, n)
+    M = rng.standard_normal((2, n, n))
+    M = (M + M.transpose(0, 2, 1)) * scales * scales[:, np.newaxis]
+    assert np.max(np.abs(factor_symmetric(M).to_dense() - M) / (scales * scales[:, np.newaxis])) < 1e-13

@@ -29,7 +29,7 @@ from lqo_mor.systems.batches import stack
 from lqo_mor.systems.convert import as_dense, to_diagonal
 from lqo_mor.systems.dense import LQOSystem
 from lqo_mor.systems.diagonal import DiagonalLQOSystem
-from lqo_mor.systems.poles import closed
+from lqo_mor.systems.poles import closed, unstable
 from lqo_mor.systems.system import System
 from lqo_mor.types import Progress
 
@@ -73,8 +73,10 @@ class Search:
 
 
 def many_channels(sys: System, norm: Norm) -> bool:
-    """Whether a system is a batch whose channels can be searched side by side: one input, linear outputs."""
-    return isinstance(sys, DiagonalLQOSystem) and bool(sys.batch) and sys.M is None and searchable(sys, norm, 0.0)
+    """Whether a system is a batch whose channels can be searched side by side: one input, linear outputs, no unstable pole."""
+    if not isinstance(sys, DiagonalLQOSystem) or not sys.batch or sys.M is not None or not searchable(sys, norm, 0.0):
+        return False
+    return not np.any(unstable(sys.poles, sys.is_continuous))
 
 
 def optimiser(sys: System, search: Search) -> tuple[One, Batch | None]:
@@ -89,7 +91,9 @@ def optimiser(sys: System, search: Search) -> tuple[One, Batch | None]:
         own = closed(initial.poles[np.any(initial.B, axis=-1)])
         full = well_conditioned_modes(sys) if isinstance(sys, LQOSystem) else sys
         if full is not None:
-            return _search_modes(sys, full, own, norm, search)
+            with contextlib.suppress(ZeroDivisionError):  # a pole of the full system on the stability boundary, over a horizon
+                return _search_modes(sys, full, own, norm, search)
+            return quasi_newton.optimise_one(sys, initial, norm, **search.steps)
         if norm.plain:
             return _search_image(as_dense(sys), own, norm, search)
         return quasi_newton.optimise_one(sys, initial, norm, **search.steps)

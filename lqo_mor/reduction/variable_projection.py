@@ -12,7 +12,7 @@ import numpy as np
 
 from lqo_mor.analysis.norm import HorizonNorm, Norm
 from lqo_mor.analysis.spectrum import InputSpectrum
-from lqo_mor.errors import InvalidInputError, LQOError, LQOWarning, StabilityWarning, UnstableSystemError
+from lqo_mor.errors import InvalidInputError, LQOError, LQOWarning, StabilityWarning
 from lqo_mor.reduction.balanced import balanced
 from lqo_mor.reduction.best_of import One, iterate
 from lqo_mor.reduction.budget import Budget
@@ -206,10 +206,10 @@ def _starts(sys: System, search: Search, start: Start | Sequence[Start] | None) 
         with contextlib.suppress(InvalidInputError):
             starts.append(start_reduction(sys, search.budget, search.norm, "modal"))
         if sys.n_inputs == 1:
-            with contextlib.suppress(UnstableSystemError):
+            with contextlib.suppress(LQOError):
                 starts.append(start_reduction(sys, search.budget, search.norm, _over_all_time(sys, search).system))
     if sys.n_inputs > 1 and not getattr(sys, "batch", ()) and not _is_slow(sys, search):
-        with contextlib.suppress(UnstableSystemError):
+        with contextlib.suppress(LQOError):
             starts.append(_two_sided(sys, search))
     return starts
 

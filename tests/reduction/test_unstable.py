@@ -1,5 +1,7 @@
 """Unstable and marginal systems: what does not decay is kept, the rest is reduced, and the error means what it says."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -183,3 +185,28 @@ def test_much_growth_costs_no_digits_of_what_decays():
         red = lqo.reduce(one, 3, horizon=200)  # grows to 6e22
         alone = lqo.reduce(lqo.DiagonalLQOSystem(sys.poles[1:], sys.B[1:], sys.C[:, 1:], dt=1.0), 2, horizon=200)
         assert red.error <= alone.error * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kept", "dt", "horizon"), [(np.diag([1.03, 1.0]), 1.0, 80), (np.eye(2) + DOUBLE, 1.0, 40), (DOUBLE, 0, 20.0)]
+)
+@pytest.mark.parametrize("M", [None, "dense"])
+@pytest.mark.parametrize("m", [1, 2])
+def test_stable_results_for_poles_on_the_boundary(kept, dt, horizon, M, m):
+    """The search divided by zero at a pole of 1, and starts over all time, which do not exist, ended it."""
+    sys = plant(kept, dt, M, m)
+    for order in (1, 2, 4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)
+            red = lqo.reduce(sys, order, horizon=horizon, stable=True)
+        poles = np.linalg.eigvals(red.system.A)
+        assert np.all(poles.real < 0 if dt == 0 else np.abs(poles) < 1) and red.relative_error <= 1 + 1e-9
+
+
+def test_stable_results_for_a_batch_with_poles_on_the_boundary():
+    rng, poles = np.random.default_rng(0), np.array([[0.9, 0.8, 0.3, -0.5], [1.0, 0.8, 0.3, -0.5]])
+    sys = lqo.DiagonalLQOSystem(poles, rng.random((2, 4, 1)), rng.random((2, 1, 4)), dt=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)
+        red = lqo.reduce(sys, slots=2, horizon=30, stable=True)
+    assert np.all(np.abs(red.system.poles) < 1) and np.all(red.relative_error < 0.2)

@@ -132,7 +132,7 @@ def dense_transfer(sys: LQOSystem, rows: np.ndarray, norm: Norm) -> Transfer:
         with np.errstate(all="ignore"):
             F, slope = states(mu)
             amplified = np.linalg.norm(solve(T + mu * identity if sys.is_continuous else identity - mu * T, probe))
-            if amplified * size < _CANCELS * np.linalg.norm(F):
+            if amplified * size < _CANCELS * np.linalg.norm(F) or not np.isfinite(mu):  # a step too far
                 return F, slope
         return slow(mu)
 

@@ -130,7 +130,7 @@ def dump(tensors: Tensors, texts: dict[str, str]) -> bytes:
 
 
 def _packed(header: Values) -> bytes:
-    text = json.dumps(header).encode()
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

@@ -14,7 +14,7 @@ Tensors: TypeAlias = dict[str, np.ndarray]  # by their keys
 Shapes: TypeAlias = dict[str, tuple[int | None, ...]]  # None for any size
 Values: TypeAlias = dict[str, Any]  # settings, or entries of a file beside its tensors
 
-MOST_ENTRIES = 2**19  # tensors, numbers and texts in a file that nests them; models have thousands
+MOST_ENTRIES = 2**20  # tensors, numbers and texts in a file that nests them; models have thousands
 _MARGIN = 1e-12  # far above rounding, far below what a sequence of any length or a float32 could notice
 
 

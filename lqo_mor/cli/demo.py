@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 import warnings
 from argparse import Namespace
 from importlib.resources import as_file, files
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +18,7 @@ from lqo_mor.cli.tables import plain_table
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError, StabilityWarning
 from lqo_mor.network.inputs import read_inputs
+from lqo_mor.temporaries import temporary_folder
 
 _RUNS = (("modal", 16), ("balanced", 16), ("optimal", 16), ("modal", 8), ("balanced", 8), ("optimal", 8))
 
@@ -77,8 +76,8 @@ def _show_digits(console: Console) -> None:
             begin = time.perf_counter()
             result = compress(model, state_size=size, method=method, horizon=steps, progress=progress)
             seconds = time.perf_counter() - begin
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "small.safetensors"
+            with temporary_folder() as folder:
+                path = folder / "small.safetensors"
                 result.model.save(path)
                 small, file_size = load_checkpoint(path), path.stat().st_size
             classes = small(inputs).argmax(-1)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -21,6 +19,7 @@ from lqo_mor.cli.tables import plain_table
 from lqo_mor.compression.compress import compress
 from lqo_mor.errors import InvalidInputError
 from lqo_mor.network.model import DeepSSM
+from lqo_mor.temporaries import temporary_folder
 
 VOCABULARY = 128  # tokens, see `tokens`
 SEPARATOR = 0
@@ -75,9 +74,9 @@ def _models(console: Console) -> tuple[DeepSSM, DeepSSM]:
             small = load_checkpoint(path)
         how = "It was compressed for inputs like its training reviews, without retraining"
     else:
-        with progress_bar("compressing (the first run also compiles)") as progress, tempfile.TemporaryDirectory() as folder:
-            compress(full, state_size=STATES, horizon=STEPS, progress=progress).model.save(Path(folder) / SMALL)
-            small = load_checkpoint(Path(folder) / SMALL)
+        with progress_bar("compressing (the first run also compiles)") as progress, temporary_folder() as folder:
+            compress(full, state_size=STATES, horizon=STEPS, progress=progress).model.save(folder / SMALL)
+            small = load_checkpoint(folder / SMALL)
         how = f"Every layer was just reduced, without retraining, in {time.perf_counter() - begin:.1f} s"
     sizes = {m: ", ".join(dict.fromkeys(str(block.state_size) for block in m.blocks)) for m in (full, small)}
     share = small.n_parameters / full.n_parameters

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import lqo_mor as lqo
-from lqo_mor.checkpoints.containers.files import write_file
+from lqo_mor.checkpoints.containers.files import read_file, write_file
 from lqo_mor.checkpoints.layered import _natural
 from tests.hostile.corpus import has
 from tests.imports import ROOT
@@ -48,3 +49,27 @@ def test_inputs_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
 def test_layers_are_in_the_order_of_their_numbers():
     names = ["a.2", "a.10", "a.0", "b", "a.010.1", "a.9" + "9" * 5000, "a.²", "a"]
     assert sorted(names, key=_natural) == ["a", "a.0", "a.2", "a.10", "a.010.1", "a.9" + "9" * 5000, "a.²", "b"]
+
+
+@pytest.mark.parametrize("key", ["__metadata__", "a\ud800"])
+def test_names_that_safetensors_cannot_hold(tmp_path, key):
+    with pytest.raises(lqo.LQOError, match="cannot hold a tensor of the name"):
+        write_file(tmp_path / "x.safetensors", {key: np.zeros(2)}, None, {})
+
+
+def test_tensors_of_all_kinds_come_back_from_safetensors(tmp_path, rng):
+    state = {
+        f"{kind}{shape}": np.array(100 * rng.random(shape)).astype(kind)
+        for kind in "fdFbhilBHIQ?"
+        for shape in ((), (0, 3), (2, 3))
+    }
+    state["reversed"] = state["d(2, 3)"][:, ::-1]
+    state["big"] = state["d(2, 3)"].astype(">f8")
+    write_file(tmp_path / "x.safetensors", state, None, {})
+    library = safetensors.numpy.load_file(tmp_path / "x.safetensors")
+    ours = read_file(tmp_path / "x.safetensors").tree
+    for key, value in state.items():
+        for read in (library[key], ours[key]):
+            assert read.shape == value.shape
+            assert read.dtype == value.dtype.newbyteorder("=")
+            assert np.array_equal(read, value)

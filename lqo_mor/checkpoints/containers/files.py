@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> FileContent:
         file = safetensors_files.LazyFile(path)
     except CheckpointError:
         raise CheckpointError("is damaged or truncated: its tensors cannot be read as safetensors") from None
-    return FileContent(dict(file), {key: _from_text(value) for key, value in file.metadata.items()})
+    return FileContent(file.everything(), {key: _from_text(value) for key, value in file.metadata.items()})
 
 
 def _read_npz(path: Path) -> FileContent:

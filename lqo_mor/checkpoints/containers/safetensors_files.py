@@ -33,6 +33,7 @@ _NUMBERS = {
 }
 NUMBER_NAMES = {np.dtype(code): name for name, code in _NUMBERS.items()}
 _HALF = "BF16"  # a number format that NumPy does not have
+_SHORTER = "the file has become shorter while it was read"
 _LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 
 
@@ -58,12 +59,23 @@ class LazyFile(Mapping[str, np.ndarray]):
         self._path, self._start, self.entries = path, 8 + size, header
 
     def __getitem__(self, key: str) -> np.ndarray:
+        with self._path.open("rb") as file:
+            return self._read(file, key)
+
+    def everything(self) -> Tensors:
+        """All tensors, in memory."""
+        with self._path.open("rb") as file:
+            return {key: self._read(file, key) for key in self}
+
+    def _read(self, file: BinaryIO, key: str) -> np.ndarray:
         entry = self.entries[key]
         code = "<u2" if entry["dtype"] == _HALF else _NUMBERS.get(entry["dtype"])
         if code is None:
             raise CheckpointError(f"{key} holds {entry['dtype']} numbers, which are not read here; convert it to float32")
-        count = self.size(key) // np.dtype(code).itemsize
-        values = np.fromfile(self._path, code, count, offset=self._start + entry["data_offsets"][0]).reshape(entry["shape"])
+        values = np.empty(entry["shape"], code)
+        file.seek(self._start + entry["data_offsets"][0])
+        if file.readinto(values.data) != values.nbytes:  # type: ignore[attr-defined]
+            raise CheckpointError(_SHORTER)
         return from_bfloat16(values) if entry["dtype"] == _HALF else full_precision(values)
 
     def __iter__(self) -> Iterator[str]:
@@ -105,6 +117,8 @@ def dump(tensors: Tensors, texts: dict[str, str]) -> bytes:
     header: Values = {"__metadata__": texts} if texts else {}
     ordered, place = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])), 0
     for key, value in ordered:
+        if key == "__metadata__" or (not key.isascii() and key != key.encode(errors="replace").decode()):
+            raise OutputError(f"safetensors cannot hold a tensor of the name {key}; write .npz or .pth")
         name = NUMBER_NAMES.get(value.dtype.newbyteorder("<"))
         if name is None:
             kind = "complex numbers in double precision" if value.dtype.kind == "c" else f"numbers of type {value.dtype}"
@@ -116,7 +130,7 @@ def dump(tensors: Tensors, texts: dict[str, str]) -> bytes:
 
 
 def _packed(header: Values) -> bytes:
-    text = json.dumps(header).encode()
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
@@ -152,6 +166,6 @@ def _copy(source: BinaryIO, out: BinaryIO, count: int) -> None:
     while count:
         part = source.read(min(count, 2**24))
         if not part:
-            raise CheckpointError("the file has become shorter while it was read")
+            raise CheckpointError(_SHORTER)
         out.write(part)
         count -= len(part)

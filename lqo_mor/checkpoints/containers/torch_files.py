@@ -6,6 +6,7 @@ torch is imported inside the functions, so that the package works without it.
 from __future__ import annotations
 
 import io
+import mmap
 import re
 import warnings
 import zipfile
@@ -135,7 +136,8 @@ def read_zip(path: Path, bound: int) -> tuple[object, tuple[str, ...]]:
 def read_legacy(path: Path, bound: int) -> object:
     """As `read_zip` for the file layout before PyTorch 1.6, without placeholders."""
     torch = import_torch()
-    _check_allocations(path.read_bytes())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        _check_allocations(content)
     try:
         loaded = _load(torch, path)
     except Exception:
@@ -145,9 +147,9 @@ def read_legacy(path: Path, bound: int) -> object:
     return _to_numpy(torch, loaded, bound)
 
 
-def _check_allocations(pickled: bytes) -> None:
+def _check_allocations(pickled: bytes | mmap.mmap) -> None:
     """Refuse a class that torch holds for safe, but which allocates as many bytes as a number says."""
-    if b"bytearray" in pickled:
+    if pickled.find(b"bytearray") >= 0:
         raise CheckpointError("holds a bytearray, which can ask for any memory; it is refused, save it as bytes or as a tensor")
 
 

@@ -118,8 +118,8 @@ def _units(M: np.ndarray) -> np.ndarray:
     for _ in range(6):  # each halves the decades that are left
         rows = np.max(np.abs(M) * d[:, np.newaxis] * d[:, :, np.newaxis], axis=2)
         d = d * 2.0 ** -np.round(0.5 * np.log2(np.where(rows > 0, rows, 1.0)))
-    spread = np.max(d, axis=1, keepdims=True, initial=1.0) / np.min(d, axis=1, keepdims=True, initial=1.0)
-    return np.where(spread > _SPREAD * np.ones_like(d), d, 1.0)
+    spread = np.max(d, axis=1, keepdims=True) / np.min(d, axis=1, keepdims=True)
+    return np.where(spread > _SPREAD, d, 1.0)
 
 
 @overload

@@ -72,7 +72,8 @@ def test_spectra_and_covariances(rng):
 
 
 def test_sensitivities_predict_the_error_of_white_disturbances(model, inputs, rng):
-    found = measure(model, [inputs], True, Spool())
+    with Spool() as outputs:
+        found = measure(model, [inputs], True, outputs)
     grid, errors = found.grid, []
     for i in range(3):
         power = 1e-6 * np.ones(grid.size // 2 + 1)  # of white noise added to channel 1 of the block's system

@@ -1,5 +1,6 @@
 """All linear parts of a reduced model moved together."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -20,9 +21,18 @@ def rng():
     return np.random.default_rng(3)
 
 
+FOLDERS = contextlib.ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _folders():
+    with FOLDERS:
+        yield
+
+
 def spools(model, inputs, cut=7):
     """Inputs in pieces, and the model's outputs for them."""
-    read, wanted = Spool(), Spool()
+    read, wanted = (FOLDERS.enter_context(Spool()) for _ in range(2))
     for start in range(0, len(inputs), cut):
         read.append(inputs[start : start + cut])
         wanted.append(model(read[len(read) - 1]))

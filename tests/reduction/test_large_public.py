@@ -203,21 +203,14 @@ DENSE_ONLY = {
     "h2_error, second": lambda sys: lqo.h2_error(dense(sys), sys),
     "h2_error, both": lambda sys: lqo.h2_error(sys, sys),
     "simulate": lambda sys: lqo.simulate(sys, np.ones((3, 2))),
-    "to_dense": lqo.to_dense,
     "to_diagonal": lqo.to_diagonal,
     "with_energy_output": lqo.examples.with_energy_output,
-    "save_system": lambda sys: lqo.io.save_system("never.npz", sys),
-    "save_mat": lambda sys: lqo.io.save_mat("never.mat", sys),
     "plot_reduction": lambda sys: plot_reduction(sys, lqo.reduce(sys, 2, method="balanced")),
-    "to_scipy": lqo.io.to_scipy,
-    "to_control": lqo.io.to_control,
 }
 
 
 @pytest.mark.parametrize("function", DENSE_ONLY)
 def test_functions_of_dense_systems_say_what_to_use_instead(heat, function):
-    if function == "to_control":
-        pytest.importorskip("control")
     with pytest.raises(InvalidInputError, match=f"got SparseLQOSystem{WAY_OUT}"):
         DENSE_ONLY[function](heat)
 

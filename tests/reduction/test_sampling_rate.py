@@ -37,7 +37,7 @@ def test_the_optimum_is_that_of_the_same_problem_in_continuous_time(order, n_inp
     sys = plant(h, n_inputs, quadratic)
     red, other = lqo.reduce(sys, order), lqo.reduce(bilinear(sys), order)
     assert red.relative_error == pytest.approx(other.relative_error, rel=max(1e-6, 1e-14 / h))
-    assert red.status in (Status.CONVERGED, Status.STALLED)
+    assert red.status in (Status.CONVERGED, Status.STALLED, Status.START_KEPT)  # all at the same error
     for method in ("balanced", "tsia", "modal"):
         try:
             assert red.error <= lqo.reduce(sys, order, method=method).error * (1 + 1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-COMPILING = {"test_toy_norm.py"}  # whose reductions compile for a minute
+COMPILING = {"test_edges.py", "test_toy_norm.py"}  # whose reductions compile for a minute
 PORTABLE = ("analysis", "io", "matrix_equations", "network", "systems", "test_house.py", "test_layers.py")
 
 

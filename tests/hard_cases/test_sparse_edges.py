@@ -22,7 +22,7 @@ def chain(masses, damping):
     return lqo.SparseLQOSystem(A, B, C)
 
 
-@pytest.mark.parametrize("pole", [1e-3, 0.1, 5.0, 1000.0, 2e4])
+@pytest.mark.parametrize("pole", [1e-3, 0.1, 5.0, 2e4])
 @pytest.mark.parametrize("pair", [False, True])
 def test_an_unstable_pole_anywhere_is_found(pole, pair):
     """The Gramian of some had a residual of 0.0: infinity divided by itself."""

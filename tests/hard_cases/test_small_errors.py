@@ -92,7 +92,7 @@ def test_errors_and_their_digits(name, what, horizon):
             assert right >= min(10, 27 + 2 * np.log10(relative)), (size, relative, right)
             assert estimate >= min(8, 25 + 2 * np.log10(relative)), (size, relative, estimate)
         else:
-            lowest = 13 if sys.is_continuous else 13.5  # a digit for the kernels of other processors
+            lowest = 13 if sys.is_continuous else 14.5  # in continuous time a digit for the kernels of other processors
             assert right >= min(8, lowest + np.log10(relative)), (size, relative, right)
             assert right <= max(estimate, 10) + 5, (size, relative, right, estimate)
 
@@ -107,7 +107,7 @@ def test_three_digits_at_a_relative_error_of_1e_12(name):
         assert extended.relative_error(h2_error(sys, rom, horizon), wanted) < 5e-4
 
 
-@pytest.mark.xfail(reason="2.3 digits at 1.8e-12: the factor by doubling has an error of 40 units roundoff")
+@pytest.mark.xfail(strict=True, reason="2.3 digits at 1.8e-12: the factor by doubling has an error of 40 units roundoff")
 def test_three_digits_of_a_dense_continuous_system_over_a_finite_horizon():
     sys = SYSTEMS["dense continuous quadratic"]
     rom = change(sys, "pole", 1e-12)

@@ -163,19 +163,32 @@ def _optimum(sys: System, search: Search, start: Start | Sequence[Start] | None,
         starts = [replace(begun, system=_filled(sys, begun.system, search)) for begun in starts]
     one, batch = optimiser(sys, search)
     found = iterate(sys, starts, one, batch, search.norm, method="optimal", progress=progress)
-    return _best_known(sys, found, search, one) if search.free and not getattr(sys, "batch", ()) else found
+    single = not getattr(sys, "batch", ())
+    if not single or not search.free:
+        return found
+    return _best_known(sys, found, search, one, _rivals(sys, search, bool(starts[0].repaired)))
 
 
-def _best_known(sys: System, found: Reduction, search: Search, one: One) -> Reduction:
-    """The optimum found for a single system, or that from another method's result that is better and not among the starts."""
+def _rivals(sys: System, search: Search, repaired: bool) -> list[Callable[..., Reduction]]:
+    """The cheaper methods that may be better than the optimum found, since no start is what they return.
+
+    `repaired` is whether the balanced start was: the method may return fewer states then.
+    """
+    norm, small = search.norm, cast(int, sys.order) <= _SMALL
     rivals: list[Callable[..., Reduction]] = []
-    small = cast(int, sys.order) <= _SMALL
-    if small or (isinstance(sys, LQOSystem) and search.norm.horizon is not None):
-        rivals.append(balanced)  # which may have less states than the start
-    if small:
+    if isinstance(sys, LQOSystem) and repaired:
+        rivals.append(balanced)
+    if small and (searchable(sys, norm, search.ridge) or not norm.white):
         rivals.append(modal)
-    if small or not search.norm.plain or (sys.n_inputs > 1 and _is_slow(sys, search)):
+    among_starts = _with_two_sided(sys, search) and (norm.plain or not norm.white)
+    if not among_starts and (small or not norm.plain or sys.n_inputs > 1):
         rivals.append(projecting)
+    return rivals
+
+
+def _best_known(sys: System, found: Reduction, search: Search, one: One, rivals: list[Callable[..., Reduction]]) -> Reduction:
+    """The optimum found for a single system, or that from the result of a rival that is better."""
+    first = found
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LQOWarning)  # of results that need not be taken
         for method in rivals:
@@ -184,7 +197,7 @@ def _best_known(sys: System, found: Reduction, search: Search, one: One) -> Redu
                 if other.error < (1 - _SAME) * found.error and _keeps_margin(sys, other.system, search):
                     best = iterate(sys, [other], one, None, search.norm, method="optimal", progress=None)
                     found = replace(best, start_error=found.start_error, hsv=found.hsv)
-    if found.repaired:
+    if found is not first and found.repaired:
         warn_of_repair(True)
     return found
 
@@ -208,15 +221,17 @@ def _starts(sys: System, search: Search, start: Start | Sequence[Start] | None) 
         if sys.n_inputs == 1:
             with contextlib.suppress(LQOError):
                 starts.append(start_reduction(sys, search.budget, search.norm, _over_all_time(sys, search).system))
-    if sys.n_inputs > 1 and not getattr(sys, "batch", ()) and not _is_slow(sys, search):
+    if _with_two_sided(sys, search):
         with contextlib.suppress(LQOError):
             starts.append(_two_sided(sys, search))
     return starts
 
 
-def _is_slow(sys: System, search: Search) -> bool:
-    """Whether a third start would take long; for a spectrum other steps take more time anyway."""
-    return isinstance(sys, LQOSystem) and search.norm.white and (search.budget.order or 0) * (1 + sys.n_inputs) > _FEW
+def _with_two_sided(sys: System, search: Search) -> bool:
+    """Whether a start by two-sided steps is made: for several inputs, where it takes little time beside the other steps."""
+    single, dense = not getattr(sys, "batch", ()), isinstance(sys, LQOSystem)
+    slow = dense and search.norm.white and (search.budget.order or 0) * (1 + sys.n_inputs) > _FEW
+    return sys.n_inputs > 1 and single and not slow
 
 
 def _over_all_time(sys: System, search: Search) -> Reduction:
